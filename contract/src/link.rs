@@ -1,0 +1,50 @@
+//! What host and VM say to each other on a stream of the link, and what the gate says to PID 1.
+//!
+//! A stream starts with one [`Request`] as a line of JSON (ended by `\n`, at most [`MAX_REQUEST_BYTES`]).
+//! After [`Request::Engine`] both directions are raw bytes of the engine's API. Every other request gets one
+//! [`Reply`] line; after the reply to [`Request::Logs`] come raw log lines until the end of the stream.
+
+use serde::{Deserialize, Serialize};
+
+use crate::status::Status;
+
+/// Name of the virtio-serial port that carries the link.
+pub const PORT_NAME: &str = "org.eci.link";
+/// vsock port that the gate listens on where the hypervisor has vsock. Only the host (CID 2) is served.
+pub const VSOCK_PORT: u32 = 1724;
+/// Upper bound of a request line in bytes. The longest real one is under 100; a peer that sends more is cut off.
+pub const MAX_REQUEST_BYTES: usize = 4096;
+
+/// What the opener of a stream wants.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "snake_case", tag = "stream")]
+pub enum Request {
+    /// A connection to the engine's API.
+    Engine,
+    /// One [`Status`].
+    Status,
+    /// Log lines kept so far, and new ones until the stream is closed when `follow` is set.
+    Logs {
+        /// Keep the stream open.
+        follow: bool,
+    },
+    /// Steps the VM's clock.
+    Clock {
+        /// Host time in nanoseconds since the Unix epoch.
+        unix_ns: i64,
+    },
+    /// Orderly shutdown; the reply comes before it starts.
+    Shutdown,
+}
+
+/// The answer to any request but [`Request::Engine`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// Done, or accepted.
+    Ok,
+    /// The VM's view of itself.
+    Status(Box<Status>),
+    /// Not done, and why.
+    Error(String),
+}

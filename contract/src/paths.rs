@@ -1,0 +1,24 @@
+//! Paths inside the image that more than one program relies on.
+
+/// Folder on the `/run` tmpfs that holds the appliance's own state; mode 0700, owned by root.
+pub const RUN_DIR: &str = "/run/eci";
+/// The engine's API socket. Only the gate connects to it; its folder is mode 0700.
+pub const ENGINE_SOCKET: &str = "/run/eci/engine/docker.sock";
+/// PID 1's control socket: one [`crate::link::Request`] line in, one [`crate::link::Reply`] line out.
+pub const INIT_SOCKET: &str = "/run/eci/init.sock";
+/// One file per id range in use, and the allocation cursor.
+pub const RANGES_DIR: &str = "/run/eci/ranges";
+/// A folder per container: its mount tree and the bundle that crun gets.
+pub const CONTAINERS_DIR: &str = "/run/eci/containers";
+/// The real OCI runtime. Nothing on PATH names it.
+pub const CRUN: &str = "/usr/libexec/eci/crun";
+/// `eci-runc` under the name that dockerd, BuildKit and plugins look up.
+pub const RUNC: &str = "/usr/bin/runc";
+/// Engine data: images, layers, volumes. The only writable mount without `noexec`.
+pub const ENGINE_DATA: &str = "/var/lib/docker";
+/// Ed25519 public key (32 raw bytes) in the initramfs that image manifests are checked with.
+pub const IMAGE_KEY: &str = "/etc/eci/image.pub";
+/// The signed manifest, handed from the initramfs stage to the system stage.
+pub const RUN_MANIFEST: &str = "/run/eci/manifest.json";
+/// The resolver configuration that PID 1 writes from DHCP; `/etc/resolv.conf` is a symlink to it.
+pub const RESOLV_CONF: &str = "/run/eci/resolv.conf";

@@ -1,0 +1,101 @@
+//! What the VM says of itself.
+
+use serde::{Deserialize, Serialize};
+
+/// The VM's view of itself, printed by `eci-builder status --json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Format version: 1.
+    pub version: u32,
+    /// Whether the engine can be used.
+    pub state: State,
+    /// Why the engine is not ready, in a sentence; empty while all is well.
+    pub reason: String,
+    /// The image that booted.
+    pub image: Image,
+    /// Milestones of the boot in milliseconds since power-on as the kernel counts it.
+    pub boot_ms: BootTimes,
+    /// Boot steps in order.
+    pub steps: Vec<Step>,
+    /// The self-check, a row a promise.
+    pub checks: Vec<Check>,
+    /// Supervised services.
+    pub services: Vec<Service>,
+    /// IPv4 address with prefix length, once DHCP gave one.
+    pub address: Option<String>,
+    /// Memory in use in KiB: total minus available.
+    pub memory_used_kib: u64,
+}
+
+/// Whether the engine can be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Boot steps or services are still starting.
+    Starting,
+    /// The engine answers and every check holds.
+    Ready,
+    /// The engine is not running and will not be started; `reason` says why.
+    Refused,
+    /// Shutdown has begun.
+    Stopping,
+}
+
+/// The image that booted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Image {
+    /// Name in the manifest.
+    pub name: String,
+    /// Version in the manifest.
+    pub version: String,
+    /// dm-verity root hash, hexadecimal.
+    pub root_hash: String,
+}
+
+/// Milestones in milliseconds on the kernel's boot clock; 0 means "not yet".
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BootTimes {
+    /// PID 1 of the initramfs started.
+    pub kernel: u64,
+    /// PID 1 of the verified root started.
+    pub init: u64,
+    /// The engine reported itself ready.
+    pub engine: u64,
+}
+
+/// One step of the boot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// Name in the step table.
+    pub name: String,
+    /// Duration in milliseconds.
+    pub ms: u64,
+    /// `ok`, or the error chain.
+    pub outcome: String,
+}
+
+/// One promise of immutability, read back from the running system.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    /// Stable identifier, such as `root-verity`.
+    pub id: String,
+    /// The promise in words.
+    pub promise: String,
+    /// Whether it holds.
+    pub holds: bool,
+    /// What was read.
+    pub found: String,
+}
+
+/// One supervised service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    /// Name in the service table.
+    pub name: String,
+    /// `waiting`, `starting`, `ready`, `backing-off`, `stopped`.
+    pub state: String,
+    /// Process id while one runs.
+    pub pid: Option<u32>,
+    /// How often it was started again.
+    pub restarts: u32,
+}
