@@ -1,0 +1,94 @@
+//! The command line: a file a subcommand, one table for help, man pages and completions.
+//!
+//! `anyhow` lives here only; the library below returns its own errors, and a subcommand puts an exit code and a hint
+//! on them ([`exit`]).
+//!
+//! A new subcommand is a file with `Args` and `run(args, ui)`, its `pub mod`, its variant and its arm, all in the order
+//! of `--help`; `lib.rs` gets the module that does the work.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::ui::Ui;
+
+pub mod exit;
+pub mod generate;
+
+use exit::{Classified, Exit};
+
+/// Builds, signs, verifies and runs the ECI appliance: Docker's engine in a VM whose containers cannot change it.
+#[derive(Debug, Parser)]
+#[command(name = "eci-builder", version, propagate_version = true, after_help = exit::HELP)]
+pub struct Cli {
+    /// Show every program that is run.
+    #[arg(long, short, global = true)]
+    verbose: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Write shell completions or man pages.
+    Generate(generate::Args),
+}
+
+/// Parses the command line, runs the subcommand, reports its error.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let ui = Ui::on_stderr(cli.verbose);
+    let result = match cli.command {
+        Command::Generate(args) => generate::run(args, &ui),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => report(&ui, &error),
+    }
+}
+
+/// Prints the error as the whole program does, and gives its exit code.
+fn report(ui: &Ui, error: &anyhow::Error) -> ExitCode {
+    let mut lines = format!("{} {error}", ui.paint("31", "error:"));
+    for cause in error.chain().skip(1) {
+        lines.push_str(&format!("\n  caused by: {cause}"));
+    }
+    let classified = error.chain().find_map(|cause| cause.downcast_ref::<Classified>());
+    if let Some(hint) = classified.and_then(Classified::hint) {
+        lines.push_str(&format!("\n{} {hint}", ui.paint("36", "hint:")));
+    }
+    // Nothing is left to tell anyone on when stderr is gone.
+    drop(writeln!(io::stderr(), "{lines}"));
+    ExitCode::from(classified.map_or(Exit::Failure, Classified::code) as u8)
+}
+
+/// A reader that closed our stdout had enough; that is not an error.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// Writes one line of data to stdout.
+///
+/// # Errors
+/// What writing to stdout gave; a broken pipe ends the program quietly.
+pub fn print_data(text: &str) -> anyhow::Result<()> {
+    writeln!(io::stdout(), "{text}")?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_table_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,151 @@
+//! Artifacts are written beside their place and renamed into it, so that no half-written one ever stands there.
+//!
+//! An interrupted run leaves a folder named `.NAME.staging-PID`; the next run that stages the same name removes those
+//! whose process is gone.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process;
+
+/// Why staging failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The target has no parent folder or no name.
+    #[error("`{}` is not a place to write to", .path.display())]
+    BadTarget {
+        /// The path as given.
+        path: PathBuf,
+    },
+    /// A folder cannot be made.
+    #[error("cannot make the folder `{}`", .path.display())]
+    Create {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A finished file cannot be renamed into place.
+    #[error("cannot put `{}` in place", .path.display())]
+    Place {
+        /// The final path.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// A folder beside `target` in which files are finished before any of them appears in `target`.
+#[derive(Debug)]
+pub struct Staging {
+    target: PathBuf,
+    folder: PathBuf,
+}
+
+impl Staging {
+    /// Makes an empty staging folder on the same file system as `target`, and `target` itself.
+    ///
+    /// # Errors
+    /// [`Error::BadTarget`] and [`Error::Create`].
+    pub fn beside(target: &Path) -> Result<Self, Error> {
+        let bad = || Error::BadTarget { path: target.to_owned() };
+        let name = target.file_name().ok_or_else(bad)?.to_string_lossy().into_owned();
+        let parent = match target.parent() {
+            Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+            Some(parent) => parent,
+            None => return Err(bad()),
+        };
+        make(target)?;
+        let prefix = format!(".{name}.staging-");
+        remove_abandoned(parent, &prefix);
+        let folder = parent.join(format!("{prefix}{}", process::id()));
+        // A folder of our own process id can only be left from an earlier process of that number.
+        drop(fs::remove_dir_all(&folder));
+        make(&folder)?;
+        Ok(Self { target: target.to_owned(), folder })
+    }
+
+    /// Where to write a file of this name.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// Flushes every staged file to disk and renames it into the target folder.
+    ///
+    /// # Errors
+    /// [`Error::Place`]; files placed before the failing one stay, each of them whole.
+    pub fn place(self) -> Result<(), Error> {
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| Error::Place { path, source }
+        };
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.folder).map_err(failed(&self.folder))? {
+            let entry = entry.map_err(failed(&self.folder))?;
+            names.push(entry.file_name());
+        }
+        names.sort();
+        for name in &names {
+            let staged = self.folder.join(name);
+            fs::File::open(&staged).and_then(|file| file.sync_all()).map_err(failed(&staged))?;
+        }
+        for name in &names {
+            let place = self.target.join(name);
+            fs::rename(self.folder.join(name), &place).map_err(failed(&place))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        // Best effort: what stays is hidden, named for its process, and removed by the next run.
+        drop(fs::remove_dir_all(&self.folder));
+    }
+}
+
+fn make(path: &Path) -> Result<(), Error> {
+    fs::create_dir_all(path).map_err(|source| Error::Create { path: path.to_owned(), source })
+}
+
+/// Removes staging folders of processes that no longer exist; best effort, for they only take space.
+fn remove_abandoned(parent: &Path, prefix: &str) {
+    let Ok(entries) = fs::read_dir(parent) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.strip_prefix(prefix)) else { continue };
+        if pid.parse::<u32>().is_ok() && !Path::new("/proc").join(pid).exists() {
+            drop(fs::remove_dir_all(entry.path()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_appear_only_when_placed_and_replace_older_ones() {
+        let home = tempfile::tempdir().expect("temporary folder");
+        let target = home.path().join("out");
+        fs::create_dir(&target).expect("out");
+        fs::write(target.join("a"), "old").expect("old artifact");
+        let staging = Staging::beside(&target).expect("staging");
+        fs::write(staging.path("a"), "new").expect("staged file");
+        assert_eq!(fs::read_to_string(target.join("a")).expect("still there"), "old");
+        staging.place().expect("placed");
+        assert_eq!(fs::read_to_string(target.join("a")).expect("placed"), "new");
+        assert_eq!(fs::read_dir(home.path()).expect("listing").count(), 1, "no staging folder is left");
+    }
+
+    #[test]
+    fn a_staging_folder_of_a_dead_process_is_removed() {
+        let home = tempfile::tempdir().expect("temporary folder");
+        // Process ids end at 4194304 on Linux, so no process has this one.
+        let abandoned = home.path().join(".out.staging-4194999");
+        fs::create_dir(&abandoned).expect("abandoned folder");
+        drop(Staging::beside(&home.path().join("out")).expect("staging"));
+        assert!(!abandoned.exists());
+    }
+}

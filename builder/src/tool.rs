@@ -1,0 +1,196 @@
+//! External programs, run one way: argument vector shown with `--verbose`, last lines of stderr in the error.
+
+use std::ffi::{OsStr, OsString};
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Command, ExitStatus, Stdio};
+use std::thread;
+
+use crate::ui::Ui;
+
+/// How many lines of a failed program's stderr an error carries; enough for a compiler's last message.
+const KEPT_LINES: usize = 12;
+
+/// Why an external program did not do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The program is not installed.
+    #[error("`{program}` was not found in PATH")]
+    Missing {
+        /// Program name.
+        program: String,
+    },
+    /// The program could not be started or listened to.
+    #[error("cannot run `{program}`")]
+    Run {
+        /// Program name.
+        program: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The program ended with a failure.
+    #[error("`{program}` failed ({status}){}", show(.stderr))]
+    Failed {
+        /// Program name.
+        program: String,
+        /// How it ended.
+        status: ExitStatus,
+        /// The last lines of its stderr.
+        stderr: Vec<String>,
+    },
+}
+
+/// An external program with its arguments.
+#[derive(Debug)]
+pub struct Tool {
+    program: String,
+    command: Command,
+}
+
+impl Tool {
+    /// A program by name (looked up in PATH) or by path.
+    pub fn new(program: impl AsRef<OsStr>) -> Self {
+        let program = program.as_ref();
+        let mut command = Command::new(program);
+        command.stdin(Stdio::null()).env("LC_ALL", "C.UTF-8");
+        let shown = Path::new(program).file_name().unwrap_or(program).to_string_lossy().into_owned();
+        Self { program: shown, command }
+    }
+
+    /// Adds one argument.
+    #[must_use]
+    pub fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
+        self.command.arg(argument);
+        self
+    }
+
+    /// Adds arguments.
+    #[must_use]
+    pub fn args<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(mut self, arguments: I) -> Self {
+        self.command.args(arguments);
+        self
+    }
+
+    /// Sets an environment variable.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    /// Sets the folder to run in.
+    #[must_use]
+    pub fn folder(mut self, path: &Path) -> Self {
+        self.command.current_dir(path);
+        self
+    }
+
+    /// Runs to the end and gives what it wrote to stdout.
+    ///
+    /// # Errors
+    /// [`Error`], with the program's last words when it failed.
+    pub fn output(self, ui: &Ui) -> Result<Vec<u8>, Error> {
+        let mut output = Vec::new();
+        self.each(ui, |stdout| stdout.read_to_end(&mut output).map(drop))?;
+        Ok(output)
+    }
+
+    /// Runs to the end, giving each line of stdout to `line` as it comes.
+    ///
+    /// # Errors
+    /// [`Error`], with the program's last words when it failed.
+    pub fn lines(self, ui: &Ui, mut line: impl FnMut(&str)) -> Result<(), Error> {
+        self.each(ui, |stdout| {
+            let mut reader = BufReader::new(stdout);
+            let mut buffer = Vec::new();
+            while reader.read_until(b'\n', &mut buffer)? > 0 {
+                line(String::from_utf8_lossy(&buffer).trim_end());
+                buffer.clear();
+            }
+            Ok(())
+        })
+    }
+
+    /// Runs to the end; stdout is thrown away.
+    ///
+    /// # Errors
+    /// [`Error`], with the program's last words when it failed.
+    pub fn run(self, ui: &Ui) -> Result<(), Error> {
+        self.output(ui).map(drop)
+    }
+
+    fn each(mut self, ui: &Ui, read: impl FnOnce(&mut dyn Read) -> io::Result<()>) -> Result<(), Error> {
+        ui.debug(&format!("run {}", shown(&self.command)));
+        let program = self.program;
+        let failed = |source| Error::Run { program: program.clone(), source };
+        let spawned = self.command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let mut child = match spawned {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Error::Missing { program }),
+            spawned => spawned.map_err(failed)?,
+        };
+        let stderr = child.stderr.take().expect("stderr was asked to be a pipe");
+        let last_words = thread::spawn(move || last_lines(stderr));
+        let mut stdout = child.stdout.take().expect("stdout was asked to be a pipe");
+        let read = read(&mut stdout);
+        drop(stdout);
+        let status = child.wait().map_err(failed)?;
+        let stderr = last_words.join().unwrap_or_default();
+        if !status.success() {
+            return Err(Error::Failed { program, status, stderr });
+        }
+        read.map_err(failed)
+    }
+}
+
+fn last_lines(stderr: impl Read) -> Vec<String> {
+    let mut kept = std::collections::VecDeque::new();
+    for line in BufReader::new(stderr).split(b'\n').map_while(Result::ok) {
+        if kept.len() == KEPT_LINES {
+            kept.pop_front();
+        }
+        kept.push_back(String::from_utf8_lossy(&line).trim_end().to_owned());
+    }
+    kept.into()
+}
+
+fn shown(command: &Command) -> String {
+    let words: Vec<OsString> =
+        std::iter::once(command.get_program()).chain(command.get_args()).map(OsStr::to_owned).collect();
+    words.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+}
+
+fn show(stderr: &[String]) -> String {
+    stderr.iter().map(|line| format!("\n    {line}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_program_is_named() {
+        let error = Tool::new("no-such-program-here").run(&Ui::silent()).expect_err("it is not there");
+        assert_eq!(error.to_string(), "`no-such-program-here` was not found in PATH");
+    }
+
+    #[test]
+    fn a_failed_program_s_last_words_are_in_the_error() {
+        let error = Tool::new("sh")
+            .args(["-c", "i=0; while [ $i -lt 30 ]; do echo line $i >&2; i=$((i+1)); done; exit 3"])
+            .run(&Ui::silent())
+            .expect_err("it exits with 3");
+        let text = error.to_string();
+        assert!(text.starts_with("`sh` failed (exit status: 3)\n    line 18\n"), "{text}");
+        assert!(text.ends_with("line 29"), "{text}");
+    }
+
+    #[test]
+    fn lines_come_one_by_one() {
+        let mut lines = Vec::new();
+        Tool::new("printf")
+            .arg("a\\nb\\n")
+            .lines(&Ui::silent(), |line| lines.push(line.to_owned()))
+            .expect("printf");
+        assert_eq!(lines, ["a", "b"]);
+    }
+}
