@@ -1,0 +1,84 @@
+//! What a service's process does between fork and exec.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+/// Where and how a service runs.
+#[derive(Debug)]
+pub struct Confinement {
+    /// `cgroup.procs` of the service's cgroup, open for writing.
+    pub cgroup_procs: OwnedFd,
+    /// `/proc/self/oom_score_adj` value, -1000 to 1000.
+    pub oom_score_adj: i16,
+    /// Soft and hard limit of open files.
+    pub open_files: u64,
+}
+
+/// Makes `command` enter its cgroup, session, limits and OOM score before it executes. A step that fails fails the
+/// spawn: a service never runs outside its cgroup.
+#[expect(unsafe_code, reason = "code between fork and exec has rules that the compiler cannot check")]
+pub fn confine(command: &mut Command, confinement: Confinement) {
+    let score = format!("{}", confinement.oom_score_adj);
+    let limit = libc::rlimit { rlim_cur: confinement.open_files, rlim_max: confinement.open_files };
+    // SAFETY: the closure runs in the child after fork, where only async-signal-safe calls are allowed. It
+    // calls setsid, write, open, close and setrlimit, all on the list of signal-safety(7) or plain system calls, and
+    // neither allocates nor locks: `score` and the descriptor were made before the fork, and an `io::Error` made
+    // from an error number does not allocate.
+    unsafe {
+        command.pre_exec(move || {
+            check(libc::setsid())?;
+            write_all(confinement.cgroup_procs.as_raw_fd(), b"0")?;
+            check(libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit))?;
+            let flags = libc::O_WRONLY | libc::O_CLOEXEC;
+            let file = check(libc::open(c"/proc/self/oom_score_adj".as_ptr(), flags))?;
+            write_all(file, score.as_bytes())?;
+            check(libc::close(file)).map(drop)
+        });
+    }
+}
+
+fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// Writes a short value that the kernel takes whole or not at all.
+#[expect(unsafe_code, reason = "called between fork and exec, where std's files may not be dropped twice")]
+fn write_all(fd: libc::c_int, bytes: &[u8]) -> io::Result<()> {
+    // SAFETY: the kernel reads `bytes.len()` bytes at the pointer of `bytes`, which is borrowed until the call
+    // returns. A wrong `fd` gives an error, nothing else.
+    let written = unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) };
+    if written < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+
+    #[test]
+    fn a_child_gets_the_limits_it_was_given() {
+        let log = tempfile_like();
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "ulimit -n; cat /proc/self/oom_score_adj"]);
+        confine(&mut command, Confinement { cgroup_procs: log.into(), oom_score_adj: 7, open_files: 64 });
+        let output = command.output().unwrap();
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), "64\n7\n");
+    }
+
+    #[test]
+    fn a_child_that_cannot_enter_its_cgroup_does_not_run() {
+        let read_only = File::open("/dev/null").unwrap();
+        let mut command = Command::new("/bin/true");
+        confine(
+            &mut command,
+            Confinement { cgroup_procs: read_only.into(), oom_score_adj: 0, open_files: 64 },
+        );
+        assert!(command.spawn().is_err());
+    }
+
+    fn tempfile_like() -> File {
+        File::options().write(true).open("/dev/null").unwrap()
+    }
+}
