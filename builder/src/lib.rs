@@ -10,6 +10,7 @@
 
 pub mod cache;
 pub mod cli;
+pub mod image;
 pub mod staging;
 pub mod tool;
 pub mod ui;

@@ -1,0 +1,15 @@
+//! From a root file system, a kernel and an initrd to the artifacts of a release.
+
+pub mod digest;
+pub mod region;
+pub mod verity;
+
+use uuid::Uuid;
+
+/// A UUID (version 8) that depends on `purpose` and `content` alone.
+#[must_use]
+pub fn content_uuid(purpose: &str, content: &[u8]) -> Uuid {
+    let digest = digest::Sha256::of(&[purpose.as_bytes(), content]);
+    let first: [u8; 16] = digest.0[..16].try_into().expect("a digest has more than 16 bytes");
+    uuid::Builder::from_custom_bytes(first).into_uuid()
+}
