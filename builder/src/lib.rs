@@ -11,6 +11,7 @@
 pub mod cache;
 pub mod cli;
 pub mod image;
+pub mod kernel;
 pub mod staging;
 pub mod tool;
 pub mod ui;
