@@ -1,7 +1,9 @@
 //! From a root file system, a kernel and an initrd to the artifacts of a release.
 
 pub mod digest;
+pub mod manifest;
 pub mod region;
+pub mod signature;
 pub mod verity;
 
 use uuid::Uuid;
