@@ -1,0 +1,242 @@
+//! A booted instance, driven as a user would: `eci-builder run`, then `docker`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use crate::command::{self, Outcome};
+use crate::image;
+
+/// How many lines of the console a failure shows.
+const SHOWN_LINES: usize = 40;
+
+/// A running instance with a home of its own, so that the user's instances and Docker contexts are left alone.
+pub struct Vm {
+    home: tempfile::TempDir,
+    name: &'static str,
+    out: PathBuf,
+    answer: Value,
+}
+
+impl Vm {
+    /// Boots the image of `out` and returns when the engine answers.
+    ///
+    /// # Errors
+    /// With what `eci-builder run` said and the end of the console when it does not.
+    pub fn start(name: &'static str, out: &Path) -> Result<Self> {
+        // Unix socket paths have 107 bytes; a temporary folder is short.
+        let home = tempfile::Builder::new().prefix("eci-").tempdir()?;
+        let mut vm = Self { home, name, out: out.to_owned(), answer: Value::Null };
+        vm.boot(&[])?;
+        Ok(vm)
+    }
+
+    /// The same, on a data disk of the caller's.
+    ///
+    /// # Errors
+    /// As [`Vm::start`].
+    pub fn start_on(name: &'static str, out: &Path, data: &Path) -> Result<Self> {
+        let home = tempfile::Builder::new().prefix("eci-").tempdir()?;
+        let mut vm = Self { home, name, out: out.to_owned(), answer: Value::Null };
+        vm.boot(&["--data", &data.to_string_lossy()])?;
+        Ok(vm)
+    }
+
+    /// Boots again after [`Vm::stop`] or [`Vm::kill`].
+    ///
+    /// # Errors
+    /// As [`Vm::start`].
+    pub fn boot(&mut self, more: &[&str]) -> Result<()> {
+        let outcome = self.run(more)?;
+        let console = self.console();
+        let text = outcome.ok().with_context(|| format!("console:\n{}", tail(&console)))?;
+        self.answer = serde_json::from_str(&text).with_context(|| format!("`run --json` printed {text}"))?;
+        Ok(())
+    }
+
+    /// `eci-builder run --detach --json`, whatever comes of it.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn run(&self, more: &[&str]) -> Result<Outcome> {
+        let out = self.out.to_string_lossy().into_owned();
+        let mut arguments =
+            vec!["run", &out, "--name", self.name, "--detach", "--json", "--accel", "tcg", "--memory", "2G"];
+        arguments.extend(more);
+        self.builder(&arguments)
+    }
+
+    /// A home without an instance in it yet, for [`Vm::run`] of a boot that is expected to fail.
+    ///
+    /// # Errors
+    /// When the temporary folder cannot be made.
+    pub fn prepare(name: &'static str, out: &Path) -> Result<Self> {
+        let home = tempfile::Builder::new().prefix("eci-").tempdir()?;
+        Ok(Self { home, name, out: out.to_owned(), answer: Value::Null })
+    }
+
+    /// What `run --json` printed.
+    #[must_use]
+    pub fn answer(&self) -> &Value {
+        &self.answer
+    }
+
+    /// Runs a subcommand of `eci-builder` in this instance's home.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn builder(&self, arguments: &[&str]) -> Result<Outcome> {
+        command::run(self.environment(&mut Command::new(image::builder()?)).args(arguments), &[])
+    }
+
+    /// `eci-builder status --json`.
+    ///
+    /// # Errors
+    /// When the instance does not answer, or not with JSON.
+    pub fn status(&self) -> Result<Value> {
+        let text = self.builder(&["status", "--name", self.name, "--json"])?.ok()?;
+        serde_json::from_str(&text).with_context(|| format!("`status --json` printed {text}"))
+    }
+
+    /// Runs `docker` against the instance, through its context.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn docker(&self, arguments: &[&str]) -> Result<Outcome> {
+        self.docker_with(arguments, &[])
+    }
+
+    /// The same with bytes on stdin.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn docker_with(&self, arguments: &[&str], input: &[u8]) -> Result<Outcome> {
+        command::run(self.docker_command().args(arguments), input)
+    }
+
+    /// A `docker` command that is not started yet, for callers with an environment or a terminal of their own.
+    #[must_use]
+    pub fn docker_command(&self) -> Command {
+        let mut command = Command::new("docker");
+        self.environment(&mut command).env("DOCKER_HOST", self.docker_host());
+        command
+    }
+
+    /// The engine's address on the host.
+    #[must_use]
+    pub fn docker_host(&self) -> String {
+        self.answer["docker_host"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// stdout of a command in a new `--rm` container of the busybox image.
+    ///
+    /// # Errors
+    /// When the container does not succeed.
+    pub fn sh(&self, flags: &[&str], script: &str) -> Result<String> {
+        let mut arguments = vec!["run", "--rm"];
+        arguments.extend(flags);
+        arguments.extend(["busybox", "sh", "-c", script]);
+        self.docker(&arguments)?.ok()
+    }
+
+    /// Imports the busybox image as `busybox`.
+    ///
+    /// # Errors
+    /// When the engine does not take it.
+    pub fn import_busybox(&self) -> Result<()> {
+        self.docker_with(&["import", "-", "busybox"], &image::busybox_tar()?)?.ok().map(drop)
+    }
+
+    /// Asks for an orderly shutdown and waits for it.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn stop(&self) -> Result<()> {
+        self.builder(&["stop", "--name", self.name])?.ok().map(drop)
+    }
+
+    /// Ends QEMU as a power cut would, and waits until it is gone.
+    ///
+    /// # Errors
+    /// When its process id is not known or it does not end.
+    pub fn kill(&self) -> Result<()> {
+        let path = self.state().join("qemu.pid");
+        let pid = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let pid = pid.trim().to_owned();
+        command::host("kill", &["-KILL", &pid])?.ok()?;
+        let process = Path::new("/proc").join(&pid);
+        for _ in 0..200 {
+            if !process.exists() {
+                return Ok(());
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        anyhow::bail!("QEMU {pid} did not end")
+    }
+
+    /// The instance's state folder.
+    #[must_use]
+    pub fn state(&self) -> PathBuf {
+        self.home.path().join("state/eci").join(self.name)
+    }
+
+    /// Everything the console printed in this boot.
+    #[must_use]
+    pub fn console(&self) -> String {
+        fs::read(self.state().join("console.log"))
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .unwrap_or_default()
+    }
+
+    /// The end of the console and of the supervisor's log, for failure messages.
+    #[must_use]
+    pub fn last_words(&self) -> String {
+        format!("console:\n{}", tail(&self.console()))
+    }
+
+    /// Fails unless every row of the self-check holds.
+    ///
+    /// # Errors
+    /// With the rows that do not hold.
+    pub fn every_check_holds(&self) -> Result<()> {
+        let status = self.status()?;
+        let checks = status["checks"].as_array().context("status has no checks")?;
+        ensure!(checks.len() >= 10, "only {} checks were made", checks.len());
+        let broken: Vec<_> = checks.iter().filter(|check| check["holds"] != true).collect();
+        ensure!(broken.is_empty(), "broken promises: {broken:#?}");
+        Ok(())
+    }
+
+    fn environment<'c>(&self, command: &'c mut Command) -> &'c mut Command {
+        command
+            .env("XDG_STATE_HOME", self.home.path().join("state"))
+            .env("DOCKER_CONFIG", self.home.path().join("docker"))
+            .env_remove("DOCKER_HOST")
+            .env_remove("DOCKER_CONTEXT")
+    }
+}
+
+impl Drop for Vm {
+    fn drop(&mut self) {
+        keep_console(self.name, &self.console());
+        // The temporary home goes with the instance; a process that stays would be reported by the next suite.
+        drop(self.builder(&["rm", "--force", "--name", self.name]));
+    }
+}
+
+/// The last lines of a console.
+#[must_use]
+pub fn tail(text: &str) -> String {
+    let lines: Vec<_> = text.lines().collect();
+    lines[lines.len().saturating_sub(SHOWN_LINES)..].join("\n")
+}
+
+/// Keeps a console as a test artifact under `target/consoles/`.
+pub fn keep_console(name: &str, console: &str) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/consoles");
+    // An artifact that cannot be kept must not hide the failure it would have explained.
+    drop(fs::create_dir_all(&folder).and_then(|()| fs::write(folder.join(format!("{name}.log")), console)));
+}

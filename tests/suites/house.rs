@@ -1,0 +1,128 @@
+//! The house's rules: which crate may depend on which, and where `unsafe` and async may stand.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+/// The table of ARCHITECTURE.md, section "The house": a crate and the crates of ours that it may depend on.
+const EDGES: [(&str, &[&str]); 8] = [
+    ("eci-builder", &["eci-policy", "eci-contract", "eci-link"]),
+    ("eci-init", &["eci-sys", "eci-contract"]),
+    ("eci-runc", &["eci-policy", "eci-sys", "eci-contract"]),
+    ("eci-gate", &["eci-policy", "eci-contract", "eci-link"]),
+    ("eci-link", &["eci-contract"]),
+    ("eci-policy", &["eci-contract"]),
+    ("eci-contract", &[]),
+    ("eci-sys", &[]),
+];
+
+/// Crates that may use an async runtime: the two ends of the link, and what they share.
+const ASYNC: [&str; 3] = ["eci-gate", "eci-link", "eci-builder"];
+
+/// Crates from outside that `contract`, `sys` and `policy` may use.
+const LEAVES: [(&str, &[&str]); 3] = [
+    ("eci-contract", &["serde", "serde_json"]),
+    ("eci-sys", &["rustix", "libc", "thiserror"]),
+    ("eci-policy", &["serde", "serde_json", "thiserror"]),
+];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// Dependencies of each workspace crate, development ones left out.
+fn dependencies() -> Vec<(String, BTreeSet<String>)> {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version=1", "--no-deps", "--offline", "--manifest-path"])
+        .arg(root().join("Cargo.toml"))
+        .output()
+        .expect("cargo metadata runs");
+    let metadata: Value = serde_json::from_slice(&output.stdout).expect("cargo metadata prints JSON");
+    let packages = metadata["packages"].as_array().expect("packages is a list");
+    packages
+        .iter()
+        .map(|package| {
+            let names = package["dependencies"].as_array().expect("dependencies is a list");
+            let names = names
+                .iter()
+                .filter(|dependency| dependency["kind"].is_null())
+                .filter_map(|dependency| dependency["name"].as_str())
+                .map(str::to_owned)
+                .collect();
+            (package["name"].as_str().expect("a package has a name").to_owned(), names)
+        })
+        .collect()
+}
+
+fn rust_files(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            files.extend(rust_files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+    files
+}
+
+#[test]
+fn crates_depend_only_on_those_the_house_allows() {
+    let all = dependencies();
+    for (name, allowed) in EDGES {
+        let (_, found) =
+            all.iter().find(|(found, _)| found == name).expect("every crate of the table exists");
+        let ours: Vec<_> = found.iter().filter(|dependency| dependency.starts_with("eci-")).collect();
+        for dependency in ours {
+            assert!(allowed.contains(&dependency.as_str()), "{name} must not depend on {dependency}");
+        }
+    }
+    let known: BTreeSet<_> = EDGES.iter().map(|(name, _)| *name).chain(["eci-tests"]).collect();
+    for (name, _) in &all {
+        assert!(known.contains(name.as_str()), "{name} is not in the table of the house");
+    }
+}
+
+#[test]
+fn leaves_stay_free_of_heavy_dependencies() {
+    let all = dependencies();
+    for (name, allowed) in LEAVES {
+        let (_, found) =
+            all.iter().find(|(found, _)| found == name).expect("every crate of the table exists");
+        for dependency in found.iter().filter(|dependency| !dependency.starts_with("eci-")) {
+            assert!(allowed.contains(&dependency.as_str()), "{name} must not depend on {dependency}");
+        }
+    }
+}
+
+#[test]
+fn async_runtimes_stand_only_at_the_two_ends_of_the_link() {
+    for (name, found) in dependencies() {
+        let is_async =
+            found.iter().any(|dependency| dependency.starts_with("tokio") || dependency == "futures");
+        assert!(!is_async || ASYNC.contains(&name.as_str()), "{name} must not be async");
+    }
+    for file in rust_files(&root().join("builder/src")) {
+        let text = fs::read_to_string(&file).expect("a source file is text");
+        let inside = file.components().any(|part| part.as_os_str() == "instance");
+        assert!(inside || !text.contains("tokio::"), "{} must not be async", file.display());
+    }
+}
+
+#[test]
+fn unsafe_stands_only_in_sys() {
+    for folder in ["builder", "contract", "gate", "init", "link", "policy", "runtime"] {
+        for file in rust_files(&root().join(folder).join("src")) {
+            let text = fs::read_to_string(&file).expect("a source file is text");
+            let found = text.lines().any(|line| {
+                let code = line.split("//").next().unwrap_or_default();
+                code.contains("unsafe {") || code.contains("unsafe fn") || code.contains("allow(unsafe_code")
+            });
+            assert!(!found, "{} has unsafe code", file.display());
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! Nothing in the VM can be changed: not by a privileged container, not from the console, not by the boot loader.
+
+use std::fs;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use eci_tests::qemu::{Ending, Qemu};
+use eci_tests::suite::{Row, row};
+use eci_tests::{command, image, suite, vm::Vm};
+
+/// What init prints when the engine is ready.
+const READY: &str = "eci: engine ready";
+
+fn main() -> ExitCode {
+    let vm = match image::out().and_then(|out| Vm::start("immutability", &out)) {
+        Ok(vm) => vm,
+        Err(error) => {
+            eprintln!("the image does not boot: {error:?}");
+            return ExitCode::FAILURE;
+        }
+    };
+    suite::run(vm, rows(), Vm::last_words)
+}
+
+fn rows() -> Vec<Row<Vm>> {
+    vec![
+        row("an_image_without_a_registry_is_imported", Vm::import_busybox),
+        row("a_privileged_container_sees_no_block_device_of_the_vm", |vm| {
+            let found = vm.sh(
+                &["--privileged"],
+                "ls /dev | grep -E '^(vd|sd|dm|mem|port|kmem|kmsg|loop)' || echo none",
+            )?;
+            ensure!(found == "none", "{found}");
+            Ok(())
+        }),
+        row("a_privileged_container_cannot_make_or_open_a_block_device", |vm| {
+            denied(vm, "mknod /tmp/b b 254 0 && dd if=/dev/zero of=/tmp/b count=1")
+        }),
+        row("a_privileged_container_cannot_write_the_vm_s_sysctls", |vm| {
+            for node in [
+                "kernel/core_pattern",
+                "kernel/sysrq",
+                "vm/overcommit_memory",
+                "fs/suid_dumpable",
+                "kernel/randomize_va_space",
+            ] {
+                denied(vm, &format!("echo 1 >/proc/sys/{node}"))?;
+            }
+            Ok(())
+        }),
+        row("a_privileged_container_cannot_pull_the_kernel_s_triggers", |vm| {
+            for attempt in [
+                "echo b >/proc/sysrq-trigger",
+                "echo mem >/sys/power/state",
+                "echo 1 >/sys/kernel/uevent_helper",
+                "echo 0 >/sys/class/block/vda/ro || echo 0 >/sys/block/vda/queue/read_ahead_kb",
+                "insmod /bin/busybox",
+                "mount -t debugfs none /tmp",
+                "mount -t securityfs none /tmp",
+                "nsenter -t 1 -m true && chroot /proc/1/root test -e /usr/libexec/eci",
+                "date -s 2001-01-01",
+                "hostname x; test \"$(cat /proc/sys/kernel/hostname)\" != x",
+            ] {
+                denied(vm, attempt)?;
+            }
+            Ok(())
+        }),
+        row("no_kernel_memory_module_or_kexec_interface_exists", |vm| {
+            let script = "for f in /proc/kcore /proc/modules /proc/sysrq-trigger /proc/kallsyms-x /sys/kernel/kexec_loaded \
+                          /proc/config; do test -e $f && echo $f; done; true";
+            let found = vm.sh(&["--privileged"], script)?;
+            ensure!(found.is_empty(), "{found}");
+            Ok(())
+        }),
+        row("after_the_engine_s_work_every_promise_still_holds", |vm| {
+            vm.sh(&["-v", "work:/w"], "dd if=/dev/zero of=/w/f bs=1M count=32 2>/dev/null")?;
+            vm.docker(&["system", "prune", "-f"])?.ok()?;
+            vm.every_check_holds()
+        }),
+        row("the_self_check_reads_what_was_promised", |vm| {
+            let status = vm.status()?;
+            let ids: Vec<_> = status["checks"]
+                .as_array()
+                .context("checks")?
+                .iter()
+                .filter_map(|check| check["id"].as_str())
+                .collect();
+            for topic in ["verity", "mount", "lockdown", "listen", "sysctl", "mem"] {
+                ensure!(ids.iter().any(|id| id.contains(topic)), "no check about {topic}: {ids:?}");
+            }
+            Ok(())
+        }),
+        row("no_shell_setuid_file_device_or_package_manager_is_in_the_image", no_tools),
+        row("keystrokes_get_no_prompt_and_ctrl_alt_del_is_an_orderly_shutdown", keystrokes),
+        row("what_a_boot_loader_appends_changes_nothing", command_line),
+    ]
+}
+
+/// The attempt fails for a privileged root, and the container itself was started.
+fn denied(vm: &Vm, attempt: &str) -> Result<()> {
+    let script = format!("if ( {attempt} ) 2>/dev/null >/dev/null; then echo DONE; else echo DENIED; fi");
+    let text = vm.sh(&["--privileged"], &script)?;
+    ensure!(text == "DENIED", "`{attempt}` gave {text}");
+    Ok(())
+}
+
+/// Extracts the root file system from the disk image with the file system's own tools, and looks.
+fn no_tools(_: &Vm) -> Result<()> {
+    let out = image::out()?;
+    let folder = tempfile::tempdir()?;
+    let erofs = folder.path().join("root.erofs");
+    let tree = folder.path().join("tree");
+    cut_root(&image::raw(&out)?, &erofs)?;
+    command::host("fsck.erofs", &[&format!("--extract={}", tree.display()), &erofs.to_string_lossy()])?
+        .ok()?;
+    let found = command::host(
+        "find",
+        &[
+            &tree.to_string_lossy(),
+            "(",
+            "-perm",
+            "/6000",
+            "-o",
+            "-type",
+            "b",
+            "-o",
+            "-type",
+            "c",
+            "-o",
+            "-perm",
+            "-0002",
+            "!",
+            "-type",
+            "l",
+            "!",
+            "-path",
+            "*/tmp",
+            ")",
+        ],
+    )?
+    .ok()?;
+    ensure!(found.is_empty(), "{found}");
+    let names = "sh bash dash busybox ash zsh apt dpkg rpm apk python3 perl login getty agetty su sudo ssh sshd systemctl gdb strace ctr docker runc-real";
+    for name in names.split(' ') {
+        let found = command::host(
+            "find",
+            &[&tree.to_string_lossy(), "-name", name, "(", "-type", "f", "-o", "-type", "l", ")"],
+        )?
+        .ok()?;
+        ensure!(found.is_empty(), "{found}");
+    }
+    ensure!(tree.join("usr/bin/runc").exists(), "the tree was not extracted");
+    Ok(())
+}
+
+/// Copies the partition named `eci-root-a` out of a raw disk.
+fn cut_root(disk: &Path, to: &Path) -> Result<()> {
+    let info = command::host("sgdisk", &["-i", "1", &disk.to_string_lossy()])?.ok()?;
+    ensure!(info.contains("'eci-root-a'"), "partition 1 is another one:\n{info}");
+    let sector = |key: &str| -> Result<u64> {
+        let line = info.lines().find(|line| line.starts_with(key)).context("sgdisk prints sectors")?;
+        line.split_whitespace().nth(2).context("a number")?.parse().context("a number")
+    };
+    let (first, last) = (sector("First sector")?, sector("Last sector")?);
+    let mut disk = fs::File::open(disk)?;
+    disk.seek(SeekFrom::Start(first * 512))?;
+    std::io::copy(&mut disk.take((last - first + 1) * 512), &mut fs::File::create(to)?)?;
+    Ok(())
+}
+
+fn drive(path: &Path, more: &str) -> String {
+    format!("file={},format=raw{more}", path.display())
+}
+
+fn boot(name: &str, data: &Path, more: &[&str]) -> Result<Qemu> {
+    let out = image::out()?;
+    fs::File::create(data)?.set_len(4 << 30)?;
+    let drives = [drive(&image::raw(&out)?, ",readonly=on"), drive(data, "")];
+    Qemu::start(name, &out, &drives, more)
+}
+
+fn keystrokes(_: &Vm) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut qemu = boot("keystrokes", &folder.path().join("data"), &[])?;
+    ensure!(qemu.wait_for(READY, Duration::from_secs(90))? == Ending::Seen, "no engine:\n{}", qemu.console());
+    let before = qemu.console().len();
+    let mut monitor = Monitor::connect(&qemu.monitor())?;
+    for key in ["ret", "a", "ret", "ctrl-c", "alt-sysrq-b", "ctrl-d", "f1", "ret"] {
+        monitor.keys(key)?;
+    }
+    std::thread::sleep(Duration::from_secs(3));
+    let said = qemu.console()[before..].to_lowercase();
+    for prompt in ["login", "password", "# ", "$ ", "sh:", "emergency", "sysrq"] {
+        ensure!(!said.contains(prompt), "the console answered:\n{said}");
+    }
+    monitor.keys("ctrl-alt-delete")?;
+    qemu.wait_for_end(Duration::from_secs(60))?;
+    ensure!(qemu.console().contains("ctrl-alt-del"), "no word of the shutdown:\n{}", qemu.console());
+    Ok(())
+}
+
+fn command_line(_: &Vm) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let hostile = "init=/bin/sh rdinit=/bin/sh single rd.break systemd.unit=rescue.target systemd.debug-shell ro=0 rw 1 emergency lockdown=none apparmor=0";
+    let mut qemu = boot("command-line", &folder.path().join("data"), &["-append", hostile])?;
+    ensure!(qemu.wait_for(READY, Duration::from_secs(90))? == Ending::Seen, "no engine:\n{}", qemu.console());
+    Ok(())
+}
+
+/// QEMU's machine protocol, as far as pressing keys needs it.
+struct Monitor(UnixStream);
+
+impl Monitor {
+    fn connect(path: &Path) -> Result<Self> {
+        let mut monitor = Self(UnixStream::connect(path)?);
+        monitor.answer()?;
+        monitor.send(r#"{"execute":"qmp_capabilities"}"#)?;
+        Ok(monitor)
+    }
+
+    fn keys(&mut self, combination: &str) -> Result<()> {
+        let keys: Vec<_> =
+            combination.split('-').map(|key| format!(r#"{{"type":"qcode","data":"{key}"}}"#)).collect();
+        self.send(&format!(r#"{{"execute":"send-key","arguments":{{"keys":[{}]}}}}"#, keys.join(",")))
+    }
+
+    fn send(&mut self, text: &str) -> Result<()> {
+        self.0.write_all(text.as_bytes())?;
+        let answer = self.answer()?;
+        ensure!(!answer.contains("\"error\""), "QEMU refused {text}: {answer}");
+        Ok(())
+    }
+
+    fn answer(&mut self) -> Result<String> {
+        let mut buffer = [0; 4096];
+        let length = self.0.read(&mut buffer)?;
+        Ok(String::from_utf8_lossy(&buffer[..length]).into_owned())
+    }
+}

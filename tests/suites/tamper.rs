@@ -1,0 +1,223 @@
+//! One byte is changed, or a block cannot be read: the engine never gets ready, the console says what and why, and the
+//! machine stops.
+
+use std::fs;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use eci_contract::disk::SignaturePartition;
+use eci_tests::qemu::{Ending, Qemu};
+use eci_tests::suite::row;
+use eci_tests::{command, image, suite};
+use ring::signature::Ed25519KeyPair;
+
+/// What init prints when the engine is ready.
+const READY: &str = "eci: engine ready";
+/// A refused boot takes as long as a good one gets to that point, and then ends.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+fn main() -> ExitCode {
+    suite::run_alone(vec![
+        row("an_untouched_image_gets_its_engine_ready", |()| {
+            let disk = Disk::copy()?;
+            let mut qemu = disk.boot("untouched")?;
+            ensure!(qemu.wait_for(READY, DEADLINE)? == Ending::Seen, "{}", qemu.console());
+            Ok(())
+        }),
+        row("a_changed_byte_in_the_first_data_block_panics_with_verity_s_reason", |()| {
+            let disk = Disk::copy()?;
+            disk.flip(ROOT, 1024 + 17)?;
+            disk.refused("data-first", &["dm-verity", "eci-root"])
+        }),
+        row("a_changed_byte_in_init_s_own_blocks_panics_with_verity_s_reason", |()| {
+            let disk = Disk::copy()?;
+            // Every data block but the first: whichever of them is read first is found out.
+            disk.flip_every_block(ROOT, 1)?;
+            disk.refused("data-all", &["dm-verity"])
+        }),
+        row("a_changed_byte_in_the_hash_tree_panics_with_verity_s_reason", |()| {
+            let disk = Disk::copy()?;
+            disk.flip(VERITY, 4096 + 5)?;
+            disk.refused("tree", &["dm-verity"])
+        }),
+        row("a_changed_root_hash_is_refused_by_name", |()| {
+            let disk = Disk::copy()?;
+            disk.rewrite_signature(|signature| {
+                let last = if signature.root_hash.ends_with('0') { "1" } else { "0" };
+                signature.root_hash.replace_range(63..64, last);
+            })?;
+            disk.refused("root-hash", &["boot refused", "root hash"])
+        }),
+        row("a_changed_manifest_is_refused_by_name", |()| {
+            let disk = Disk::copy()?;
+            disk.rewrite_signature(|signature| {
+                let manifest = BASE64.decode(&signature.eci_manifest).expect("the manifest is base64");
+                let text = String::from_utf8(manifest).expect("the manifest is text");
+                let changed = text.replacen("\"erofs\"", "\"ext4!\"", 1);
+                assert_ne!(text, changed);
+                signature.eci_manifest = BASE64.encode(changed);
+            })?;
+            disk.refused("manifest", &["boot refused", "signature", "does not verify"])
+        }),
+        row("a_changed_signature_is_refused_by_name", |()| {
+            let disk = Disk::copy()?;
+            disk.rewrite_signature(|signature| {
+                let mut bytes =
+                    BASE64.decode(&signature.eci_manifest_signature).expect("the signature is base64");
+                bytes[9] ^= 1;
+                signature.eci_manifest_signature = BASE64.encode(bytes);
+            })?;
+            disk.refused("signature", &["boot refused", "signature", "does not verify"])
+        }),
+        row("a_manifest_signed_by_another_key_is_refused_by_name", |()| {
+            let disk = Disk::copy()?;
+            let random = ring::rand::SystemRandom::new();
+            let pkcs8 = Ed25519KeyPair::generate_pkcs8(&random).expect("a key");
+            let key = Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).expect("a key");
+            disk.rewrite_signature(|signature| {
+                let manifest = BASE64.decode(&signature.eci_manifest).expect("the manifest is base64");
+                signature.eci_manifest_signature = BASE64.encode(key.sign(&manifest));
+            })?;
+            disk.refused("other-key", &["boot refused", "signature", "does not verify"])
+        }),
+        row("a_signature_partition_of_garbage_is_refused_by_name", |()| {
+            let disk = Disk::copy()?;
+            disk.flip(SIGNATURE, 0)?;
+            disk.refused("garbage", &["boot refused", "eci-signature-a"])
+        }),
+        row("a_read_error_under_verity_stops_the_machine", |()| {
+            let disk = Disk::copy()?;
+            let (start, _) = disk.partition(ROOT)?;
+            // Sector 2 of the file system holds its superblock.
+            let drive = format!(
+                "file.driver=blkdebug,file.image.driver=file,file.image.filename={},file.inject-error.0.event=read_aio,\
+                 file.inject-error.0.errno=5,file.inject-error.0.sector={},format=raw",
+                disk.path.display(),
+                start / 512 + 2,
+            );
+            let mut qemu = Qemu::start("read-error", &image::out()?, &[drive, disk.data()?], &[])?;
+            ensure!(qemu.wait_for(READY, DEADLINE)? == Ending::Ended, "the engine got ready");
+            let console = qemu.console();
+            ensure!(
+                console.contains("I/O error") && console.contains("verity"),
+                "no reason on the console:\n{console}"
+            );
+            Ok(())
+        }),
+    ])
+}
+
+/// Partition numbers in the layout of the disk.
+const ROOT: u32 = 1;
+const VERITY: u32 = 2;
+const SIGNATURE: u32 = 3;
+
+/// A private copy of the image to tamper with.
+struct Disk {
+    folder: tempfile::TempDir,
+    path: PathBuf,
+}
+
+impl Disk {
+    fn copy() -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("disk.raw");
+        let from = image::raw(&image::out()?)?;
+        command::host(
+            "cp",
+            &["--sparse=always", "--reflink=auto", &from.to_string_lossy(), &path.to_string_lossy()],
+        )?
+        .ok()?;
+        Ok(Self { folder, path })
+    }
+
+    /// A new sparse data disk's `-drive` definition.
+    fn data(&self) -> Result<String> {
+        let path = self.folder.path().join("data");
+        fs::File::create(&path)?.set_len(4 << 30)?;
+        Ok(format!("file={},format=raw", path.display()))
+    }
+
+    fn boot(&self, name: &str) -> Result<Qemu> {
+        let image = format!("file={},format=raw,readonly=on", self.path.display());
+        Qemu::start(&format!("tamper-{name}"), &image::out()?, &[image, self.data()?], &[])
+    }
+
+    /// The boot ends by itself, never ready, with these words on the console.
+    fn refused(&self, name: &str, words: &[&str]) -> Result<()> {
+        let mut qemu = self.boot(name)?;
+        ensure!(
+            qemu.wait_for(READY, DEADLINE)? == Ending::Ended,
+            "the engine got ready:\n{}",
+            qemu.console()
+        );
+        let console = qemu.console();
+        for word in words {
+            ensure!(console.contains(word), "no `{word}` on the console:\n{console}");
+        }
+        Ok(())
+    }
+
+    /// First byte and length in bytes of a partition, as sgdisk sees it.
+    fn partition(&self, number: u32) -> Result<(u64, u64)> {
+        let info =
+            command::host("sgdisk", &["-i", &number.to_string(), &self.path.to_string_lossy()])?.ok()?;
+        let sector = |key: &str| -> Result<u64> {
+            let line = info.lines().find(|line| line.starts_with(key)).context("sgdisk prints sectors")?;
+            Ok(line.split_whitespace().nth(2).context("a number")?.parse::<u64>()?)
+        };
+        let (first, last) = (sector("First sector")?, sector("Last sector")?);
+        Ok((first * 512, (last - first + 1) * 512))
+    }
+
+    fn open(&self) -> Result<fs::File> {
+        Ok(fs::File::options().read(true).write(true).open(&self.path)?)
+    }
+
+    fn flip(&self, partition: u32, offset: u64) -> Result<()> {
+        let (start, _) = self.partition(partition)?;
+        flip_at(&mut self.open()?, start + offset)
+    }
+
+    fn flip_every_block(&self, partition: u32, from_block: u64) -> Result<()> {
+        let (start, _) = self.partition(partition)?;
+        let blocks = image::manifest(&image::out()?)?.root.data_blocks;
+        let mut file = self.open()?;
+        for block in from_block..blocks {
+            flip_at(&mut file, start + block * 4096 + 100)?;
+        }
+        Ok(())
+    }
+
+    fn rewrite_signature(&self, change: impl FnOnce(&mut SignaturePartition)) -> Result<()> {
+        let (start, length) = self.partition(SIGNATURE)?;
+        let mut file = self.open()?;
+        file.seek(SeekFrom::Start(start))?;
+        let mut bytes = vec![0; usize::try_from(length)?];
+        file.read_exact(&mut bytes)?;
+        let end = bytes.iter().position(|byte| *byte == 0).context("the JSON is padded with NUL")?;
+        let mut signature: SignaturePartition = serde_json::from_slice(&bytes[..end])?;
+        change(&mut signature);
+        let mut changed = serde_json::to_vec(&signature)?;
+        ensure!(changed.len() <= bytes.len(), "the partition is too small");
+        changed.resize(bytes.len(), 0);
+        file.seek(SeekFrom::Start(start))?;
+        file.write_all(&changed)?;
+        Ok(())
+    }
+}
+
+fn flip_at(file: &mut fs::File, offset: u64) -> Result<()> {
+    let mut byte = [0];
+    file.seek(SeekFrom::Start(offset))?;
+    file.read_exact(&mut byte)?;
+    byte[0] ^= 1;
+    file.seek(SeekFrom::Start(offset))?;
+    file.write_all(&byte)?;
+    Ok(())
+}

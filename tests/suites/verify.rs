@@ -1,0 +1,183 @@
+//! `eci-builder verify` and the field's own tools agree, on good images and on damaged ones.
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, ensure};
+use eci_tests::command::{self, Outcome};
+use eci_tests::suite::row;
+use eci_tests::{image, suite};
+
+/// Exit code for "a digest or signature does not match".
+const UNTRUSTED: i32 = 5;
+
+fn main() -> ExitCode {
+    suite::run_alone(vec![
+        row("a_good_folder_raw_disk_and_qcow2_are_accepted", good),
+        row("veritysetup_accepts_what_we_accept", |()| {
+            Parts::cut()?.veritysetup().map(|outcome| outcome.ok())?.map(drop)
+        }),
+        row("a_changed_data_block_is_refused_by_both", |()| both_refuse(Part::Data, 4096 * 77 + 3)),
+        row("a_changed_hash_block_is_refused_by_both", |()| both_refuse(Part::Tree, 4096 * 3 + 9)),
+        row("another_key_is_refused", another_key),
+        row("a_changed_manifest_is_refused", |()| changed_file("manifest.json")),
+        row("a_changed_signature_is_refused", |()| changed_file("manifest.json.sig")),
+        row("a_changed_kernel_is_refused", |()| changed_file("vmlinuz")),
+        row("a_changed_initrd_is_refused", |()| changed_file("initrd.img")),
+        row("the_test_flavour_is_refused_without_its_own_key", test_flavour),
+        row("openssl_accepts_the_manifest_s_signature", openssl),
+        row("sgdisk_and_qemu_img_are_content", |()| {
+            let raw = image::raw(&image::out()?)?;
+            let said = command::host("sgdisk", &["-v", &raw.to_string_lossy()])?.ok()?;
+            ensure!(said.contains("No problems found"), "{said}");
+            command::host("qemu-img", &["check", &raw.with_extension("qcow2").to_string_lossy()])?
+                .ok()
+                .map(drop)
+        }),
+    ])
+}
+
+fn verify(artifact: &Path, key: &Path) -> Result<Outcome> {
+    command::run(Command::new(image::builder()?).arg("verify").arg(artifact).arg("--key").arg(key), &[])
+}
+
+fn key() -> Result<PathBuf> {
+    Ok(image::out()?.join("image.pub"))
+}
+
+fn good(_: &()) -> Result<()> {
+    let out = image::out()?;
+    let raw = image::raw(&out)?;
+    for artifact in [&out, &raw, &raw.with_extension("qcow2")] {
+        verify(artifact, &key()?)?.ok()?;
+    }
+    Ok(())
+}
+
+/// Root and verity partition of the disk, cut out for veritysetup.
+struct Parts {
+    folder: tempfile::TempDir,
+    offsets: [u64; 2],
+}
+
+#[derive(Clone, Copy)]
+enum Part {
+    Data,
+    Tree,
+}
+
+impl Parts {
+    fn cut() -> Result<Self> {
+        let raw = image::raw(&image::out()?)?;
+        let folder = tempfile::tempdir()?;
+        let mut offsets = [0; 2];
+        for (index, name) in ["data", "tree"].into_iter().enumerate() {
+            let info =
+                command::host("sgdisk", &["-i", &(index + 1).to_string(), &raw.to_string_lossy()])?.ok()?;
+            let sector = |key: &str| -> Result<u64> {
+                let line =
+                    info.lines().find(|line| line.starts_with(key)).context("sgdisk prints sectors")?;
+                Ok(line.split_whitespace().nth(2).context("a number")?.parse()?)
+            };
+            let (first, last) = (sector("First sector")?, sector("Last sector")?);
+            offsets[index] = first * 512;
+            let to = format!("of={}", folder.path().join(name).display());
+            let from = format!("if={}", raw.display());
+            let (skip, count) = (format!("skip={first}"), format!("count={}", last - first + 1));
+            command::host("dd", &[&from, &to, "conv=sparse", &skip, &count, "status=none"])?.ok()?;
+        }
+        Ok(Self { folder, offsets })
+    }
+
+    fn veritysetup(&self) -> Result<Outcome> {
+        let root = image::manifest(&image::out()?)?.root.root_hash;
+        let path = |name: &str| self.folder.path().join(name).to_string_lossy().into_owned();
+        command::host("/sbin/veritysetup", &["verify", &path("data"), &path("tree"), &root])
+    }
+}
+
+fn flip(path: &Path, offset: u64) -> Result<()> {
+    let file = fs::File::options().read(true).write(true).open(path)?;
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, offset)?;
+    byte[0] ^= 0x40;
+    file.write_all_at(&byte, offset)?;
+    Ok(())
+}
+
+fn both_refuse(part: Part, offset: u64) -> Result<()> {
+    let parts = Parts::cut()?;
+    let index = part as usize;
+    flip(&parts.folder.path().join(["data", "tree"][index]), offset)?;
+    parts.veritysetup()?.refused(&[])?;
+    let raw = image::raw(&image::out()?)?;
+    let copy = parts.folder.path().join("disk.raw");
+    command::host("cp", &["--sparse=always", &raw.to_string_lossy(), &copy.to_string_lossy()])?.ok()?;
+    flip(&copy, parts.offsets[index] + offset)?;
+    untrusted(verify(&copy, &key()?)?)
+}
+
+fn untrusted(outcome: Outcome) -> Result<()> {
+    ensure!(outcome.code == UNTRUSTED, "exit code {}:\n{}{}", outcome.code, outcome.stdout(), outcome.stderr);
+    outcome.refused(&[]).map(drop)
+}
+
+/// A copy of the artifacts without the large disks' data copied twice.
+fn copy_of_out() -> Result<tempfile::TempDir> {
+    let folder = tempfile::tempdir()?;
+    let out = image::out()?;
+    for entry in fs::read_dir(&out)? {
+        let path = entry?.path();
+        if path.is_file() {
+            command::host(
+                "cp",
+                &["--sparse=always", &path.to_string_lossy(), &folder.path().to_string_lossy()],
+            )?
+            .ok()?;
+        }
+    }
+    Ok(folder)
+}
+
+fn changed_file(name: &str) -> Result<()> {
+    let copy = copy_of_out()?;
+    flip(&copy.path().join(name), 20)?;
+    untrusted(verify(copy.path(), &key()?)?)
+}
+
+fn another_key(_: &()) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let keys = folder.path().join("keys");
+    command::run(Command::new(image::builder()?).arg("keygen").arg(&keys), &[])?.ok()?;
+    untrusted(verify(&image::out()?, &keys.join("image.pub"))?)
+}
+
+fn test_flavour(_: &()) -> Result<()> {
+    let test = image::out()?.join("test");
+    ensure!(
+        image::manifest(&test)?.name != image::manifest(&image::out()?)?.name,
+        "the test image has the shipped name"
+    );
+    untrusted(verify(&test, &key()?)?)?;
+    // Even its own key is not enough for an image that calls itself a test.
+    let own = test.join("image.pub");
+    ensure!(fs::read(&own)? != fs::read(key()?)?, "both flavours are signed with one key");
+    verify(&test, &own)?.refused(&["test"])?;
+    let mut told = Command::new(image::builder()?);
+    told.arg("verify").arg(&test).arg("--key").arg(&own).args(["--flavour", "test"]);
+    command::run(&mut told, &[])?.ok().map(drop)
+}
+
+fn openssl(_: &()) -> Result<()> {
+    let out = image::out()?;
+    let path = |name: &str| out.join(name).to_string_lossy().into_owned();
+    let (key, signature, manifest) = (path("image.pub"), path("manifest.json.sig"), path("manifest.json"));
+    command::host(
+        "openssl",
+        &["pkeyutl", "-verify", "-rawin", "-pubin", "-inkey", &key, "-sigfile", &signature, "-in", &manifest],
+    )?
+    .ok()
+    .map(drop)
+}
