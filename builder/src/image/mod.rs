@@ -1,6 +1,7 @@
 //! From a root file system, a kernel and an initrd to the artifacts of a release.
 
 pub mod digest;
+pub mod disk;
 pub mod manifest;
 pub mod region;
 pub mod signature;

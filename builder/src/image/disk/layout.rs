@@ -1,0 +1,170 @@
+//! Where everything lies on the disk: a pure function of sizes and root hash.
+
+use eci_contract::disk::{BootCount, DATA_NAME, DATA_TYPE, Slot, types};
+use eci_contract::manifest::Architecture;
+use uuid::Uuid;
+
+use super::super::content_uuid;
+use super::super::digest::Sha256;
+use super::super::verity::{BLOCK_BYTES, SALT_BYTES};
+use super::{ALIGNMENT, Error, Partition};
+
+/// GPT attribute bit 60 of the Discoverable Partitions Specification: read-only.
+pub const READ_ONLY: u64 = 1 << 60;
+/// Room for the signed manifest, 64 KiB at most, in base64.
+const SIGNATURE_BYTES: u64 = ALIGNMENT;
+/// A fresh image boots slot A without counting down: it is all there is.
+const FRESH_A: BootCount = BootCount { priority: 15, tries_left: 0, successful: true };
+/// The empty slot is never booted.
+const EMPTY_B: BootCount = BootCount { priority: 0, tries_left: 0, successful: false };
+
+/// Sizes that a user chooses, in bytes; multiples of 1 MiB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// A slot's root partition: the largest root file system that an update may bring.
+    pub root: u64,
+    /// The data partition, which grows with the disk.
+    pub data: u64,
+}
+
+/// A laid out disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// The disk's own UUID.
+    pub guid: Uuid,
+    /// Partitions in the order in which they lie: root, verity and signature of slot A, of slot B, then data.
+    pub partitions: Vec<Partition>,
+    /// Size of the disk in bytes, with room for both partition tables.
+    pub length: u64,
+}
+
+/// Lays out the disk of an image.
+///
+/// # Errors
+/// [`Error::Size`].
+pub fn plan(architecture: Architecture, sizes: Sizes, root_hash: Sha256) -> Result<Layout, Error> {
+    for (partition, bytes) in [("root", sizes.root), ("data", sizes.data)] {
+        if bytes == 0 || bytes % ALIGNMENT != 0 {
+            return Err(Error::Size { partition, bytes });
+        }
+    }
+    let kinds = types(architecture).map(contract_uuid);
+    let lengths = [sizes.root, verity_room(sizes.root), SIGNATURE_BYTES];
+    let mut partitions = Vec::new();
+    // The first MiB holds the primary table, the last one the backup.
+    let mut start = ALIGNMENT;
+    let mut add = |name: &str, kind, uuid, length, attributes| {
+        partitions.push(Partition { name: name.to_owned(), kind, uuid, start, length, attributes });
+        start += length;
+    };
+    for (slot, uuids, count) in
+        [(Slot::A, slot_uuids(root_hash), FRESH_A), (Slot::B, empty_uuids(root_hash), EMPTY_B)]
+    {
+        let attributes = [count.to_attributes() | READ_ONLY, READ_ONLY, READ_ONLY];
+        for index in 0..kinds.len() {
+            add(slot.names()[index], kinds[index], uuids[index], lengths[index], attributes[index]);
+        }
+    }
+    add(DATA_NAME, contract_uuid(DATA_TYPE), content_uuid("eci data partition", &root_hash.0), sizes.data, 0);
+    Ok(Layout { guid: content_uuid("eci disk", &root_hash.0), partitions, length: start + ALIGNMENT })
+}
+
+/// UUIDs of root, verity and signature partition of a slot that holds the image with this root hash.
+#[must_use]
+pub fn slot_uuids(root_hash: Sha256) -> [Uuid; 3] {
+    let half = |range: std::ops::Range<usize>| {
+        Uuid::from_bytes(root_hash.0[range].try_into().expect("half a digest has 16 bytes"))
+    };
+    [half(0..16), half(16..32), content_uuid("eci signature partition", &root_hash.0)]
+}
+
+fn empty_uuids(root_hash: Sha256) -> [Uuid; 3] {
+    ["eci empty root", "eci empty verity", "eci empty signature"]
+        .map(|purpose| content_uuid(purpose, &root_hash.0))
+}
+
+/// Room for superblock and hash tree of a root partition's worth of data, in whole MiB.
+fn verity_room(root: u64) -> u64 {
+    let fanout = BLOCK_BYTES / u64::try_from(SALT_BYTES).expect("32 fits");
+    let mut level = root / BLOCK_BYTES;
+    let mut blocks = 1;
+    while level > 1 {
+        level = level.div_ceil(fanout);
+        blocks += level;
+    }
+    (blocks * BLOCK_BYTES).next_multiple_of(ALIGNMENT)
+}
+
+fn contract_uuid(text: &str) -> Uuid {
+    text.parse().expect("the contract's partition types are UUIDs")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = ALIGNMENT;
+
+    #[test]
+    fn partitions_follow_one_another_from_the_first_mib() {
+        let root_hash = Sha256::of(&[b"root"]);
+        let sizes = Sizes { root: 256 * MIB, data: 1024 * MIB };
+        let layout = plan(Architecture::X86_64, sizes, root_hash).expect("sound sizes");
+        let lies: Vec<_> =
+            layout.partitions.iter().map(|p| (p.name.as_str(), p.start / MIB, p.length / MIB)).collect();
+        assert_eq!(
+            lies,
+            [
+                ("eci-root-a", 1, 256),
+                ("eci-verity-a", 257, 3),
+                ("eci-signature-a", 260, 1),
+                ("eci-root-b", 261, 256),
+                ("eci-verity-b", 517, 3),
+                ("eci-signature-b", 520, 1),
+                ("eci-data", 521, 1024),
+            ]
+        );
+        assert_eq!(layout.length, 1546 * MIB);
+    }
+
+    #[test]
+    fn root_and_verity_uuids_are_the_halves_of_the_root_hash() {
+        let root_hash: Sha256 =
+            "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f".parse().expect("a digest");
+        let layout =
+            plan(Architecture::X86_64, Sizes { root: MIB, data: MIB }, root_hash).expect("sound sizes");
+        assert_eq!(layout.partitions[0].uuid.to_string(), "00010203-0405-0607-0809-0a0b0c0d0e0f");
+        assert_eq!(layout.partitions[1].uuid.to_string(), "10111213-1415-1617-1819-1a1b1c1d1e1f");
+        let mut uuids: Vec<_> = layout.partitions.iter().map(|p| p.uuid).chain([layout.guid]).collect();
+        uuids.sort();
+        uuids.dedup();
+        assert_eq!(uuids.len(), 8, "no two partitions share a UUID");
+    }
+
+    #[test]
+    fn only_slot_a_of_a_fresh_disk_may_boot() {
+        let layout = plan(Architecture::Aarch64, Sizes { root: MIB, data: MIB }, Sha256([1; 32]))
+            .expect("sound sizes");
+        let bootable =
+            |index: usize| BootCount::from_attributes(layout.partitions[index].attributes).bootable();
+        assert!(bootable(0));
+        assert!(!bootable(3));
+    }
+
+    #[test]
+    fn the_tree_of_a_full_root_partition_has_room() {
+        // 256 MiB are 65536 blocks: 512 + 4 + 1 blocks of tree and the superblock.
+        assert_eq!(verity_room(256 * MIB), 3 * MIB);
+        assert_eq!(verity_room(MIB), MIB);
+    }
+
+    #[test]
+    fn sizes_off_the_alignment_are_refused() {
+        for bytes in [0, 1, MIB + 512] {
+            let error = plan(Architecture::X86_64, Sizes { root: bytes, data: MIB }, Sha256([0; 32]));
+            assert!(matches!(error, Err(Error::Size { partition: "root", .. })));
+            let error = plan(Architecture::X86_64, Sizes { root: MIB, data: bytes }, Sha256([0; 32]));
+            assert!(matches!(error, Err(Error::Size { partition: "data", .. })));
+        }
+    }
+}
