@@ -1,0 +1,132 @@
+//! Which of the VM's devices a container may have.
+//!
+//! Why: a device node is a way past every mount and namespace. Those below hand out nothing of the VM. A privileged
+//! container is sent every device of the VM by the engine without the user having named one: there the unsafe ones
+//! are dropped without a word, as the container could not have used them; one named by `--device` is refused.
+
+use super::PREFIX;
+use crate::Verdict;
+
+/// Identifier of the rule.
+pub const ID: &str = "safe-devices";
+
+/// A character device that a container may have.
+#[derive(Clone, Copy, Debug)]
+pub struct SafeDevice {
+    /// Path in the container.
+    pub path: &'static str,
+    /// Major number.
+    pub major: i64,
+    /// Minor number, `None` for all of that major.
+    pub minor: Option<i64>,
+    /// Why it is harmless.
+    pub why: &'static str,
+}
+
+/// The safe devices. Everything else is refused or dropped.
+pub const SAFE: &[SafeDevice] = &[
+    SafeDevice { path: "/dev/null", major: 1, minor: Some(3), why: "holds nothing" },
+    SafeDevice { path: "/dev/zero", major: 1, minor: Some(5), why: "holds nothing" },
+    SafeDevice { path: "/dev/full", major: 1, minor: Some(7), why: "holds nothing" },
+    SafeDevice {
+        path: "/dev/random",
+        major: 1,
+        minor: Some(8),
+        why: "adding entropy needs a capability of the VM",
+    },
+    SafeDevice {
+        path: "/dev/urandom",
+        major: 1,
+        minor: Some(9),
+        why: "adding entropy needs a capability of the VM",
+    },
+    SafeDevice { path: "/dev/tty", major: 5, minor: Some(0), why: "opens the caller's own terminal" },
+    SafeDevice {
+        path: "/dev/console",
+        major: 5,
+        minor: Some(1),
+        why: "the container's is a bind of its own pty",
+    },
+    SafeDevice {
+        path: "/dev/ptmx",
+        major: 5,
+        minor: Some(2),
+        why: "makes ptys in the container's own devpts",
+    },
+    SafeDevice { path: "/dev/pts", major: 136, minor: None, why: "ptys of the container's own devpts" },
+    SafeDevice {
+        path: "/dev/fuse",
+        major: 10,
+        minor: Some(229),
+        why: "mounts belong to the mounter's user namespace",
+    },
+    SafeDevice {
+        path: "/dev/net/tun",
+        major: 10,
+        minor: Some(200),
+        why: "interfaces belong to the network namespace",
+    },
+];
+
+/// How a device came into the bundle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// The user named it.
+    Named,
+    /// A privileged container brings in all of the VM's devices.
+    Privileged,
+}
+
+/// What becomes of a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The container gets it.
+    Keep,
+    /// It is left out, silently.
+    Drop,
+    /// The container is refused.
+    Refuse(Verdict),
+}
+
+/// Judges the device `kind` (`c`, `b`, `p`) `major`:`minor` at `path`.
+#[must_use]
+pub fn judge(kind: &str, major: i64, minor: i64, path: &str, wish: Wish) -> Outcome {
+    let safe = matches!(kind, "c" | "u")
+        && SAFE.iter().any(|device| device.major == major && device.minor.is_none_or(|only| only == minor));
+    match (safe, wish) {
+        (true, _) => Outcome::Keep,
+        (false, Wish::Privileged) => Outcome::Drop,
+        (false, Wish::Named) => Outcome::Refuse(Verdict::Deny {
+            rule: ID,
+            message: format!(
+                "{PREFIX}: can't use device {path} because it is not on the list of safe devices"
+            ),
+            remedy: "containers may have /dev/fuse and /dev/net/tun besides the usual ones",
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn safe_devices_are_kept_however_they_come_in() {
+        assert_eq!(judge("c", 10, 229, "/dev/fuse", Wish::Named), Outcome::Keep);
+        assert_eq!(judge("c", 1, 3, "/dev/null", Wish::Privileged), Outcome::Keep);
+        assert_eq!(judge("c", 136, 7, "/dev/pts/7", Wish::Privileged), Outcome::Keep);
+    }
+
+    #[test]
+    fn neighbours_of_safe_devices_are_not_safe() {
+        for (kind, major, minor) in [("c", 1, 1), ("c", 10, 237), ("b", 1, 3), ("b", 10, 229), ("c", 5, 3)] {
+            assert_eq!(judge(kind, major, minor, "/dev/x", Wish::Privileged), Outcome::Drop);
+            assert!(matches!(judge(kind, major, minor, "/dev/x", Wish::Named), Outcome::Refuse(_)));
+        }
+    }
+
+    #[test]
+    fn the_name_of_a_device_grants_nothing() {
+        assert!(matches!(judge("b", 254, 0, "/dev/null", Wish::Named), Outcome::Refuse(_)));
+    }
+}

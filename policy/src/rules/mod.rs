@@ -1,0 +1,11 @@
+//! The rules, a file each: identifier, why, message and remedy.
+
+pub mod device;
+pub mod engine_socket;
+pub mod hook;
+pub mod host_namespace;
+pub mod mount_destination;
+pub mod mount_source;
+
+/// Opens every message; Docker Desktop's own words, so that what users find on the web helps them.
+pub const PREFIX: &str = "enhanced container isolation";

@@ -1,0 +1,41 @@
+//! Where a mount may go inside of a container.
+//!
+//! Why: a volume in place of `/proc` lets an image fake the files through which its own confinement is applied
+//! (CVE-2019-16884), and one in place of `/` makes another root than the one that was judged.
+
+use super::PREFIX;
+use crate::Verdict;
+
+/// Identifier of the rule.
+pub const ID: &str = "mount-destination";
+
+/// Judges the destination of a bind or volume, an absolute path without `.` and `..`.
+#[must_use]
+pub fn judge(destination: &str) -> Verdict {
+    if destination.starts_with('/') && !matches!(destination, "/" | "/proc") {
+        return Verdict::Allow;
+    }
+    Verdict::Deny {
+        rule: ID,
+        message: format!("{PREFIX}: can't mount over {destination} of a container"),
+        remedy: "choose another destination",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ordinary_destinations_pass() {
+        assert_eq!(judge("/data"), Verdict::Allow);
+        assert_eq!(judge("/proc.d"), Verdict::Allow);
+    }
+
+    #[test]
+    fn root_proc_and_relative_destinations_are_refused() {
+        for destination in ["/", "/proc", "proc", ""] {
+            assert_eq!(judge(destination).denied_by(), Some(ID), "{destination}");
+        }
+    }
+}
