@@ -4,7 +4,11 @@
 //! rustix or nix offers safely is not here.
 
 pub mod block;
+pub mod descriptors;
 pub mod dm;
+pub mod fsuid;
 pub mod interface;
+pub mod mounts;
 pub mod packet;
 pub mod spawn;
+pub mod userns;
