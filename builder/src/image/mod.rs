@@ -1,10 +1,15 @@
 //! From a root file system, a kernel and an initrd to the artifacts of a release.
 
+pub mod assemble;
 pub mod digest;
 pub mod disk;
+pub mod formats;
 pub mod manifest;
 pub mod region;
+pub mod sbom;
 pub mod signature;
+pub mod signature_partition;
+pub mod sums;
 pub mod verity;
 
 use uuid::Uuid;

@@ -1,0 +1,339 @@
+//! All artifacts of an image, made in a staging folder and put in place together.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use eci_contract::manifest::{Architecture, Artifact, Flavour, Manifest};
+
+use super::digest::Sha256;
+use super::disk::{self, Sizes};
+use super::formats::{self, Format};
+use super::region::Region;
+use super::signature::SigningKey;
+use super::signature_partition::{self, Signed};
+use super::{manifest, sbom, sums, verity};
+use crate::staging::{self, Staging};
+use crate::ui::{Ui, human_size};
+
+/// File name of the kernel.
+pub const KERNEL_FILE: &str = "vmlinuz";
+/// File name of the initial RAM file system.
+pub const INITRD_FILE: &str = "initrd.img";
+/// File name of the kernel's resolved configuration.
+pub const KERNEL_CONFIG_FILE: &str = "kernel.config";
+/// Everyone may read artifacts, as they hold no secrets.
+const MODE: u32 = 0o644;
+
+/// Why an image cannot be assembled.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The output folder cannot be used.
+    #[error("cannot write the artifacts")]
+    Staging(#[from] staging::Error),
+    /// A file cannot be read or written.
+    #[error("cannot {operation} `{}`", .path.display())]
+    File {
+        /// "read", "copy" or "write".
+        operation: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The hash tree cannot be computed.
+    #[error("cannot hash the root file system `{}`", .path.display())]
+    Verity {
+        /// The root file system's image.
+        path: PathBuf,
+        /// Why not.
+        source: verity::Error,
+    },
+    /// The manifest would not be a sound one.
+    #[error("cannot make the manifest")]
+    Manifest(#[from] manifest::Error),
+    /// The disk cannot be written.
+    #[error("cannot make the disk image")]
+    Disk(#[from] disk::Error),
+    /// The disk cannot be converted.
+    #[error("cannot convert the disk image")]
+    Format(#[from] formats::Error),
+    /// The sums cannot be computed.
+    #[error("cannot sum the artifacts")]
+    Sums(#[from] sums::Error),
+}
+
+/// What an image is made from.
+#[derive(Clone, Debug)]
+pub struct Inputs<'a> {
+    /// Image name: ends in `-test` exactly where the flavour is test.
+    pub name: &'a str,
+    /// Image version.
+    pub version: &'a str,
+    /// Processor architecture.
+    pub architecture: Architecture,
+    /// What the image is for.
+    pub flavour: Flavour,
+    /// EROFS image of the root file system, a whole number of 4096-byte blocks.
+    pub root: &'a Path,
+    /// Kernel image.
+    pub kernel: &'a Path,
+    /// The kernel's resolved configuration.
+    pub kernel_config: &'a Path,
+    /// Initial RAM file system, with the signing key's public half in it.
+    pub initrd: &'a Path,
+    /// Versions a user asks for: `docker`, `containerd`, `crun`, `linux`.
+    pub versions: BTreeMap<String, String>,
+    /// Signs the manifest.
+    pub key: &'a SigningKey,
+    /// Sizes of the partitions.
+    pub sizes: Sizes,
+    /// Forms of the disk to give out.
+    pub formats: &'a [Format],
+    /// What is in the root file system.
+    pub contents: &'a sbom::Contents,
+}
+
+/// An assembled image.
+#[derive(Clone, Debug)]
+pub struct Assembled {
+    /// The signed manifest.
+    pub manifest: Manifest,
+    /// Everything that was put in place, `SHA256SUMS` last.
+    pub artifacts: Vec<Placed>,
+}
+
+/// A file in the output folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placed {
+    /// Its path.
+    pub path: PathBuf,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// What it takes on disk, in bytes: less than its size for a sparse file.
+    pub bytes_on_disk: u64,
+}
+
+/// Makes every artifact beside `out` and then puts all of them in place. Equal inputs give equal bytes.
+///
+/// # Errors
+/// [`Error`]; what stood in `out` before still stands there, unless the putting in place itself fails.
+pub fn assemble(inputs: &Inputs<'_>, out: &Path, ui: &Ui) -> Result<Assembled, Error> {
+    let staging = Staging::beside(out)?;
+    let stage = ui.stage("verity");
+    let (identity, tree) = hash_root(inputs.root)?;
+    stage.done(&format!("root hash {}", tree.root_hash()));
+
+    let kernel = copy(inputs.kernel, &staging, KERNEL_FILE)?;
+    let initrd = copy(inputs.initrd, &staging, INITRD_FILE)?;
+    copy(inputs.kernel_config, &staging, KERNEL_CONFIG_FILE)?;
+    let manifest = manifest::make(facts(inputs, kernel, initrd), &identity, &tree)?;
+    let signed = sign(&manifest, inputs.key);
+    write(&staging, manifest::FILE, &signed.manifest)?;
+    write(&staging, manifest::SIGNATURE_FILE, &signed.signature)?;
+    let bill = sbom::to_bytes(inputs.name, inputs.version, tree.root_hash(), inputs.contents);
+    write(&staging, sbom::FILE, &bill)?;
+
+    let stage = ui.stage("disk");
+    let layout = disk::plan(inputs.architecture, inputs.sizes, tree.root_hash())?;
+    let verity = verity::partition_bytes(&identity, &tree);
+    let signature = signature_partition::to_bytes(&signed);
+    let contents = disk::Contents { root: inputs.root, verity: &verity, signature: &signature };
+    let disks = write_disks(inputs, &layout, &contents, &staging, ui)?;
+    stage.done(&human_size(layout.length));
+
+    let fixed =
+        [KERNEL_FILE, INITRD_FILE, KERNEL_CONFIG_FILE, manifest::FILE, manifest::SIGNATURE_FILE, sbom::FILE];
+    let names: Vec<String> = fixed.into_iter().map(str::to_owned).chain(disks).collect();
+    let stage = ui.stage("sums");
+    let sums = sums::Sums::of(&staging.path(""), &names)?;
+    write(&staging, sums::FILE, sums.to_text().as_bytes())?;
+    staging.place()?;
+    stage.done("");
+    let placed = names.iter().map(String::as_str).chain([sums::FILE]).map(|name| measure(out.join(name)));
+    Ok(Assembled { manifest, artifacts: placed.collect::<Result<_, _>>()? })
+}
+
+/// File name of a disk image.
+#[must_use]
+pub fn disk_file(name: &str, version: &str, architecture: Architecture, format: Format) -> String {
+    format!("{name}-{version}-{}.{}", architecture.as_str(), format.extension())
+}
+
+fn hash_root(path: &Path) -> Result<(verity::Identity, verity::Tree), Error> {
+    let read = |source| Error::File { operation: "read", path: path.to_owned(), source };
+    let file = File::open(path).map_err(read)?;
+    let region = Region::whole(&file).map_err(read)?;
+    let identity = verity::Identity::of_data(Sha256::of_reader(region.reader()).map_err(read)?);
+    let tree = verity::hash(region, &identity.salt);
+    Ok((identity, tree.map_err(|source| Error::Verity { path: path.to_owned(), source })?))
+}
+
+fn facts(inputs: &Inputs<'_>, kernel: Artifact, initrd: Artifact) -> manifest::Facts {
+    manifest::Facts {
+        name: inputs.name.to_owned(),
+        version: inputs.version.to_owned(),
+        architecture: inputs.architecture,
+        flavour: inputs.flavour,
+        versions: inputs.versions.clone(),
+        kernel,
+        initrd,
+    }
+}
+
+fn sign(made: &Manifest, key: &SigningKey) -> Signed {
+    let manifest = manifest::to_bytes(made);
+    let signature = key.sign(&manifest).to_vec();
+    Signed { root_hash: made.root.root_hash.clone(), manifest, signature }
+}
+
+/// Writes the disk in every form that is asked for and gives their file names.
+fn write_disks(
+    inputs: &Inputs<'_>,
+    layout: &disk::Layout,
+    contents: &disk::Contents<'_>,
+    staging: &Staging,
+    ui: &Ui,
+) -> Result<Vec<String>, Error> {
+    let name = |format| disk_file(inputs.name, inputs.version, inputs.architecture, format);
+    let raw = staging.path(&name(Format::Raw));
+    disk::write(layout, contents, &raw)?;
+    set_mode(&raw)?;
+    let mut formats = inputs.formats.to_vec();
+    formats.sort_unstable();
+    formats.dedup();
+    for format in formats.iter().filter(|format| **format != Format::Raw) {
+        let to = staging.path(&name(*format));
+        formats::from_raw(&raw, *format, &to, ui)?;
+        set_mode(&to)?;
+    }
+    if !formats.contains(&Format::Raw) {
+        fs::remove_file(&raw).map_err(|source| Error::File { operation: "remove", path: raw, source })?;
+    }
+    Ok(formats.into_iter().map(name).collect())
+}
+
+fn copy(from: &Path, staging: &Staging, name: &str) -> Result<Artifact, Error> {
+    let to = staging.path(name);
+    let failed = |source| Error::File { operation: "copy", path: from.to_owned(), source };
+    let size = fs::copy(from, &to).map_err(failed)?;
+    set_mode(&to)?;
+    let sha256 = Sha256::of_file(&to).map_err(failed)?.to_string();
+    Ok(Artifact { file: name.to_owned(), size, sha256 })
+}
+
+fn write(staging: &Staging, name: &str, bytes: &[u8]) -> Result<(), Error> {
+    let path = staging.path(name);
+    fs::write(&path, bytes).map_err(|source| Error::File {
+        operation: "write",
+        path: path.clone(),
+        source,
+    })?;
+    set_mode(&path)
+}
+
+fn set_mode(path: &Path) -> Result<(), Error> {
+    let set = fs::set_permissions(path, fs::Permissions::from_mode(MODE));
+    set.map_err(|source| Error::File { operation: "write", path: path.to_owned(), source })
+}
+
+fn measure(path: PathBuf) -> Result<Placed, Error> {
+    match fs::metadata(&path) {
+        Ok(metadata) => Ok(Placed { bytes: metadata.len(), bytes_on_disk: metadata.blocks() * 512, path }),
+        Err(source) => Err(Error::File { operation: "read", path, source }),
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// Inputs of a small image in `folder`, assembled into `folder/out`.
+    pub(in crate::image) fn assemble_small(folder: &Path, flavour: Flavour, key: &SigningKey) -> Assembled {
+        let path = |name: &str| folder.join(name);
+        let root: Vec<u8> = (0..300_u32).flat_map(|block| [block; 1024]).flat_map(u32::to_le_bytes).collect();
+        for (name, bytes) in [
+            ("root", root.as_slice()),
+            ("kernel", b"kernel"),
+            ("config", b"CONFIG_A=y\n"),
+            ("initrd", b"initrd"),
+        ] {
+            fs::write(path(name), bytes).expect("input");
+        }
+        let inputs = Inputs {
+            name: if flavour == Flavour::Test { "eci-test" } else { "eci" },
+            version: "0.1.0",
+            architecture: Architecture::X86_64,
+            flavour,
+            root: &path("root"),
+            kernel: &path("kernel"),
+            kernel_config: &path("config"),
+            initrd: &path("initrd"),
+            versions: BTreeMap::new(),
+            key,
+            sizes: Sizes { root: 2 << 20, data: 1 << 20 },
+            formats: &[Format::Raw],
+            contents: &sbom::Contents::default(),
+        };
+        assemble(&inputs, &path("out"), &Ui::silent()).expect("assembled")
+    }
+
+    fn key(folder: &Path) -> SigningKey {
+        super::super::signature::generate(&folder.join("keys")).expect("key")
+    }
+
+    #[test]
+    fn equal_inputs_give_equal_artifacts_in_any_folder() {
+        let (one, two) = (tempfile::tempdir().expect("folder"), tempfile::tempdir().expect("folder"));
+        let key = key(one.path());
+        let sums = |folder: &Path| {
+            assemble_small(folder, Flavour::Shipped, &key);
+            fs::read_to_string(folder.join("out").join(sums::FILE)).expect("sums")
+        };
+        let first = sums(one.path());
+        assert_eq!(first, sums(two.path()));
+        assert_eq!(first.lines().count(), 7);
+    }
+
+    #[test]
+    fn sums_cover_every_artifact_and_hold() {
+        let folder = tempfile::tempdir().expect("folder");
+        let assembled = assemble_small(folder.path(), Flavour::Shipped, &key(folder.path()));
+        let out = folder.path().join("out");
+        let sums =
+            sums::Sums::parse(&fs::read_to_string(out.join(sums::FILE)).expect("sums")).expect("sound");
+        let names: Vec<_> = sums.0.keys().cloned().collect();
+        assert_eq!(sums::Sums::of(&out, &names).expect("all there"), sums);
+        assert_eq!(assembled.artifacts.len(), names.len() + 1);
+        assert!(names.contains(&"eci-0.1.0-x86_64.raw".to_owned()));
+    }
+
+    #[test]
+    fn what_stood_in_the_folder_stays_when_assembly_fails() {
+        let folder = tempfile::tempdir().expect("folder");
+        let key = key(folder.path());
+        assemble_small(folder.path(), Flavour::Shipped, &key);
+        let before = fs::read(folder.path().join("out/manifest.json")).expect("manifest");
+        let inputs = Inputs {
+            name: "eci",
+            version: "0.2.0",
+            architecture: Architecture::X86_64,
+            flavour: Flavour::Shipped,
+            root: &folder.path().join("root"),
+            kernel: &folder.path().join("no-such-kernel"),
+            kernel_config: &folder.path().join("config"),
+            initrd: &folder.path().join("initrd"),
+            versions: BTreeMap::new(),
+            key: &key,
+            sizes: Sizes { root: 2 << 20, data: 1 << 20 },
+            formats: &[Format::Raw],
+            contents: &sbom::Contents::default(),
+        };
+        let error = assemble(&inputs, &folder.path().join("out"), &Ui::silent()).expect_err("no kernel");
+        assert!(error.to_string().ends_with("no-such-kernel`"), "{error}");
+        assert_eq!(fs::read(folder.path().join("out/manifest.json")).expect("manifest"), before);
+        assert_eq!(fs::read_dir(folder.path().join("out")).expect("listing").count(), 8);
+    }
+}
