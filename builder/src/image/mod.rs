@@ -10,6 +10,7 @@ pub mod sbom;
 pub mod signature;
 pub mod signature_partition;
 pub mod sums;
+pub mod verify;
 pub mod verity;
 
 use uuid::Uuid;

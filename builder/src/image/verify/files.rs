@@ -1,0 +1,94 @@
+//! Checks of files: a signed manifest, the artifacts that it names, the sums.
+
+use std::fs;
+use std::path::Path;
+
+use eci_contract::manifest::{Artifact, Flavour, MAX_BYTES, Manifest};
+
+use super::super::digest::Sha256;
+use super::super::manifest;
+use super::super::sums::Sums;
+use super::{Expected, Report, chain};
+
+/// Checks signature, schema and flavour; gives the manifest when all of them hold.
+pub(super) fn manifest(
+    subject: &str,
+    bytes: &[u8],
+    signature: &[u8],
+    expected: &Expected,
+    report: &mut Report,
+) -> Option<Manifest> {
+    let id = expected.key.id();
+    let signed = match bytes.len() {
+        0..=MAX_BYTES if expected.key.verifies(bytes, signature) => Ok(format!("by key {id}")),
+        0..=MAX_BYTES => Err(format!("the signature does not verify with key {id}")),
+        _ => Err(format!("the manifest is larger than {MAX_BYTES} bytes")),
+    };
+    if !report.add(subject, "signature", signed) {
+        return None;
+    }
+    let parsed = manifest::parse(bytes);
+    let summary = match &parsed {
+        Ok(read) => Ok(format!("{} {} {}", read.name, read.version, read.architecture.as_str())),
+        Err(error) => Err(chain(error)),
+    };
+    report.add(subject, "manifest", summary);
+    let manifest = parsed.ok()?;
+    let (is, wanted) = (flavour(manifest.flavour), flavour(expected.flavour));
+    let verdict = if is == wanted {
+        Ok(is.to_owned())
+    } else {
+        Err(format!("this is a {is} image, not a {wanted} one"))
+    };
+    report.add(subject, "flavour", verdict).then_some(manifest)
+}
+
+/// Checks size and digest of a file that a trusted manifest names.
+pub(super) fn artifact(folder: &Path, artifact: &Artifact, report: &mut Report) {
+    let path = folder.join(&artifact.file);
+    let outcome = match fs::metadata(&path).and_then(|metadata| Ok((metadata.len(), Sha256::of_file(&path)?)))
+    {
+        Err(error) => Err(format!("cannot read it: {error}")),
+        Ok((size, _)) if size != artifact.size => {
+            Err(format!("it is {size} bytes long, the manifest says {}", artifact.size))
+        }
+        Ok((_, digest)) if digest.to_string() != artifact.sha256 => {
+            Err(format!("it has sha256 {digest}, the manifest says {}", artifact.sha256))
+        }
+        Ok((_, digest)) => Ok(format!("sha256 {digest}")),
+    };
+    report.add(&artifact.file, "digest", outcome);
+}
+
+/// Checks every file that the sums name.
+pub(super) fn sums(folder: &Path, path: &Path, report: &mut Report) {
+    let subject = super::name(path);
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) => {
+            report.add(&subject, "sums", Err(format!("cannot read it: {error}")));
+            return;
+        }
+    };
+    let outcome = Sums::parse(&text).map_err(|error| chain(&error)).and_then(|sums| {
+        let wrong: Vec<_> =
+            sums.0.iter().filter_map(|(name, digest)| mismatch(folder, name, *digest)).collect();
+        if wrong.is_empty() { Ok(format!("{} files", sums.0.len())) } else { Err(wrong.join(", ")) }
+    });
+    report.add(&subject, "sums", outcome);
+}
+
+fn mismatch(folder: &Path, name: &str, digest: Sha256) -> Option<String> {
+    match Sha256::of_file(&folder.join(name)) {
+        Ok(found) if found == digest => None,
+        Ok(_) => Some(format!("{name} differs")),
+        Err(error) => Some(format!("cannot read {name}: {error}")),
+    }
+}
+
+fn flavour(flavour: Flavour) -> &'static str {
+    match flavour {
+        Flavour::Shipped => "shipped",
+        Flavour::Test => "test",
+    }
+}

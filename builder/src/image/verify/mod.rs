@@ -1,0 +1,205 @@
+//! Checks artifacts against a public key: signature first, then everything the signed manifest says, recomputed.
+//!
+//! Invariant: nothing of a manifest is believed before its signature holds, and what was not checked is never counted
+//! as holding.
+
+mod disk;
+mod files;
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use eci_contract::manifest::{Flavour, Manifest};
+use serde::Serialize;
+
+use super::formats::{self, Format};
+use super::signature::PublicKey;
+use super::{assemble, manifest, sums};
+use crate::ui::Ui;
+
+/// Why an artifact cannot be checked at all.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file cannot be read.
+    #[error("cannot read `{}`", .path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A disk image cannot be brought into raw form.
+    #[error("cannot open the disk image")]
+    Format(#[from] formats::Error),
+}
+
+/// What is expected of an image.
+#[derive(Clone, Copy, Debug)]
+pub struct Expected {
+    /// Key that must have signed it.
+    pub key: PublicKey,
+    /// What it must be for. A test image is no shipped one, whoever signed it.
+    pub flavour: Flavour,
+}
+
+/// The outcome of one check.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Check {
+    /// The file or slot that was checked.
+    pub subject: String,
+    /// What was checked.
+    pub check: &'static str,
+    /// How it came out.
+    pub verdict: Verdict,
+    /// Values, or the reason.
+    pub detail: String,
+}
+
+/// How a check came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// It is as it should be.
+    Holds,
+    /// It is not.
+    Fails,
+    /// It was not checked; the detail says why.
+    Skipped,
+}
+
+/// All checks of an artifact in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// The checks.
+    pub checks: Vec<Check>,
+}
+
+impl Report {
+    /// Whether the artifact may be trusted: something was checked and nothing failed.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        let count = |verdict| self.checks.iter().filter(|check| check.verdict == verdict).count();
+        count(Verdict::Fails) == 0 && count(Verdict::Holds) > 0
+    }
+
+    fn add(&mut self, subject: &str, check: &'static str, outcome: Result<String, String>) -> bool {
+        let (verdict, detail) = match outcome {
+            Ok(detail) => (Verdict::Holds, detail),
+            Err(detail) => (Verdict::Fails, detail),
+        };
+        self.checks.push(Check { subject: subject.to_owned(), check, verdict, detail });
+        verdict == Verdict::Holds
+    }
+
+    fn skip(&mut self, subject: &str, check: &'static str, detail: &str) {
+        let (subject, detail) = (subject.to_owned(), detail.to_owned());
+        self.checks.push(Check { subject, check, verdict: Verdict::Skipped, detail });
+    }
+}
+
+/// Checks an output folder, a `manifest.json` in one, or a raw or qcow2 disk image.
+///
+/// # Errors
+/// [`Error`] when the artifact cannot be looked at. An artifact that is not as it should be is a [`Report`] that does
+/// not hold.
+pub fn verify(artifact: &Path, expected: &Expected, ui: &Ui) -> Result<Report, Error> {
+    let mut report = Report::default();
+    if artifact.is_dir() {
+        verify_folder(artifact, expected, &mut report, ui)?;
+    } else if artifact.extension().is_some_and(|extension| extension == "json") {
+        verify_beside(artifact.parent().unwrap_or(Path::new("")), artifact, expected, &mut report)?;
+    } else {
+        verify_disk(artifact, expected, &mut report, ui)?;
+    }
+    Ok(report)
+}
+
+fn verify_folder(folder: &Path, expected: &Expected, report: &mut Report, ui: &Ui) -> Result<(), Error> {
+    let path = folder.join(manifest::FILE);
+    let signed = verify_beside(folder, &path, expected, report)?;
+    files::sums(folder, &folder.join(sums::FILE), report);
+    let Some(signed) = signed else {
+        report.skip("disk images", "all", "which they are is in the manifest, and that is not trusted");
+        return Ok(());
+    };
+    let mut disks = 0;
+    for format in [Format::Raw, Format::Qcow2] {
+        let disk = assemble::disk_file(&signed.name, &signed.version, signed.architecture, format);
+        let disk = folder.join(disk);
+        if disk.exists() {
+            disks += 1;
+            let manifests = verify_disk(&disk, expected, report, ui)?;
+            let same = manifests.contains(&read(&path)?);
+            let outcome =
+                if same { Ok("the same bytes".to_owned()) } else { Err("another manifest".to_owned()) };
+            report.add(&name(&disk), "manifest beside it", outcome);
+        }
+    }
+    if disks == 0 {
+        report.skip("disk images", "all", "the folder has none");
+    }
+    Ok(())
+}
+
+/// Checks a manifest with its signature beside it, and the kernel and initrd that it names.
+fn verify_beside(
+    folder: &Path,
+    path: &Path,
+    expected: &Expected,
+    report: &mut Report,
+) -> Result<Option<Manifest>, Error> {
+    let bytes = read(path)?;
+    let signature = read(&folder.join(manifest::SIGNATURE_FILE))?;
+    let signed = files::manifest(&name(path), &bytes, &signature, expected, report);
+    if let Some(signed) = &signed {
+        for artifact in [&signed.kernel, &signed.initrd] {
+            files::artifact(folder, artifact, report);
+        }
+    }
+    Ok(signed)
+}
+
+/// Checks a disk image and gives the manifests whose signature holds.
+fn verify_disk(
+    path: &Path,
+    expected: &Expected,
+    report: &mut Report,
+    ui: &Ui,
+) -> Result<Vec<Vec<u8>>, Error> {
+    let scratch;
+    let raw = match formats::of_file(path)? {
+        Format::Raw => path.to_owned(),
+        Format::Qcow2 => {
+            scratch = tempfile::tempdir().map_err(|source| Error::Read { path: path.to_owned(), source })?;
+            let raw = scratch.path().join("disk.raw");
+            formats::to_raw(path, &raw, ui)?;
+            raw
+        }
+    };
+    let file = File::open(&raw).map_err(|source| Error::Read { path: raw.clone(), source })?;
+    Ok(disk::disk(&name(path), &file, &raw, expected, report))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    fs::read(path).map_err(|source| Error::Read { path: path.to_owned(), source })
+}
+
+fn name(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}
+
+/// An error and its causes in one line, for the detail of a check.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

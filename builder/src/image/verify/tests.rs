@@ -1,0 +1,245 @@
+//! An assembled image holds; the same image one byte off is refused, and by the right check.
+
+use std::os::unix::fs::FileExt;
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use super::super::assemble::tests::assemble_small;
+use super::super::signature::{self, SigningKey};
+use super::super::signature_partition::Signed;
+use super::super::{disk as disk_image, signature_partition};
+use super::*;
+
+/// An assembled image of its own for each test.
+struct Image {
+    folder: TempDir,
+    key: SigningKey,
+}
+
+impl Image {
+    fn new(flavour: Flavour) -> Self {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let key = signature::generate(&folder.path().join("keys")).expect("key");
+        assemble_small(folder.path(), flavour, &key);
+        Self { folder, key }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join("out").join(name)
+    }
+
+    fn raw(&self) -> PathBuf {
+        self.path("eci-0.1.0-x86_64.raw")
+    }
+
+    fn report(&self, artifact: &Path) -> Report {
+        let expected = Expected { key: self.key.public(), flavour: Flavour::Shipped };
+        verify(artifact, &expected, &Ui::silent()).expect("it can be read")
+    }
+
+    /// Names of the failed checks of the raw disk.
+    fn failures(&self) -> Vec<&'static str> {
+        failures(&self.report(&self.raw()))
+    }
+
+    fn file(&self) -> File {
+        File::options().read(true).write(true).open(self.raw()).expect("disk")
+    }
+
+    fn partition(&self, name: &str) -> disk_image::Partition {
+        let table = disk_image::read(&self.file(), &self.raw()).expect("sound table");
+        table.named(name).expect("a partition of ours").clone()
+    }
+
+    fn flip(&self, partition: &str, position: u64) {
+        let (file, at) = (self.file(), self.partition(partition).start + position);
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, at).expect("read");
+        file.write_all_at(&[byte[0] ^ 1], at).expect("written");
+    }
+
+    fn change_signed(&self, change: impl FnOnce(&mut Signed)) {
+        let (file, partition) = (self.file(), self.partition("eci-signature-a"));
+        let mut signed =
+            signature_partition::read(partition.region(&file)).expect("sound").expect("not empty");
+        change(&mut signed);
+        let mut bytes = signature_partition::to_bytes(&signed);
+        bytes.resize(8192, 0);
+        file.write_all_at(&bytes, partition.start).expect("written");
+    }
+
+    /// What `veritysetup verify` says of slot A; `None` when it is not installed.
+    fn veritysetup(&self) -> Option<bool> {
+        let part = |name: &str, to: &str| {
+            let (file, partition) = (self.file(), self.partition(name));
+            let mut bytes = vec![0; usize::try_from(partition.length).expect("small")];
+            partition.region(&file).read_exact_at(&mut bytes, 0).expect("read");
+            fs::write(self.folder.path().join(to), bytes).expect("written");
+            self.folder.path().join(to)
+        };
+        let (data, tree) = (part("eci-root-a", "data"), part("eci-verity-a", "tree"));
+        let manifest =
+            manifest::parse(&fs::read(self.path(manifest::FILE)).expect("manifest")).expect("our own");
+        let tools = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
+        let mut command = Command::new("veritysetup");
+        command.env("PATH", tools).arg("verify").args([data, tree]).arg(manifest.root.root_hash);
+        let output = command.output();
+        if output.is_err() {
+            eprintln!("skipped: veritysetup is not installed");
+        }
+        output.ok().map(|output| output.status.success())
+    }
+}
+
+fn failures(report: &Report) -> Vec<&'static str> {
+    report.checks.iter().filter(|check| check.verdict == Verdict::Fails).map(|check| check.check).collect()
+}
+
+#[test]
+fn a_fresh_image_holds_as_folder_as_disk_and_as_manifest() {
+    let image = Image::new(Flavour::Shipped);
+    for artifact in [image.path(""), image.raw(), image.path(manifest::FILE)] {
+        let report = image.report(&artifact);
+        assert!(report.holds(), "{report:#?}");
+    }
+    assert_ne!(image.veritysetup(), Some(false));
+}
+
+#[test]
+fn a_changed_byte_is_found_by_its_check_and_by_veritysetup_alike() {
+    for (partition, position, check) in [
+        ("eci-root-a", 0, vec!["root hash", "hash tree"]),
+        ("eci-root-a", 299 * 4096 + 4095, vec!["root hash", "hash tree"]),
+        ("eci-verity-a", 4096, vec!["hash tree"]),
+        ("eci-verity-a", 2 * 4096 + 5, vec!["hash tree"]),
+        ("eci-verity-a", 88, vec!["verity superblock"]),
+    ] {
+        let image = Image::new(Flavour::Shipped);
+        image.flip(partition, position);
+        assert_eq!(image.failures(), check, "{partition} {position}");
+        assert_ne!(image.veritysetup(), Some(true), "{partition} {position}");
+    }
+}
+
+#[test]
+fn the_damaged_block_is_named() {
+    let image = Image::new(Flavour::Shipped);
+    image.flip("eci-root-a", 123 * 4096 + 1);
+    let report = image.report(&image.raw());
+    let detail = &report.checks.iter().find(|check| check.check == "root hash").expect("checked").detail;
+    assert!(detail.ends_with("; data block 123 differs first"), "{detail}");
+    let image = Image::new(Flavour::Shipped);
+    image.flip("eci-verity-a", 2 * 4096);
+    let report = image.report(&image.raw());
+    let detail = &report.checks.iter().find(|check| check.check == "hash tree").expect("checked").detail;
+    assert_eq!(detail, "it is damaged in block 2 of its partition, and the data is sound");
+}
+
+#[test]
+fn a_manifest_that_is_not_signed_by_the_key_is_not_believed() {
+    let image = Image::new(Flavour::Shipped);
+    image.change_signed(|signed| signed.signature[9] ^= 1);
+    assert_eq!(image.failures(), ["signature"]);
+    let image = Image::new(Flavour::Shipped);
+    image.change_signed(|signed| signed.manifest[30] ^= 1);
+    assert_eq!(image.failures(), ["signature"]);
+    let image = Image::new(Flavour::Shipped);
+    let other = signature::generate(&image.folder.path().join("other")).expect("key");
+    image.change_signed(|signed| signed.signature = other.sign(&signed.manifest).to_vec());
+    assert_eq!(image.failures(), ["signature"]);
+}
+
+#[test]
+fn a_root_hash_beside_the_manifest_must_be_the_manifest_s() {
+    let image = Image::new(Flavour::Shipped);
+    image.change_signed(|signed| signed.root_hash.replace_range(..1, "g"));
+    assert_eq!(image.failures(), ["root hash of the signature partition"]);
+}
+
+#[test]
+fn garbage_in_the_signature_partition_is_refused() {
+    let image = Image::new(Flavour::Shipped);
+    image.flip("eci-signature-a", 0);
+    assert_eq!(image.failures(), ["signature"]);
+}
+
+#[test]
+fn an_emptied_slot_a_is_refused() {
+    let image = Image::new(Flavour::Shipped);
+    image.file().write_all_at(&[0; 8192], image.partition("eci-signature-a").start).expect("written");
+    assert_eq!(image.failures(), ["signature"]);
+}
+
+#[test]
+fn a_test_image_is_no_shipped_one_even_under_its_own_key() {
+    let image = Image::new(Flavour::Test);
+    let raw = image.path("eci-test-0.1.0-x86_64.raw");
+    assert_eq!(failures(&image.report(&raw)), ["flavour"]);
+    let expected = Expected { key: image.key.public(), flavour: Flavour::Test };
+    assert!(verify(&raw, &expected, &Ui::silent()).expect("readable").holds());
+}
+
+#[test]
+fn a_shipped_image_is_no_test_one() {
+    let image = Image::new(Flavour::Shipped);
+    let expected = Expected { key: image.key.public(), flavour: Flavour::Test };
+    assert_eq!(failures(&verify(&image.raw(), &expected, &Ui::silent()).expect("readable")), ["flavour"]);
+}
+
+#[test]
+fn a_changed_kernel_is_found_by_the_manifest_and_by_the_sums() {
+    let image = Image::new(Flavour::Shipped);
+    fs::write(image.path("vmlinuz"), "kernex").expect("changed");
+    assert_eq!(failures(&image.report(&image.path(""))), ["digest", "sums"]);
+    fs::remove_file(image.path("vmlinuz")).expect("removed");
+    assert_eq!(failures(&image.report(&image.path(""))), ["digest", "sums"]);
+}
+
+#[test]
+fn a_disk_from_another_build_is_not_the_folder_s() {
+    let (image, other) = (Image::new(Flavour::Shipped), Image::new(Flavour::Test));
+    fs::copy(other.path("eci-test-0.1.0-x86_64.raw"), image.raw()).expect("copied");
+    let failed = failures(&image.report(&image.path("")));
+    assert_eq!(failed, ["sums", "signature", "manifest beside it"]);
+}
+
+#[test]
+fn a_disk_without_a_partition_table_is_refused() {
+    let image = Image::new(Flavour::Shipped);
+    image.file().set_len(4096).expect("cut");
+    assert_eq!(image.failures(), ["partition table"]);
+}
+
+#[test]
+fn a_changed_partition_uuid_is_refused() {
+    let image = Image::new(Flavour::Shipped);
+    let file = image.file();
+    let mut table = gpt::GptConfig::new().writable(true).open_from_device(file).expect("table");
+    let mut partitions = table.take_partitions();
+    partitions.get_mut(&2).expect("verity A").part_guid = uuid::Uuid::from_bytes([1; 16]);
+    table.update_partitions(partitions).expect("updated");
+    drop(table.write().expect("written"));
+    assert_eq!(image.failures(), ["partition types and UUIDs"]);
+}
+
+#[test]
+fn a_report_without_checks_does_not_hold() {
+    assert!(!Report::default().holds());
+    let mut report = Report::default();
+    report.skip("x", "y", "z");
+    assert!(!report.holds());
+}
+
+#[test]
+fn errors_name_operation_and_object() {
+    let image = Image::new(Flavour::Shipped);
+    let expected = Expected { key: image.key.public(), flavour: Flavour::Shipped };
+    let error = verify(Path::new("/nowhere/x.raw"), &expected, &Ui::silent()).expect_err("not there");
+    assert_eq!(
+        chain(&error),
+        "cannot open the disk image: cannot read `/nowhere/x.raw`: No such file or directory (os error 2)"
+    );
+    let error = verify(Path::new("/nowhere/manifest.json"), &expected, &Ui::silent()).expect_err("not there");
+    assert_eq!(error.to_string(), "cannot read `/nowhere/manifest.json`");
+}
