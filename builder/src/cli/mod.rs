@@ -15,6 +15,9 @@ use crate::ui::Ui;
 
 pub mod exit;
 pub mod generate;
+pub mod inspect;
+pub mod keygen;
+pub mod verify;
 
 use exit::{Classified, Exit};
 
@@ -31,6 +34,12 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Recompute and check everything of an artifact, root hash and signature included.
+    Verify(verify::Args),
+    /// Show partitions, packages, kernel options, hashes and signer of an artifact.
+    Inspect(inspect::Args),
+    /// Make a key pair to sign images with.
+    Keygen(keygen::Args),
     /// Write shell completions or man pages.
     Generate(generate::Args),
 }
@@ -41,6 +50,9 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let ui = Ui::on_stderr(cli.verbose);
     let result = match cli.command {
+        Command::Verify(args) => verify::run(&args, &ui),
+        Command::Inspect(args) => inspect::run(&args, &ui),
+        Command::Keygen(args) => keygen::run(&args, &ui),
         Command::Generate(args) => generate::run(args, &ui),
     };
     match result {

@@ -1,8 +1,10 @@
 //! Disk image formats besides raw, by way of `qemu-img`.
 
-use std::fs;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
 
 use crate::tool::{self, Tool};
 use crate::ui::Ui;
@@ -68,13 +70,28 @@ pub fn from_raw(raw: &Path, format: Format, to: &Path, ui: &Ui) -> Result<(), Er
     check.run(ui).map_err(|source| Error::Tool { operation: "check", path: to.to_owned(), source })
 }
 
-/// Writes a qcow2 image out as a raw one.
+/// A disk image of either format, open as a raw one.
+#[derive(Debug)]
+pub struct RawDisk {
+    /// The raw bytes.
+    pub file: File,
+    /// Keeps the converted copy until the disk is no longer needed.
+    _scratch: Option<TempDir>,
+}
+
+/// Opens a disk image for reading, converting it where it is not raw.
 ///
 /// # Errors
-/// [`Error::Tool`].
-pub fn to_raw(qcow2: &Path, raw: &Path, ui: &Ui) -> Result<(), Error> {
-    let convert = Tool::new("qemu-img").args(["convert", "-f", "qcow2", "-O", "raw"]).arg(qcow2).arg(raw);
-    convert.run(ui).map_err(|source| Error::Tool { operation: "convert", path: qcow2.to_owned(), source })
+/// [`Error`].
+pub fn open(path: &Path, ui: &Ui) -> Result<RawDisk, Error> {
+    let read = |source| Error::Read { path: path.to_owned(), source };
+    if of_file(path)? == Format::Raw {
+        return Ok(RawDisk { file: File::open(path).map_err(read)?, _scratch: None });
+    }
+    let scratch = tempfile::tempdir().map_err(read)?;
+    let raw = scratch.path().join("disk.raw");
+    to_raw(path, &raw, ui)?;
+    Ok(RawDisk { file: File::open(&raw).map_err(read)?, _scratch: Some(scratch) })
 }
 
 /// What a disk image is, by its first bytes: names can lie.
@@ -83,15 +100,20 @@ pub fn to_raw(qcow2: &Path, raw: &Path, ui: &Ui) -> Result<(), Error> {
 /// [`Error::Read`].
 pub fn of_file(path: &Path) -> Result<Format, Error> {
     let mut magic = Vec::new();
-    let read = fs::File::open(path)
-        .and_then(|file| io::Read::read_to_end(&mut io::Read::take(file, 4), &mut magic).map(drop));
+    let read = File::open(path).and_then(|file| file.take(4).read_to_end(&mut magic).map(drop));
     read.map_err(|source| Error::Read { path: path.to_owned(), source })?;
     Ok(if magic == QCOW2_MAGIC { Format::Qcow2 } else { Format::Raw })
+}
+
+fn to_raw(qcow2: &Path, raw: &Path, ui: &Ui) -> Result<(), Error> {
+    let convert = Tool::new("qemu-img").args(["convert", "-f", "qcow2", "-O", "raw"]).arg(qcow2).arg(raw);
+    convert.run(ui).map_err(|source| Error::Tool { operation: "convert", path: qcow2.to_owned(), source })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn a_converted_image_is_recognised_and_converts_back_to_the_same_bytes() {
@@ -109,8 +131,10 @@ mod tests {
         }
         assert_eq!(of_file(&path("qcow2")).expect("read"), Format::Qcow2);
         assert_eq!(of_file(&path("raw")).expect("read"), Format::Raw);
-        to_raw(&path("qcow2"), &path("back"), &Ui::silent()).expect("converted back");
-        assert_eq!(fs::read(path("back")).expect("raw"), bytes);
+        let mut back = Vec::new();
+        let mut disk = open(&path("qcow2"), &Ui::silent()).expect("converted back");
+        disk.file.read_to_end(&mut back).expect("read");
+        assert_eq!(back, bytes);
     }
 
     #[test]

@@ -4,6 +4,7 @@ pub mod assemble;
 pub mod digest;
 pub mod disk;
 pub mod formats;
+pub mod inspect;
 pub mod manifest;
 pub mod region;
 pub mod sbom;

@@ -6,7 +6,7 @@
 mod disk;
 mod files;
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -167,18 +167,8 @@ fn verify_disk(
     report: &mut Report,
     ui: &Ui,
 ) -> Result<Vec<Vec<u8>>, Error> {
-    let scratch;
-    let raw = match formats::of_file(path)? {
-        Format::Raw => path.to_owned(),
-        Format::Qcow2 => {
-            scratch = tempfile::tempdir().map_err(|source| Error::Read { path: path.to_owned(), source })?;
-            let raw = scratch.path().join("disk.raw");
-            formats::to_raw(path, &raw, ui)?;
-            raw
-        }
-    };
-    let file = File::open(&raw).map_err(|source| Error::Read { path: raw.clone(), source })?;
-    Ok(disk::disk(&name(path), &file, &raw, expected, report))
+    let disk = formats::open(path, ui)?;
+    Ok(disk::disk(&name(path), &disk.file, path, expected, report))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Error> {

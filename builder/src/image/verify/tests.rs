@@ -1,5 +1,6 @@
 //! An assembled image holds; the same image one byte off is refused, and by the right check.
 
+use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::process::Command;
 

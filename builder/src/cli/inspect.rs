@@ -1,0 +1,104 @@
+//! `eci-builder inspect`: partitions, packages, kernel options, hashes and signer of an artifact.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use serde_json::json;
+
+use super::exit::{Classify, Exit};
+use super::print_data;
+use crate::cache::Cache;
+use crate::image::inspect::{self, Inspection, PartitionInfo};
+use crate::image::signature::{PUBLIC_NAME, PublicKey};
+use crate::ui::{Ui, human_size};
+
+/// Version of what `--json` prints.
+const JSON_VERSION: u32 = 1;
+
+/// Arguments of `inspect`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Output folder, raw or qcow2 disk image, or `manifest.json`.
+    artifact: PathBuf,
+    /// Public keys (PEM) to try on the signature, besides this host's development keys.
+    #[arg(long, value_name = "PUB")]
+    key: Vec<PathBuf>,
+    /// Print everything as JSON, every kernel option included.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the subcommand.
+///
+/// # Errors
+/// When the artifact or a key cannot be read.
+pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
+    let mut keys = Vec::new();
+    for path in &args.key {
+        keys.push(PublicKey::read(path).or_exit(Exit::Config)?);
+    }
+    keys.extend(development_keys());
+    let inspection = inspect::inspect(&args.artifact, &keys, ui).or_exit(Exit::Failure)?;
+    if args.json {
+        let mut value = serde_json::to_value(&inspection).context("cannot write the inspection as JSON")?;
+        value["version"] = json!(JSON_VERSION);
+        return print_data(&value.to_string());
+    }
+    print_data(&text(&inspection))
+}
+
+/// Keys that this host made for builds without a key of their own; none is as good as unreadable ones.
+fn development_keys() -> Vec<PublicKey> {
+    let Ok(folder) = Cache::open().and_then(|cache| cache.folder("keys")) else { return Vec::new() };
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    entries.flatten().filter_map(|entry| PublicKey::read(&entry.path().join(PUBLIC_NAME)).ok()).collect()
+}
+
+fn text(inspection: &Inspection) -> String {
+    let manifest = &inspection.manifest;
+    let signer =
+        inspection.signer.as_deref().unwrap_or("none of the keys that were tried; give it with --key");
+    let mut lines = vec![
+        format!("image       {} {} {}", manifest.name, manifest.version, manifest.architecture.as_str()),
+        format!("signed by   {signer}"),
+        format!("root hash   {}", manifest.root.root_hash),
+        format!("salt        {}", manifest.root.salt),
+        format!("root        {}", human_size(manifest.root.data_blocks.saturating_mul(4096))),
+    ];
+    section(
+        &mut lines,
+        "versions",
+        manifest.versions.iter().map(|(name, version)| format!("{name} {version}")),
+    );
+    section(&mut lines, "partitions", inspection.partitions.iter().map(partition));
+    section(
+        &mut lines,
+        "packages",
+        inspection.packages.iter().map(|(name, version)| format!("{name} {version}")),
+    );
+    section(&mut lines, "sha256", inspection.sha256.iter().map(|(name, digest)| format!("{digest}  {name}")));
+    if !inspection.kernel_options.is_empty() {
+        lines.push(format!("kernel options set: {} (--json lists them)", inspection.kernel_options.len()));
+    }
+    lines.join("\n")
+}
+
+fn section(lines: &mut Vec<String>, title: &str, entries: impl Iterator<Item = String>) {
+    let mut entries = entries.map(|entry| format!("  {entry}")).peekable();
+    if entries.peek().is_some() {
+        lines.push(format!("{title}:"));
+        lines.extend(entries);
+    }
+}
+
+fn partition(partition: &PartitionInfo) -> String {
+    let boot = partition.boot_count.map_or_else(String::new, |count| {
+        format!(
+            "  priority {}, tries left {}, {}",
+            count.priority,
+            count.tries_left,
+            if count.successful { "booted well" } else { "never booted well" }
+        )
+    });
+    format!("{:<16} {:>10}  {}{boot}", partition.name, human_size(partition.bytes), partition.uuid)
+}

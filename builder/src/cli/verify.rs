@@ -1,0 +1,82 @@
+//! `eci-builder verify`: recompute and check everything of an artifact against a public key.
+
+use std::path::PathBuf;
+
+use eci_contract::manifest::Flavour;
+use serde_json::json;
+
+use super::exit::{Classify, Exit};
+use super::print_data;
+use crate::image::signature::PublicKey;
+use crate::image::verify::{self, Check, Expected, Report, Verdict};
+use crate::ui::Ui;
+
+/// Version of what `--json` prints.
+const JSON_VERSION: u32 = 1;
+
+/// Arguments of `verify`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Output folder, raw or qcow2 disk image, or `manifest.json`.
+    artifact: PathBuf,
+    /// Public key (PEM) that must have signed it.
+    #[arg(long, value_name = "PUB")]
+    key: PathBuf,
+    /// What the image must be for; a test image is refused unless this says test.
+    #[arg(long, value_enum, default_value = "shipped")]
+    flavour: Wanted,
+    /// Print the checks as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Wanted {
+    /// The appliance that users run.
+    Shipped,
+    /// The appliance plus tools for the suites.
+    Test,
+}
+
+/// Runs the subcommand.
+///
+/// # Errors
+/// When a check fails, when nothing could be checked, or when key or artifact cannot be read.
+pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
+    let key = PublicKey::read(&args.key).or_exit_with_hint(
+        Exit::Config,
+        "give the public half, `image.pub` of `eci-builder keygen`, with --key",
+    )?;
+    let flavour = match args.flavour {
+        Wanted::Shipped => Flavour::Shipped,
+        Wanted::Test => Flavour::Test,
+    };
+    let report = verify::verify(&args.artifact, &Expected { key, flavour }, ui).or_exit(Exit::Failure)?;
+    if args.json {
+        let (holds, checks) = (report.holds(), &report.checks);
+        print_data(&json!({ "version": JSON_VERSION, "holds": holds, "checks": checks }).to_string())?;
+    } else {
+        print_data(&table(&report, ui))?;
+    }
+    if report.holds() {
+        return Ok(());
+    }
+    let failed = report.checks.iter().filter(|check| check.verdict == Verdict::Fails).count();
+    let total = report.checks.len();
+    Err(anyhow::anyhow!("`{}` does not hold: {failed} of {total} checks failed", args.artifact.display()))
+        .or_exit(Exit::Untrusted)
+}
+
+fn table(report: &Report, ui: &Ui) -> String {
+    let lines: Vec<_> = report.checks.iter().map(|check| line(check, ui)).collect();
+    lines.join("\n")
+}
+
+fn line(check: &Check, ui: &Ui) -> String {
+    let verdict = match check.verdict {
+        Verdict::Holds => ui.paint("32", "ok     "),
+        Verdict::Fails => ui.paint("31", "FAILED "),
+        Verdict::Skipped => ui.paint("33", "skipped"),
+    };
+    format!("{verdict} {}: {}: {}", check.subject, check.check, check.detail)
+}

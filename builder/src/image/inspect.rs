@@ -1,0 +1,246 @@
+//! What an artifact says of itself, without a verdict: `verify` is for that.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use eci_contract::disk::{BootCount, Slot};
+use eci_contract::manifest::Manifest;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::assemble::{self, KERNEL_CONFIG_FILE};
+use super::formats::{self, Format};
+use super::signature::PublicKey;
+use super::{disk, manifest, sbom, signature_partition, sums};
+use crate::kernel::config::Config;
+use crate::ui::Ui;
+
+/// Why an artifact cannot be inspected.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file cannot be read.
+    #[error("cannot read `{}`", .path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The disk image has no sound table.
+    #[error("cannot read the disk image")]
+    Disk(#[from] disk::Error),
+    /// The disk image cannot be brought into raw form.
+    #[error("cannot open the disk image")]
+    Format(#[from] formats::Error),
+    /// The signature partition is not one.
+    #[error("cannot read the disk's manifest")]
+    SignaturePartition(#[from] signature_partition::Error),
+    /// Slot A has no image, or the partition is not there.
+    #[error("slot A of `{}` is empty", .path.display())]
+    Empty {
+        /// The disk image.
+        path: PathBuf,
+    },
+    /// The manifest is not one.
+    #[error("cannot use the manifest")]
+    Manifest(#[from] manifest::Error),
+}
+
+/// What there is to say of an artifact.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Inspection {
+    /// The manifest. It is not to be believed before `verify`.
+    pub manifest: Manifest,
+    /// Id of the key that signed it, among those that were tried.
+    pub signer: Option<String>,
+    /// Partitions of the disk image, if there is one.
+    pub partitions: Vec<PartitionInfo>,
+    /// Packages with their versions, from the bill of materials beside it.
+    pub packages: BTreeMap<String, String>,
+    /// Options that are set in the kernel's configuration beside it.
+    pub kernel_options: BTreeMap<String, String>,
+    /// SHA-256 of the artifacts beside it, by file name.
+    pub sha256: BTreeMap<String, String>,
+}
+
+/// A partition as it is shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PartitionInfo {
+    /// GPT partition name.
+    pub name: String,
+    /// Partition type UUID.
+    pub kind: String,
+    /// Partition UUID.
+    pub uuid: String,
+    /// First byte on the disk.
+    pub start: u64,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// Priority, tries left and success of a root partition.
+    pub boot_count: Option<BootInfo>,
+}
+
+/// Boot counting of a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BootInfo {
+    /// 15 is the highest, 0 is never booted.
+    pub priority: u8,
+    /// Boots left to prove itself.
+    pub tries_left: u8,
+    /// It got the engine ready before.
+    pub successful: bool,
+}
+
+/// Inspects an output folder, a `manifest.json` in one, or a disk image. `keys` are tried on the signature.
+///
+/// # Errors
+/// [`Error`]. What may lie beside an artifact and does not is left out.
+pub fn inspect(artifact: &Path, keys: &[PublicKey], ui: &Ui) -> Result<Inspection, Error> {
+    let is_manifest = artifact.extension().is_some_and(|extension| extension == "json");
+    let folder = if artifact.is_dir() { artifact } else { artifact.parent().unwrap_or(Path::new("")) };
+    let (bytes, signature, partitions) = if artifact.is_dir() || is_manifest {
+        let bytes = read(&folder.join(manifest::FILE))?;
+        let partitions = disk_of(folder, &manifest::parse(&bytes)?, ui)?;
+        (bytes, fs::read(folder.join(manifest::SIGNATURE_FILE)).unwrap_or_default(), partitions)
+    } else {
+        from_disk(artifact, ui)?
+    };
+    let signer = keys.iter().find(|key| key.verifies(&bytes, &signature)).map(PublicKey::id);
+    let manifest = manifest::parse(&bytes)?;
+    let beside = Beside::of(folder);
+    Ok(Inspection {
+        manifest,
+        signer,
+        partitions,
+        packages: beside.packages(),
+        kernel_options: beside.kernel_options(),
+        sha256: beside.sha256(),
+    })
+}
+
+type FromDisk = (Vec<u8>, Vec<u8>, Vec<PartitionInfo>);
+
+/// Manifest, signature and partitions of a disk image.
+fn from_disk(path: &Path, ui: &Ui) -> Result<FromDisk, Error> {
+    let disk = formats::open(path, ui)?;
+    let table = disk::read(&disk.file, path)?;
+    let empty = || Error::Empty { path: path.to_owned() };
+    let partition = table.named(Slot::A.names()[2]).ok_or_else(empty)?;
+    let signed = signature_partition::read(partition.region(&disk.file))?.ok_or_else(empty)?;
+    Ok((signed.manifest, signed.signature, table.partitions.iter().map(info).collect()))
+}
+
+/// Partitions of the disk image in an output folder, if it has one.
+fn disk_of(folder: &Path, manifest: &Manifest, ui: &Ui) -> Result<Vec<PartitionInfo>, Error> {
+    for format in [Format::Raw, Format::Qcow2] {
+        let name = assemble::disk_file(&manifest.name, &manifest.version, manifest.architecture, format);
+        let path = folder.join(name);
+        if path.exists() {
+            return from_disk(&path, ui).map(|(.., partitions)| partitions);
+        }
+    }
+    Ok(Vec::new())
+}
+
+fn info(partition: &disk::Partition) -> PartitionInfo {
+    let is_root = [Slot::A, Slot::B].iter().any(|slot| slot.names()[0] == partition.name);
+    let count = BootCount::from_attributes(partition.attributes);
+    PartitionInfo {
+        name: partition.name.clone(),
+        kind: partition.kind.to_string(),
+        uuid: partition.uuid.to_string(),
+        start: partition.start,
+        bytes: partition.length,
+        boot_count: is_root.then_some(BootInfo {
+            priority: count.priority,
+            tries_left: count.tries_left,
+            successful: count.successful,
+        }),
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    fs::read(path).map_err(|source| Error::Read { path: path.to_owned(), source })
+}
+
+/// What lies beside a manifest; each of it may be missing.
+struct Beside<'a> {
+    folder: &'a Path,
+}
+
+impl<'a> Beside<'a> {
+    fn of(folder: &'a Path) -> Self {
+        Self { folder }
+    }
+
+    fn text(&self, name: &str) -> String {
+        fs::read_to_string(self.folder.join(name)).unwrap_or_default()
+    }
+
+    fn packages(&self) -> BTreeMap<String, String> {
+        let document: Value = serde_json::from_str(&self.text(sbom::FILE)).unwrap_or_default();
+        let entries = document["packages"].as_array().map(Vec::as_slice).unwrap_or_default();
+        // The image is a package of its own bill; the others have a package URL.
+        let packages = entries.iter().filter(|entry| entry["externalRefs"].is_array());
+        let field = |entry: &Value, name: &str| entry[name].as_str().unwrap_or_default().to_owned();
+        packages.map(|entry| (field(entry, "name"), field(entry, "versionInfo"))).collect()
+    }
+
+    fn kernel_options(&self) -> BTreeMap<String, String> {
+        let config = Config::parse(&self.text(KERNEL_CONFIG_FILE));
+        config.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    }
+
+    fn sha256(&self) -> BTreeMap<String, String> {
+        let sums = sums::Sums::parse(&self.text(sums::FILE)).unwrap_or_default();
+        sums.0.into_iter().map(|(name, digest)| (name, digest.to_string())).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use eci_contract::manifest::Flavour;
+
+    use super::super::assemble::tests::assemble_small;
+    use super::super::signature;
+    use super::*;
+
+    #[test]
+    fn folder_disk_and_manifest_say_the_same() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let key = signature::generate(&folder.path().join("keys")).expect("key");
+        assemble_small(folder.path(), Flavour::Shipped, &key);
+        let out = folder.path().join("out");
+        for artifact in [out.clone(), out.join("eci-0.1.0-x86_64.raw"), out.join("manifest.json")] {
+            let inspection = inspect(&artifact, &[key.public()], &Ui::silent()).expect("inspected");
+            assert_eq!(inspection.signer, Some(key.public().id()));
+            assert_eq!(inspection.manifest.name, "eci");
+            assert_eq!(inspection.partitions.len(), 7);
+            assert_eq!(inspection.kernel_options["CONFIG_A"], "y");
+            assert_eq!(inspection.sha256.len(), 7);
+            let boot = inspection.partitions[0].boot_count.expect("a root partition");
+            assert_eq!(boot, BootInfo { priority: 15, tries_left: 0, successful: true });
+        }
+    }
+
+    #[test]
+    fn an_unknown_signer_is_not_named() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let key = signature::generate(&folder.path().join("keys")).expect("key");
+        assemble_small(folder.path(), Flavour::Shipped, &key);
+        let inspection = inspect(&folder.path().join("out"), &[], &Ui::silent()).expect("inspected");
+        assert_eq!(inspection.signer, None);
+    }
+
+    #[test]
+    fn a_folder_without_a_manifest_is_named() {
+        let error =
+            inspect(Path::new("/nowhere/manifest.json"), &[], &Ui::silent()).expect_err("nothing there");
+        assert_eq!(error.to_string(), "cannot read `/nowhere/manifest.json`");
+    }
+}
