@@ -1,1 +1,14 @@
-fn main() {}
+//! PID 1 of the appliance. What it is at a given start is decided in [`eci_init::role`].
+
+#![deny(clippy::indexing_slicing)]
+
+use eci_init::{Role, initramfs, role, system};
+
+fn main() -> ! {
+    match role() {
+        Role::Initramfs => initramfs::run(),
+        Role::System => system::run(),
+        Role::Network => system::network::run(),
+        Role::Bystander => std::process::exit(64),
+    }
+}

@@ -1,0 +1,139 @@
+//! Choosing the slot to boot, by the boot-counting bits of its root partition.
+
+use eci_contract::disk::{Slot, types};
+use eci_contract::manifest::Architecture;
+
+use super::disk::{Disk, Partition};
+
+/// The architecture that this program was built for.
+#[cfg(target_arch = "x86_64")]
+pub const ARCHITECTURE: Architecture = Architecture::X86_64;
+/// The architecture that this program was built for.
+#[cfg(target_arch = "aarch64")]
+pub const ARCHITECTURE: Architecture = Architecture::Aarch64;
+
+/// The three partitions of a slot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlotPartitions {
+    /// Root file system.
+    pub root: Partition,
+    /// dm-verity tree.
+    pub verity: Partition,
+    /// Signed manifest.
+    pub signature: Partition,
+}
+
+/// Why no slot can be booted.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// No slot has priority and either tries or a good boot.
+    #[error("no slot of disk {disk} may be booted: priority or tries are used up")]
+    NoneBootable {
+        /// Disk name.
+        disk: String,
+    },
+    /// A slot lacks a partition.
+    #[error("disk {disk} has no partition `{name}` of type {kind}")]
+    MissingPartition {
+        /// Disk name.
+        disk: String,
+        /// Partition name.
+        name: &'static str,
+        /// Partition type UUID.
+        kind: &'static str,
+    },
+}
+
+/// Picks the bootable slot of highest priority; of two equals the one that booted well before, then A.
+///
+/// # Errors
+/// When no slot may be booted, or the chosen one is not whole.
+pub fn choose(disk: &Disk) -> Result<SlotPartitions, Error> {
+    let [root_kind, ..] = types(ARCHITECTURE);
+    let candidates = [Slot::A, Slot::B].into_iter().filter_map(|slot| {
+        let [root, ..] = slot.names();
+        Some((slot, find(disk, root, root_kind).ok()?.boot))
+    });
+    let chosen = candidates
+        .filter(|(_, boot)| boot.bootable())
+        .max_by_key(|(slot, boot)| (boot.priority, boot.successful, boot.tries_left, *slot == Slot::A));
+    match chosen {
+        Some((slot, _)) => partitions(disk, slot),
+        None => Err(Error::NoneBootable { disk: disk.name.clone() }),
+    }
+}
+
+fn partitions(disk: &Disk, slot: Slot) -> Result<SlotPartitions, Error> {
+    let [root, verity, signature] = slot.names();
+    let [root_kind, verity_kind, signature_kind] = types(ARCHITECTURE);
+    Ok(SlotPartitions {
+        root: find(disk, root, root_kind)?.clone(),
+        verity: find(disk, verity, verity_kind)?.clone(),
+        signature: find(disk, signature, signature_kind)?.clone(),
+    })
+}
+
+fn find<'a>(disk: &'a Disk, name: &'static str, kind: &'static str) -> Result<&'a Partition, Error> {
+    let mut partitions = disk.partitions.iter();
+    partitions
+        .find(|partition| partition.name == name && partition.kind == kind)
+        .ok_or_else(|| Error::MissingPartition { disk: disk.name.clone(), name, kind })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use eci_contract::disk::BootCount;
+
+    fn boot(priority: u8, tries_left: u8, successful: bool) -> BootCount {
+        BootCount { priority, tries_left, successful }
+    }
+
+    fn disk(a: BootCount, b: BootCount) -> Disk {
+        let slot = |slot: Slot, boot| {
+            slot.names().into_iter().zip(types(ARCHITECTURE)).map(move |(name, kind)| Partition {
+                device: format!("dev-{name}"),
+                name: name.into(),
+                kind: kind.into(),
+                uuid: String::new(),
+                boot,
+            })
+        };
+        Disk { name: "vda".into(), partitions: slot(Slot::A, a).chain(slot(Slot::B, b)).collect() }
+    }
+
+    fn chosen(a: BootCount, b: BootCount) -> Result<String, Error> {
+        choose(&disk(a, b)).map(|slot| slot.root.name)
+    }
+
+    #[test]
+    fn the_highest_priority_wins() {
+        assert_eq!(chosen(boot(15, 0, true), boot(0, 0, false)).unwrap(), "eci-root-a");
+        assert_eq!(chosen(boot(14, 0, true), boot(15, 3, false)).unwrap(), "eci-root-b");
+    }
+
+    #[test]
+    fn a_slot_out_of_tries_is_passed_over() {
+        assert_eq!(chosen(boot(14, 0, true), boot(15, 0, false)).unwrap(), "eci-root-a");
+    }
+
+    #[test]
+    fn of_two_equals_the_proven_one_wins_then_a() {
+        assert_eq!(chosen(boot(15, 3, false), boot(15, 0, true)).unwrap(), "eci-root-b");
+        assert_eq!(chosen(boot(15, 0, true), boot(15, 0, true)).unwrap(), "eci-root-a");
+    }
+
+    #[test]
+    fn a_disk_without_a_bootable_slot_is_refused() {
+        let error = chosen(boot(0, 3, true), boot(15, 0, false)).unwrap_err();
+        assert_eq!(error.to_string(), "no slot of disk vda may be booted: priority or tries are used up");
+    }
+
+    #[test]
+    fn a_partition_of_another_type_does_not_count() {
+        let mut disk = disk(boot(15, 0, true), boot(0, 0, false));
+        disk.partitions[2].kind = "0fc63daf-8483-4772-8e79-3d69d8477de4".into();
+        let error = choose(&disk).unwrap_err();
+        assert!(matches!(error, Error::MissingPartition { name: "eci-signature-a", .. }), "{error}");
+    }
+}

@@ -1,0 +1,166 @@
+//! Activating dm-verity over the root partition, and reading back what the kernel made of it.
+
+use std::fs;
+use std::io;
+
+use eci_contract::manifest::VerityRoot;
+use eci_sys::dm::{self, Table, Target};
+
+use super::disk::Partition;
+use super::slot::SlotPartitions;
+use super::verify::Verified;
+
+/// Name of the mapped device that the root is mounted from.
+pub const DEVICE_NAME: &str = "eci-root";
+
+/// Corruption and read errors stop the machine at once: what was read before may have been acted on already.
+/// Never `ignore_corruption`, `restart_on_corruption` (it loops) or `check_at_most_once`.
+pub const OPTIONS: [&str; 2] = ["panic_on_corruption", "panic_on_error"];
+
+const SECTORS_PER_BLOCK: u64 = 8;
+
+/// Why the root is not protected.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A partition has no device number.
+    #[error("cannot read the device number of partition {partition}")]
+    Number {
+        /// Partition name.
+        partition: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A manifest value has a form that may not go into a table.
+    #[error("signed manifest: {what} is not hexadecimal")]
+    NotHexadecimal {
+        /// Which value.
+        what: &'static str,
+    },
+    /// The manifest covers more than a device can have.
+    #[error("signed manifest: {blocks} data blocks are too many")]
+    TooLarge {
+        /// Number of blocks.
+        blocks: u64,
+    },
+    /// Device-mapper refused.
+    #[error("cannot activate dm-verity on partition {partition}")]
+    Activate {
+        /// Partition name.
+        partition: String,
+        /// What device-mapper said.
+        source: dm::Error,
+    },
+    /// The kernel runs another table than it was given.
+    #[error("dm-verity table reads back as `{found}`, expected `{expected}`")]
+    ReadBack {
+        /// What is active.
+        found: String,
+        /// What was loaded.
+        expected: String,
+    },
+}
+
+/// Creates the device and checks that the kernel runs it as the signed manifest says.
+///
+/// # Errors
+/// When the kernel refuses the table or runs another one.
+pub fn activate(partitions: &SlotPartitions, verified: &Verified) -> Result<(), Error> {
+    let activate = |source| Error::Activate { partition: partitions.root.name.clone(), source };
+    let target = plan(&verified.manifest.root, &number(&partitions.root)?, &number(&partitions.verity)?)?;
+    dm::create_read_only(DEVICE_NAME, &target).map_err(activate)?;
+    let table = dm::table(DEVICE_NAME).map_err(activate)?;
+    if table.read_only && table.targets == [target.clone()] {
+        return Ok(());
+    }
+    Err(Error::ReadBack { found: describe(&table), expected: target.parameters })
+}
+
+/// Path of the mapped device.
+///
+/// # Errors
+/// When there is none.
+pub fn device_path() -> Result<String, dm::Error> {
+    dm::table(DEVICE_NAME).map(|table| format!("/dev/dm-{}", table.device.1))
+}
+
+/// The table line, as `Documentation/admin-guide/device-mapper/verity.rst` defines it.
+fn plan(root: &VerityRoot, data: &str, hash: &str) -> Result<Target, Error> {
+    hexadecimal("root hash", &root.root_hash)?;
+    hexadecimal("salt", &root.salt)?;
+    let too_large = Error::TooLarge { blocks: root.data_blocks };
+    let sectors = root.data_blocks.checked_mul(SECTORS_PER_BLOCK).ok_or(too_large)?;
+    let VerityRoot { data_block_size, hash_block_size, data_blocks, hash_start_block, .. } = root;
+    let VerityRoot { algorithm, root_hash, salt, .. } = root;
+    let salt = if salt.is_empty() { "-" } else { salt };
+    let parameters = format!(
+        "1 {data} {hash} {data_block_size} {hash_block_size} {data_blocks} {hash_start_block} {algorithm} \
+         {root_hash} {salt} {} {}",
+        OPTIONS.len(),
+        OPTIONS.join(" ")
+    );
+    Ok(Target { start: 0, sectors, kind: "verity".into(), parameters })
+}
+
+fn hexadecimal(what: &'static str, text: &str) -> Result<(), Error> {
+    let good = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    if good { Ok(()) } else { Err(Error::NotHexadecimal { what }) }
+}
+
+fn number(partition: &Partition) -> Result<String, Error> {
+    let path = format!("/sys/class/block/{}/dev", partition.device);
+    let number = fs::read_to_string(path)
+        .map_err(|source| Error::Number { partition: partition.name.clone(), source })?;
+    Ok(number.trim().to_owned())
+}
+
+fn describe(table: &Table) -> String {
+    let mode = if table.read_only { "read-only" } else { "writable" };
+    let lines: Vec<_> =
+        table.targets.iter().map(|line| format!("{} {}", line.kind, line.parameters)).collect();
+    format!("{mode}: {}", lines.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn root() -> VerityRoot {
+        VerityRoot {
+            filesystem: "erofs".into(),
+            algorithm: "sha256".into(),
+            root_hash: "ab".repeat(32),
+            salt: "cd".into(),
+            data_block_size: 4096,
+            hash_block_size: 4096,
+            data_blocks: 10,
+            hash_start_block: 1,
+        }
+    }
+
+    #[test]
+    fn the_table_is_the_one_of_the_kernel_documentation() {
+        let target = plan(&root(), "254:1", "254:2").unwrap();
+        assert_eq!(target.sectors, 80);
+        let hash = "ab".repeat(32);
+        let expected =
+            format!("1 254:1 254:2 4096 4096 10 1 sha256 {hash} cd 2 panic_on_corruption panic_on_error");
+        assert_eq!(target.parameters, expected);
+    }
+
+    #[test]
+    fn values_that_could_add_words_to_the_table_are_refused() {
+        let spaced = VerityRoot { salt: "cd 1 ignore_corruption".into(), ..root() };
+        assert!(matches!(plan(&spaced, "1:1", "1:2"), Err(Error::NotHexadecimal { what: "salt" })));
+        let upper = VerityRoot { root_hash: "AB".repeat(32), ..root() };
+        assert!(matches!(plan(&upper, "1:1", "1:2"), Err(Error::NotHexadecimal { what: "root hash" })));
+        let huge = VerityRoot { data_blocks: u64::MAX, ..root() };
+        assert!(matches!(plan(&huge, "1:1", "1:2"), Err(Error::TooLarge { .. })));
+    }
+
+    #[test]
+    fn errors_name_their_object() {
+        let source = io::ErrorKind::NotFound.into();
+        let error = Error::Number { partition: "eci-root-a".into(), source };
+        assert_eq!(error.to_string(), "cannot read the device number of partition eci-root-a");
+    }
+}

@@ -1,0 +1,70 @@
+//! PID 1 of the appliance, in two stages that are one static program.
+//!
+//! [`initramfs`] finds the disk, checks the signed manifest, activates dm-verity and switches to the verified root.
+//! [`system`] mounts, checks, starts and supervises there, and is the one way out. [`kmsg`] is how both speak.
+//!
+//! Invariant: nothing outside the signed image steers this program. It reads no kernel command line, no argument
+//! and no environment while it is PID 1, never reads the console, and starts no program that the service table or
+//! [`system::data`] does not name. Whatever fails before the engine may start ends in power-off, never in a prompt.
+
+#![deny(clippy::indexing_slicing)]
+
+pub mod clock;
+pub mod handover;
+pub mod initramfs;
+pub mod kmsg;
+pub mod power;
+pub mod system;
+
+use rustix::fs::statfs;
+
+/// What this process is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// PID 1 of the initramfs.
+    Initramfs,
+    /// PID 1 of the verified root.
+    System,
+    /// The DHCP client, a service that PID 1 starts.
+    Network,
+    /// Started by someone else: does nothing.
+    Bystander,
+}
+
+/// `f_type` of ramfs and tmpfs, which an initramfs is unpacked into (`linux/magic.h`).
+const RAM_ROOTS: [i64; 2] = [0x8584_58f6, 0x0102_1994];
+
+/// Decides by facts that nobody outside can give: the process id and the type of the root file system. The kernel
+/// hands unknown words of its command line to PID 1 as arguments and environment, so neither is looked at there.
+#[must_use]
+pub fn role() -> Role {
+    let root = statfs("/").map_or(0, |root| root.f_type);
+    choose_role(std::process::id(), root, std::env::args().nth(1).as_deref())
+}
+
+fn choose_role(pid: u32, root_type: i64, argument: Option<&str>) -> Role {
+    match (pid, argument) {
+        (1, _) if RAM_ROOTS.contains(&root_type) => Role::Initramfs,
+        (1, _) => Role::System,
+        (_, Some("network")) => Role::Network,
+        _ => Role::Bystander,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_cannot_change_what_pid_1_is() {
+        assert_eq!(choose_role(1, 0x0102_1994, Some("network")), Role::Initramfs);
+        assert_eq!(choose_role(1, 0x8584_58f6, Some("single")), Role::Initramfs);
+        assert_eq!(choose_role(1, 0xe0f5_e1e2, Some("init=/bin/sh")), Role::System);
+    }
+
+    #[test]
+    fn others_get_the_network_client_or_nothing() {
+        assert_eq!(choose_role(77, 0xe0f5_e1e2, Some("network")), Role::Network);
+        assert_eq!(choose_role(77, 0xe0f5_e1e2, None), Role::Bystander);
+    }
+}

@@ -1,0 +1,96 @@
+//! The cgroup tree: `/eci/<service>` for services, `/docker` for containers (the engine makes it).
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+const ROOT: &str = "/sys/fs/cgroup";
+const SERVICES: &str = "/sys/fs/cgroup/eci";
+
+/// Why the tree could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file or folder of the tree failed.
+    #[error("cannot {operation} `{}`", .path.display())]
+    File {
+        /// What was tried.
+        operation: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// Passes every controller down from the root and makes the services' branch. PID 1 stays in the root cgroup, which
+/// alone may have processes beside children.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn prepare() -> Result<(), Error> {
+    pass_down(Path::new(ROOT))?;
+    create(Path::new(SERVICES))?;
+    pass_down(Path::new(SERVICES))
+}
+
+/// Makes the cgroup of a service and opens it for the process that will enter it.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn open_service(name: &str) -> Result<OwnedFd, Error> {
+    let folder = Path::new(SERVICES).join(name);
+    create(&folder)?;
+    let path = folder.join("cgroup.procs");
+    let file = fs::File::options().write(true).open(&path);
+    file.map(OwnedFd::from).map_err(failed("open", &path))
+}
+
+/// Kills every process of a service, those it left behind included.
+///
+/// # Errors
+/// When the cgroup is not there.
+pub fn kill_service(name: &str) -> Result<(), Error> {
+    let path = Path::new(SERVICES).join(name).join("cgroup.kill");
+    fs::write(&path, "1").map_err(failed("write", &path))
+}
+
+fn create(folder: &Path) -> Result<(), Error> {
+    match fs::create_dir(folder) {
+        Err(err) if err.kind() != io::ErrorKind::AlreadyExists => Err(failed("create", folder)(err)),
+        _ => Ok(()),
+    }
+}
+
+fn pass_down(folder: &Path) -> Result<(), Error> {
+    let available = folder.join("cgroup.controllers");
+    let controllers = fs::read_to_string(&available).map_err(failed("read", &available))?;
+    let subtree = folder.join("cgroup.subtree_control");
+    fs::write(&subtree, enable_all(&controllers)).map_err(failed("write", &subtree))
+}
+
+/// `cpu io` gives `+cpu +io`.
+fn enable_all(controllers: &str) -> String {
+    let controllers: Vec<_> = controllers.split_whitespace().map(|name| format!("+{name}")).collect();
+    controllers.join(" ")
+}
+
+fn failed<'a>(operation: &'static str, path: &'a Path) -> impl Fn(io::Error) -> Error + 'a {
+    move |source| Error::File { operation, path: path.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_controller_is_enabled() {
+        assert_eq!(enable_all("cpuset cpu io\n"), "+cpuset +cpu +io");
+    }
+
+    #[test]
+    fn errors_name_the_file() {
+        let error = failed("write", Path::new("/x"))(io::ErrorKind::NotFound.into());
+        assert_eq!(error.to_string(), "cannot write `/x`");
+    }
+}

@@ -1,0 +1,46 @@
+//! The second stage: PID 1 on the verified root.
+//!
+//! [`steps`] is the boot in order. After it, [`event_loop`] supervises until something asks for the end, and
+//! [`shutdown`] is that end: the only way out.
+//!
+//! Invariant: the engine is started only after every fatal step and every promise of [`selfcheck`] held, and is
+//! stopped when one does not hold after it started.
+
+pub mod cgroups;
+pub mod control;
+pub mod data;
+pub mod event_loop;
+pub mod input;
+pub mod kernel_log;
+pub mod machine;
+pub mod mounts;
+pub mod network;
+pub mod notify;
+pub mod ring;
+pub mod selfcheck;
+pub mod services;
+pub mod shutdown;
+pub mod steps;
+pub mod sysctls;
+
+use crate::{handover, kmsg, power};
+
+/// Runs the stage until power-off.
+pub fn run() -> ! {
+    power::install_panic_hook();
+    let mut machine = match handover::read() {
+        Ok((handover, manifest)) => machine::Machine::new(handover, manifest),
+        Err(err) => {
+            kmsg::error(&format!("boot refused: {}", kmsg::chain(&err)));
+            power::off()
+        }
+    };
+    match steps::run(&mut machine) {
+        Ok(()) => match event_loop::run(&mut machine) {
+            Ok(()) => kmsg::notice("all services have stopped"),
+            Err(err) => kmsg::error(&format!("supervision failed: {}", kmsg::chain(&err))),
+        },
+        Err(refusal) => kmsg::error(&format!("boot refused: {refusal}")),
+    }
+    shutdown::finish()
+}

@@ -1,0 +1,166 @@
+//! The file systems of the second stage, as data.
+
+use std::ffi::CStr;
+use std::fs::{self, File};
+use std::io;
+
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change, mount_remount};
+
+/// One mount: a new one, or new flags for one that came from the first stage.
+pub struct MountRow {
+    kind: Kind,
+    /// Where.
+    pub target: &'static str,
+    /// Flags it has from now on.
+    pub flags: MountFlags,
+    options: &'static CStr,
+    /// Why it is there, and why these flags.
+    pub why: &'static str,
+}
+
+enum Kind {
+    New(&'static str),
+    /// Came from the first stage; its flags are set on the mount, not on the file system.
+    Inherited,
+}
+
+const STRICT: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOEXEC);
+
+/// All mounts but the data disk, in order. No devpts, mqueue or `/dev/shm`: only containers use those, and they bring
+/// their own.
+pub const MOUNTS: &[MountRow] = &[
+    MountRow {
+        kind: Kind::Inherited,
+        target: "/dev",
+        flags: MountFlags::RDONLY.union(MountFlags::NOSUID).union(MountFlags::NOEXEC),
+        options: c"",
+        why: "device nodes must open, so no nodev; read-only instead: the kernel adds nodes by a mount of its own",
+    },
+    MountRow {
+        kind: Kind::Inherited,
+        target: "/proc",
+        flags: STRICT,
+        options: c"",
+        why: "the engine reads it and sets network sysctls through it",
+    },
+    MountRow {
+        kind: Kind::Inherited,
+        target: "/sys",
+        flags: STRICT,
+        options: c"",
+        why: "the engine sets bridge options through it",
+    },
+    MountRow {
+        kind: Kind::New("cgroup2"),
+        target: "/sys/fs/cgroup",
+        flags: STRICT,
+        options: c"nsdelegate,memory_recursiveprot",
+        why: "limits and devices of containers; a container's own cgroup namespace is a boundary",
+    },
+    MountRow {
+        kind: Kind::New("securityfs"),
+        target: "/sys/kernel/security",
+        flags: STRICT,
+        options: c"",
+        why: "lockdown is read there, and AppArmor's parser loads Docker's profile there",
+    },
+    MountRow {
+        kind: Kind::Inherited,
+        target: "/run",
+        flags: STRICT,
+        options: c"",
+        why: "sockets and state that a boot starts without",
+    },
+    MountRow {
+        kind: Kind::New("tmpfs"),
+        target: "/tmp",
+        flags: STRICT,
+        options: c"mode=1777,size=25%",
+        why: "short-lived mount points of containerd; the engine keeps its temporary files on the data disk",
+    },
+];
+
+/// Why a mount is not as it has to be.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The kernel refused.
+    #[error("cannot {operation} `{target}`")]
+    Mount {
+        /// `mount` or `set the flags of`.
+        operation: &'static str,
+        /// Mount point.
+        target: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Standard descriptors could not be moved.
+    #[error("cannot put `/dev/null` in the place of the console")]
+    Console {
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// Makes every row of [`MOUNTS`] so.
+///
+/// # Errors
+/// When one cannot be.
+pub fn mount_all() -> Result<(), Error> {
+    let failed = |operation, target| {
+        move |source: rustix::io::Errno| Error::Mount { operation, target, source: source.into() }
+    };
+    for MountRow { kind, target, flags, options, .. } in MOUNTS {
+        match kind {
+            Kind::New(fstype) => {
+                mount(*fstype, *target, *fstype, *flags, *options).map_err(failed("mount", target))?;
+            }
+            Kind::Inherited => mount_remount(*target, MountFlags::BIND | *flags, *options)
+                .map_err(failed("set the flags of", target))?,
+        }
+    }
+    // Containers' mounts must not travel back here; what the engine mounts must reach them.
+    let shared = MountPropagationFlags::SHARED | MountPropagationFlags::REC;
+    mount_change("/", shared).map_err(failed("share", "/"))
+}
+
+/// Puts `/dev/null` where the kernel opened the console.
+///
+/// # Errors
+/// When it cannot be opened.
+pub fn leave_console() -> Result<(), Error> {
+    let null = File::options().read(true).write(true).open("/dev/null");
+    let null = null.map_err(|source| Error::Console { source })?;
+    let console = |err: rustix::io::Errno| Error::Console { source: err.into() };
+    rustix::stdio::dup2_stdin(&null).map_err(console)?;
+    rustix::stdio::dup2_stdout(&null).map_err(console)?;
+    rustix::stdio::dup2_stderr(&null).map_err(console)
+}
+
+/// The mounts of this process, as `proc_pid_mountinfo(5)` describes them.
+///
+/// # Errors
+/// When procfs is not there.
+pub fn mountinfo() -> io::Result<String> {
+    fs::read_to_string("/proc/self/mountinfo")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_writable_mount_is_nosuid_nodev_and_noexec() {
+        for row in MOUNTS {
+            let writable = !row.flags.contains(MountFlags::RDONLY);
+            assert!(!writable || row.flags.contains(STRICT), "{}", row.target);
+            assert!(!row.why.is_empty());
+        }
+    }
+
+    #[test]
+    fn errors_name_the_mount_point() {
+        let error =
+            Error::Mount { operation: "mount", target: "/tmp", source: io::ErrorKind::NotFound.into() };
+        assert_eq!(error.to_string(), "cannot mount `/tmp`");
+    }
+}

@@ -1,0 +1,84 @@
+//! The self-check: every promise of immutability is read back from the running system.
+//!
+//! [`evidence`] reads, [`promises`] judges (pure, in a table). The check runs before the engine starts and again when
+//! it is ready; a promise that does not hold stops the engine for this boot.
+
+pub mod evidence;
+pub mod promises;
+
+use eci_contract::manifest::Manifest;
+use eci_contract::status::Check;
+
+use self::evidence::Evidence;
+use self::promises::PROMISES;
+use super::machine::Machine;
+use crate::kmsg;
+
+/// When the check runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// Nothing runs but PID 1.
+    BeforeEngine,
+    /// The engine said that it is ready.
+    EngineReady,
+}
+
+/// Which promises do not hold.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("self-check failed: {0}")]
+pub struct Error(String);
+
+/// Checks all promises; the rows go into the status.
+///
+/// # Errors
+/// With every promise that does not hold.
+pub fn run(machine: &mut Machine, moment: Moment) -> Result<(), Error> {
+    let evidence = Evidence::gather(machine.supervisor.engine_pid());
+    machine.checks = judge_all(&evidence, &machine.manifest);
+    let held = machine.checks.iter().filter(|check| check.holds).count();
+    kmsg::info(&format!("self-check ({moment:?}): {held} of {} promises hold", machine.checks.len()));
+    failures(&machine.checks)
+}
+
+/// The promises without which nothing else may even be tried: the root is what was signed, and lockdown is on.
+///
+/// # Errors
+/// With those that do not hold.
+pub fn require_integrity(manifest: &Manifest) -> Result<(), Error> {
+    let checks = judge_all(&Evidence::gather(None), manifest);
+    let integral: Vec<_> = checks
+        .into_iter()
+        .filter(|check| PROMISES.iter().any(|promise| promise.id == check.id && promise.integrity))
+        .collect();
+    failures(&integral)
+}
+
+fn judge_all(evidence: &Evidence, manifest: &Manifest) -> Vec<Check> {
+    let rows = PROMISES.iter().map(|promise| {
+        let (holds, found) = match (promise.check)(evidence, manifest) {
+            Ok(found) => (true, found),
+            Err(found) => (false, found),
+        };
+        Check { id: promise.id.into(), promise: promise.promise.into(), holds, found }
+    });
+    rows.collect()
+}
+
+fn failures(checks: &[Check]) -> Result<(), Error> {
+    let failed = checks.iter().filter(|check| !check.holds);
+    let failed: Vec<_> = failed.map(|check| format!("{} (found: {})", check.id, check.found)).collect();
+    if failed.is_empty() { Ok(()) } else { Err(Error(failed.join("; "))) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_failed_promise_is_named_with_what_was_found() {
+        let row = |id: &str, holds| Check { id: id.into(), promise: String::new(), holds, found: "x".into() };
+        assert_eq!(failures(&[row("a", true)]), Ok(()));
+        let error = failures(&[row("a", false), row("b", true), row("c", false)]).unwrap_err();
+        assert_eq!(error.to_string(), "self-check failed: a (found: x); c (found: x)");
+    }
+}

@@ -1,0 +1,256 @@
+//! The promises, as a table of pure judgements over [`Evidence`]: `Ok` is what was found and is good, `Err` what was
+//! found and is not.
+
+use eci_contract::manifest::Manifest;
+use eci_contract::paths::ENGINE_DATA;
+
+use super::evidence::{Evidence, FORBIDDEN_PATHS};
+use crate::initramfs::verity::OPTIONS;
+use crate::system::sysctls::{self, SYSCTLS};
+
+/// One promise.
+pub struct Promise {
+    /// Stable identifier.
+    pub id: &'static str,
+    /// The promise in words.
+    pub promise: &'static str,
+    /// Whether PID 1 does not even go on without it.
+    pub integrity: bool,
+    /// The judgement.
+    pub check: fn(&Evidence, &Manifest) -> Result<String, String>,
+}
+
+/// All promises.
+pub const PROMISES: &[Promise] = &[
+    Promise {
+        id: "root-verity",
+        promise: "the root is a read-only dm-verity device with the root hash of the signed manifest",
+        integrity: true,
+        check: root_verity,
+    },
+    Promise {
+        id: "verity-panics",
+        promise: "corrupt or unreadable blocks of the root stop the machine",
+        integrity: true,
+        check: verity_panics,
+    },
+    Promise {
+        id: "root-read-only",
+        promise: "the root file system is mounted read-only, nosuid and nodev",
+        integrity: true,
+        check: root_read_only,
+    },
+    Promise {
+        id: "lockdown",
+        promise: "the kernel is locked down: root cannot change kernel code or memory",
+        integrity: true,
+        check: lockdown,
+    },
+    Promise {
+        id: "mount-flags",
+        promise: "every writable mount is nosuid and nodev, and noexec but for the engine's data",
+        integrity: false,
+        check: mount_flags,
+    },
+    Promise {
+        id: "sysctls",
+        promise: "every kernel setting has its promised value",
+        integrity: false,
+        check: all_sysctls,
+    },
+    Promise {
+        id: "no-kernel-doors",
+        promise: "no modules, kexec, SysRq, /dev/mem, /dev/port, /dev/kmem or /proc/kcore",
+        integrity: false,
+        check: no_kernel_doors,
+    },
+    Promise {
+        id: "no-core-helper",
+        promise: "no program runs when a process crashes",
+        integrity: false,
+        check: no_core_helper,
+    },
+    Promise {
+        id: "apparmor",
+        promise: "AppArmor is enabled, so that containers get Docker's profile",
+        integrity: false,
+        check: apparmor,
+    },
+    Promise {
+        id: "no-tcp-listener",
+        promise: "no TCP port listens but those that containers publish",
+        integrity: false,
+        check: no_tcp_listener,
+    },
+    Promise {
+        id: "no-udp-listener",
+        promise: "no UDP port is open but those that containers publish",
+        integrity: false,
+        check: no_udp_listener,
+    },
+    Promise {
+        id: "console-unread",
+        promise: "no process has the console open",
+        integrity: false,
+        check: console_unread,
+    },
+];
+
+fn root_verity(evidence: &Evidence, manifest: &Manifest) -> Result<String, String> {
+    let table = evidence.table.as_ref().ok_or("no device-mapper device `eci-root`")?;
+    let [target] = table.targets.as_slice() else { return Err("not one target".to_owned()) };
+    let (major, minor) = table.device;
+    let device = format!("{major}:{minor}");
+    let root_device = root(evidence)?.device;
+    let hash = target.parameters.split(' ').nth(8).unwrap_or_default();
+    if target.kind != "verity" || !table.read_only {
+        Err(format!("{} device, read-only: {}", target.kind, table.read_only))
+    } else if root_device != device {
+        Err(format!("/ is on {root_device}, the verity device is {device}"))
+    } else if hash != manifest.root.root_hash {
+        Err(format!("root hash {hash}"))
+    } else {
+        Ok(format!("verity {device}, root hash {hash}"))
+    }
+}
+
+fn verity_panics(evidence: &Evidence, _: &Manifest) -> Result<String, String> {
+    let table = evidence.table.as_ref().ok_or("no device-mapper device `eci-root`")?;
+    let parameters = table.targets.first().map(|target| target.parameters.as_str()).unwrap_or_default();
+    let options: Vec<_> = parameters.split(' ').skip(10).collect();
+    let expected = [&["2"][..], &OPTIONS].concat();
+    if options == expected { Ok(options.join(" ")) } else { Err(format!("options `{}`", options.join(" "))) }
+}
+
+fn root_read_only(evidence: &Evidence, _: &Manifest) -> Result<String, String> {
+    let root = root(evidence)?;
+    let good = root.has("ro") && root.has("nosuid") && root.has("nodev") && root.fstype == "erofs";
+    let found = format!("{} {}", root.fstype, root.options);
+    if good { Ok(found) } else { Err(found) }
+}
+
+fn lockdown(evidence: &Evidence, _: &Manifest) -> Result<String, String> {
+    let found = evidence.lockdown.trim().to_owned();
+    let on = found.contains("[integrity]") || found.contains("[confidentiality]");
+    if on { Ok(found) } else { Err(format!("`{found}`")) }
+}
+
+fn mount_flags(evidence: &Evidence, _: &Manifest) -> Result<String, String> {
+    let mounts: Vec<_> = evidence.mountinfo.lines().filter_map(Mount::parse).collect();
+    // Mounts below these two are containers' own: their root file systems and network namespaces.
+    let of_containers = |target: &str| {
+        [ENGINE_DATA, "/run/docker"]
+            .iter()
+            .any(|path| target.strip_prefix(path).is_some_and(|rest| rest.starts_with('/')))
+    };
+    let writable = mounts.iter().filter(|mount| !mount.has("ro") && !of_containers(mount.target));
+    let bad: Vec<_> = writable
+        .clone()
+        .filter(|mount| {
+            let executes = !mount.has("noexec") && mount.target != ENGINE_DATA;
+            !mount.has("nosuid") || !mount.has("nodev") || executes
+        })
+        .map(|mount| format!("{} {}", mount.target, mount.options))
+        .collect();
+    match (mounts.is_empty(), bad.is_empty()) {
+        (true, _) => Err("no mounts could be read".to_owned()),
+        (_, false) => Err(bad.join("; ")),
+        _ => Ok(writable.map(|mount| mount.target).collect::<Vec<_>>().join(" ")),
+    }
+}
+
+fn all_sysctls(evidence: &Evidence, _: &Manifest) -> Result<String, String> {
+    let judged = SYSCTLS
+        .iter()
+        .map(|sysctl| sysctls::judge(sysctl, evidence.sysctls.get(sysctl.name).map(String::as_str)));
+    let wrong: Vec<_> = judged.filter_map(Result::err).map(|err| err.to_string()).collect();
+    if wrong.is_empty() { Ok(format!("{} settings", SYSCTLS.len())) } else { Err(wrong.join("; ")) }
+}
+
+fn no_kernel_doors(evidence: &Evidence, _: &Manifest) -> Result<String, String> {
+    if evidence.forbidden.is_empty() {
+        Ok(format!("none of {} paths exists", FORBIDDEN_PATHS.len()))
+    } else {
+        Err(evidence.forbidden.join(" "))
+    }
+}
+
+fn no_core_helper(evidence: &Evidence, _: &Manifest) -> Result<String, String> {
+    match evidence.core_pattern.as_deref().map(str::trim) {
+        None => Ok("core dumps are built out".to_owned()),
+        Some(pattern) if pattern.starts_with('|') => Err(pattern.to_owned()),
+        Some(pattern) => Ok(format!("`{pattern}`")),
+    }
+}
+
+fn apparmor(evidence: &Evidence, _: &Manifest) -> Result<String, String> {
+    match evidence.apparmor.trim() {
+        "Y" => Ok("enabled".to_owned()),
+        other => Err(format!("enabled is `{other}`")),
+    }
+}
+
+fn no_tcp_listener(evidence: &Evidence, _: &Manifest) -> Result<String, String> {
+    // `TCP_LISTEN` of include/net/tcp_states.h.
+    only_the_engines(evidence, &evidence.tcp, |state| state == "0A")
+}
+
+fn no_udp_listener(evidence: &Evidence, _: &Manifest) -> Result<String, String> {
+    only_the_engines(evidence, &evidence.udp, |_| true)
+}
+
+fn console_unread(evidence: &Evidence, _: &Manifest) -> Result<String, String> {
+    if evidence.console_users.is_empty() {
+        Ok("none".to_owned())
+    } else {
+        Err(evidence.console_users.join("; "))
+    }
+}
+
+/// Rows of `/proc/net/{tcp,udp}`: `sl local remote state … inode` with the inode in the tenth column.
+fn only_the_engines(evidence: &Evidence, rows: &str, counts: fn(&str) -> bool) -> Result<String, String> {
+    let sockets = rows.lines().filter_map(|row| {
+        let columns: Vec<_> = row.split_whitespace().collect();
+        Some((*columns.get(1)?, *columns.get(3)?, columns.get(9)?.parse::<u64>().ok()?))
+    });
+    let open: Vec<_> = sockets.filter(|(_, state, _)| counts(state)).collect();
+    let foreign = open.iter().filter(|(.., inode)| !evidence.engine_sockets.contains(inode));
+    let foreign: Vec<_> = foreign.map(|(local, ..)| *local).collect();
+    match (foreign.is_empty(), open.len()) {
+        (false, _) => Err(foreign.join(" ")),
+        (true, 0) => Ok("none".to_owned()),
+        (true, published) => Ok(format!("{published} published")),
+    }
+}
+
+/// A line of mountinfo.
+struct Mount<'a> {
+    device: &'a str,
+    target: &'a str,
+    options: &'a str,
+    fstype: &'a str,
+}
+
+impl<'a> Mount<'a> {
+    fn parse(line: &'a str) -> Option<Self> {
+        let (mount, file_system) = line.split_once(" - ")?;
+        let mut columns = mount.split(' ').skip(2);
+        let device = columns.next()?;
+        let target = columns.nth(1)?;
+        let options = columns.next()?;
+        Some(Self { device, target, options, fstype: file_system.split(' ').next()? })
+    }
+
+    fn has(&self, option: &str) -> bool {
+        self.options.split(',').any(|other| other == option)
+    }
+}
+
+/// The last mount on `/` is the one that is seen.
+fn root(evidence: &Evidence) -> Result<Mount<'_>, String> {
+    let mut mounts = evidence.mountinfo.lines().rev().filter_map(Mount::parse);
+    mounts.find(|mount| mount.target == "/").ok_or_else(|| "no mount on /".to_owned())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,164 @@
+//! The service table: `/etc/eci/services.json`, on the verified root.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+
+use serde::Deserialize;
+
+use super::state::Limits;
+
+const PATH: &str = "/etc/eci/services.json";
+
+/// The service whose readiness is the engine's, and that is stopped when the engine is refused.
+pub const ENGINE: &str = "engine";
+
+/// The whole table, in the order of start.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Table {
+    version: u32,
+    services: Vec<Definition>,
+}
+
+/// One service.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Definition {
+    /// Name: lower-case letters; also its cgroup's.
+    pub name: String,
+    /// What the machine lacks without it.
+    pub why: String,
+    /// Program and arguments.
+    pub argv: Vec<String>,
+    /// Its environment, all of it but `PATH` and `NOTIFY_SOCKET`.
+    #[serde(default)]
+    pub environment: BTreeMap<String, String>,
+    /// How it says that it is ready.
+    pub readiness: Readiness,
+    /// Services that must be ready first.
+    #[serde(default)]
+    pub after: Vec<String>,
+    /// `/proc/self/oom_score_adj`.
+    pub oom_score: i16,
+    /// Seconds to get ready.
+    pub start_seconds: u64,
+    /// Seconds to end.
+    pub stop_seconds: u64,
+    /// First and longest pause before a restart, in milliseconds.
+    pub restart_pause_ms: [u64; 2],
+}
+
+/// How a service says that it is ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Readiness {
+    /// `sd_notify`.
+    Notify,
+    /// It is ready once it runs.
+    None,
+}
+
+impl Definition {
+    /// Its times, for the state machine.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        let [first_pause_ms, longest_pause_ms] = self.restart_pause_ms;
+        Limits {
+            start_ms: self.start_seconds * 1000,
+            stop_ms: self.stop_seconds * 1000,
+            first_pause_ms,
+            longest_pause_ms,
+        }
+    }
+}
+
+/// Why the table cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It is not there.
+    #[error("cannot read the service table `{PATH}`")]
+    Read {
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// It is not JSON of the expected form.
+    #[error("the service table `{PATH}` is not understood")]
+    Parse {
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+    /// It contradicts itself.
+    #[error("the service table `{PATH}`: {what}")]
+    Content {
+        /// What is wrong with it.
+        what: String,
+    },
+}
+
+/// Reads and checks the table.
+///
+/// # Errors
+/// When it is missing, malformed, or contradicts itself.
+pub fn read() -> Result<Vec<Definition>, Error> {
+    parse(&fs::read(PATH).map_err(|source| Error::Read { source })?)
+}
+
+fn parse(bytes: &[u8]) -> Result<Vec<Definition>, Error> {
+    let table: Table = serde_json::from_slice(bytes).map_err(|source| Error::Parse { source })?;
+    let content = |what: String| Err(Error::Content { what });
+    if table.version != 1 {
+        return content(format!("version {} is not 1", table.version));
+    }
+    let mut before = BTreeSet::new();
+    for service in &table.services {
+        let name = &service.name;
+        if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_lowercase()) {
+            return content(format!("`{name}` is not a name of lower-case letters"));
+        }
+        if !service.argv.first().is_some_and(|program| program.starts_with('/')) {
+            return content(format!("{name} has no absolute program path"));
+        }
+        if let Some(missing) = service.after.iter().find(|other| !before.contains(other.as_str())) {
+            return content(format!("{name} is after `{missing}`, which is not above it"));
+        }
+        if !before.insert(name.as_str()) {
+            return content(format!("{name} is there twice"));
+        }
+    }
+    if !before.contains(ENGINE) {
+        return content(format!("it has no service `{ENGINE}`"));
+    }
+    Ok(table.services)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHIPPED: &str = include_str!("../../../../rootfs/overlay/etc/eci/services.json");
+
+    fn refused(from: &str, to: &str) -> String {
+        assert!(SHIPPED.contains(from), "{from}");
+        parse(SHIPPED.replacen(from, to, 1).as_bytes()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_shipped_table_is_good_and_every_service_says_why() {
+        let services = parse(SHIPPED.as_bytes()).unwrap();
+        assert!(services.iter().all(|service| !service.why.is_empty()));
+    }
+
+    #[test]
+    fn a_table_that_contradicts_itself_is_refused() {
+        let text = "the service table `/etc/eci/services.json`";
+        assert_eq!(refused("\"version\": 1", "\"version\": 2"), format!("{text}: version 2 is not 1"));
+        assert_eq!(refused("\"engine\"", "\"motor\""), format!("{text}: it has no service `engine`"));
+        assert_eq!(
+            refused("\"network\"", "\"../up\""),
+            format!("{text}: `../up` is not a name of lower-case letters")
+        );
+        assert_eq!(refused("\"network\"", "\"gate\""), format!("{text}: gate is there twice"));
+        assert_eq!(refused("\"oomScore\"", "\"oomscore\""), format!("{text} is not understood"));
+    }
+}

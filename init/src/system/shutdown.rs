@@ -1,0 +1,76 @@
+//! The one way out: kill what is left, let go of the data disk, sync, power off.
+
+use std::fs;
+use std::time::Duration;
+
+use eci_contract::paths::ENGINE_DATA;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, waitpid};
+use nix::unistd::Pid;
+use rustix::mount::{MountFlags, UnmountFlags, mount_remount, unmount};
+
+use super::event_loop::has_children;
+use super::mounts;
+use crate::{clock, kmsg, power};
+
+/// How long killed processes may take to be gone. One that waits for a disk cannot die sooner.
+const KILL_MS: u64 = 5_000;
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Ends the machine.
+pub fn finish() -> ! {
+    // Containers and orphans; services were stopped before. Minus one is everything but PID 1.
+    match kill(Pid::from_raw(-1), Signal::SIGKILL) {
+        // Nothing was left.
+        Ok(()) | Err(nix::Error::ESRCH) => {}
+        Err(err) => kmsg::error(&format!("cannot kill what is left: {err}")),
+    }
+    let end = clock::boot_ms() + KILL_MS;
+    while has_children() && clock::boot_ms() < end {
+        while waitpid(None, Some(WaitPidFlag::WNOHANG)).is_ok_and(|status| status.pid().is_some()) {}
+        std::thread::sleep(PAUSE);
+    }
+    let_go_of_data();
+    kmsg::notice("powering off");
+    power::off()
+}
+
+/// Unmounts the data disk and all that the engine mounted on it. What is still busy is made read-only, which leaves
+/// the file system just as clean.
+fn let_go_of_data() {
+    let mountinfo = mounts::mountinfo().unwrap_or_default();
+    for target in targets_below(&mountinfo, ENGINE_DATA).iter().rev() {
+        let clean = unmount(target.as_str(), UnmountFlags::empty())
+            .or_else(|_| mount_remount(target.as_str(), MountFlags::RDONLY, c""));
+        kmsg::best_effort(&format!("unmount `{target}`"), clean);
+    }
+    // The marker that tests and users look for in a log: data was let go of in order.
+    if !fs::read_to_string("/proc/self/mounts").unwrap_or_default().contains(ENGINE_DATA) {
+        kmsg::notice("data disk unmounted");
+    }
+}
+
+/// Mount points at or below a path, in the order of mounting. Names are as in mountinfo: `\040` for a space.
+fn targets_below(mountinfo: &str, path: &str) -> Vec<String> {
+    let targets = mountinfo.lines().filter_map(|line| line.split(' ').nth(4));
+    let below = targets.filter(|target| {
+        target.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    });
+    below.map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_engine_s_mounts_are_let_go_of_innermost_last() {
+        let mountinfo = "\
+            22 1 253:0 / / ro,nosuid - erofs /dev/dm-0 ro\n\
+            30 22 254:16 / /var/lib/docker rw,nosuid - ext4 /dev/vdb rw\n\
+            31 22 0:30 / /var/lib/docker-other rw - tmpfs tmpfs rw\n\
+            40 30 0:40 / /var/lib/docker/overlay2/x/merged rw - overlay overlay rw\n";
+        let expected = ["/var/lib/docker", "/var/lib/docker/overlay2/x/merged"];
+        assert_eq!(targets_below(mountinfo, ENGINE_DATA), expected);
+    }
+}

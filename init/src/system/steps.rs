@@ -1,0 +1,169 @@
+//! The boot of the second stage, as a table. Reading it tells what happens, in order.
+
+use eci_contract::status::Step;
+
+use super::machine::Machine;
+use super::{cgroups, data, mounts, network, selfcheck, services, sysctls};
+use crate::{clock, kmsg, power};
+
+/// What a failed step means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnFailure {
+    /// The machine powers off: a promise of the image is broken.
+    Fatal,
+    /// The machine stays up to say why, and the engine is never started.
+    RefuseEngine,
+    /// The boot goes on without it.
+    Degrade,
+}
+
+/// One step.
+struct BootStep {
+    name: &'static str,
+    on_failure: OnFailure,
+    /// What would be missing without it.
+    why: &'static str,
+    run: fn(&mut Machine) -> Result<(), Error>,
+}
+
+const STEPS: &[BootStep] = &[
+    BootStep {
+        name: "console",
+        on_failure: OnFailure::Fatal,
+        why: "standard descriptors move off the console: from here on nobody can read it",
+        run: |_| Ok(mounts::leave_console()?),
+    },
+    BootStep {
+        name: "mounts",
+        on_failure: OnFailure::Fatal,
+        why: "every writable mount gets its final flags before anything is started",
+        run: |_| Ok(mounts::mount_all()?),
+    },
+    BootStep {
+        name: "sysctls",
+        on_failure: OnFailure::Fatal,
+        why: "kernel settings are written and read back",
+        run: |_| Ok(sysctls::apply()?),
+    },
+    BootStep {
+        name: "integrity",
+        on_failure: OnFailure::Fatal,
+        why: "the root really is the verity device of the signed manifest, and lockdown is on",
+        run: |machine| Ok(selfcheck::require_integrity(&machine.manifest)?),
+    },
+    BootStep {
+        name: "ctrl-alt-del",
+        on_failure: OnFailure::Degrade,
+        why: "the keys ask PID 1 for an orderly shutdown, the kernel does not restart at once",
+        run: |_| Ok(power::keep_ctrl_alt_del()?),
+    },
+    BootStep {
+        name: "hostname",
+        on_failure: OnFailure::Degrade,
+        why: "logs and `docker info` name the machine",
+        run: |_| Ok(network::set_hostname()?),
+    },
+    BootStep {
+        name: "loopback",
+        on_failure: OnFailure::Degrade,
+        why: "programs of the engine talk to themselves on 127.0.0.1",
+        run: |_| Ok(network::bring_loopback_up()?),
+    },
+    BootStep {
+        name: "cgroups",
+        on_failure: OnFailure::RefuseEngine,
+        why: "containers get limits only from controllers that the root passes down",
+        run: |_| Ok(cgroups::prepare()?),
+    },
+    BootStep {
+        name: "services",
+        on_failure: OnFailure::RefuseEngine,
+        why: "the table of what runs",
+        run: |machine| {
+            machine.supervisor = services::load()?;
+            Ok(())
+        },
+    },
+    BootStep {
+        name: "data disk",
+        on_failure: OnFailure::RefuseEngine,
+        why: "images, containers and volumes live there; it is made, checked, grown, never overwritten",
+        run: |machine| Ok(data::mount(&machine.handover.disk)?),
+    },
+    BootStep {
+        name: "self-check",
+        on_failure: OnFailure::RefuseEngine,
+        why: "every promise is read back before the engine may start; again when it is ready",
+        run: |machine| Ok(selfcheck::run(machine, selfcheck::Moment::BeforeEngine)?),
+    },
+];
+
+/// Why a step failed.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    Mounts(#[from] mounts::Error),
+    #[error(transparent)]
+    Sysctls(#[from] sysctls::Error),
+    #[error(transparent)]
+    Selfcheck(#[from] selfcheck::Error),
+    #[error("cannot keep ctrl-alt-del from restarting the machine")]
+    Keys(#[from] power::KeysError),
+    #[error(transparent)]
+    Network(#[from] network::Error),
+    #[error(transparent)]
+    Cgroups(#[from] cgroups::Error),
+    #[error(transparent)]
+    Services(#[from] services::Error),
+    #[error(transparent)]
+    Data(#[from] data::Error),
+}
+
+/// Runs every step.
+///
+/// # Errors
+/// With the failed step and its reason, when that step is fatal.
+pub fn run(machine: &mut Machine) -> Result<(), String> {
+    for step in STEPS {
+        kmsg::info(&format!("{}: starting ({})", step.name, step.why));
+        let start = clock::boot_ms();
+        let result = (step.run)(machine);
+        let ms = clock::boot_ms().saturating_sub(start);
+        let outcome = result.as_ref().map_or_else(|err| kmsg::chain(err), |()| "ok".to_owned());
+        machine.steps.push(Step { name: step.name.into(), ms, outcome: outcome.clone() });
+        if result.is_ok() {
+            kmsg::info(&format!("{}: ok {ms}ms", step.name));
+            continue;
+        }
+        kmsg::error(&format!("{}: failed: {outcome}", step.name));
+        match step.on_failure {
+            OnFailure::Fatal => return Err(format!("{}: {outcome}", step.name)),
+            OnFailure::RefuseEngine => machine.refuse_engine(outcome),
+            OnFailure::Degrade => {}
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_every_step_says_why() {
+        for (index, step) in STEPS.iter().enumerate() {
+            assert!(!step.why.is_empty());
+            assert!(STEPS[..index].iter().all(|other| other.name != step.name), "{}", step.name);
+        }
+    }
+
+    #[test]
+    fn what_an_image_promises_is_fatal_and_checked_before_the_engine() {
+        let position = |name: &str| STEPS.iter().position(|step| step.name == name).unwrap();
+        for name in ["console", "mounts", "sysctls", "integrity"] {
+            assert_eq!(STEPS[position(name)].on_failure, OnFailure::Fatal, "{name}");
+        }
+        assert_eq!(position("self-check"), STEPS.len() - 1);
+        assert!(position("integrity") < position("data disk"));
+    }
+}
