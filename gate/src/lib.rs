@@ -1,0 +1,101 @@
+//! The only way in to the engine: serves the host's requests from the virtio-serial port and from vsock.
+//!
+//! Invariants: one bad stream, session or peer never ends the process; on vsock only the host (CID 2) is served; the
+//! gate listens on no network address.
+//!
+//! In reading order: [`port`] (the virtio-serial port as an asynchronous stream), [`serve`] (what is done with a stream),
+//! [`vsock`] (the same where the hypervisor has sockets), [`notify`] (readiness), [`log`] (JSON lines on stderr).
+//!
+//! Asynchronous on one thread: it moves bytes for many slow connections, and the guest may have one processor.
+
+#![cfg_attr(not(test), deny(clippy::indexing_slicing))]
+
+use std::convert::Infallible;
+use std::future::pending;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use eci_contract::link::PORT_NAME;
+use tokio::runtime::Builder;
+use tokio::time::sleep;
+
+pub mod log;
+pub mod notify;
+pub mod port;
+pub mod serve;
+pub mod vsock;
+
+use log::Level;
+
+/// Where the kernel lists virtio-serial ports.
+const PORTS: &str = "/sys/class/virtio-ports";
+/// Where their device nodes are; devtmpfs makes them.
+const DEVICES: &str = "/dev";
+/// Pause before a port that failed is opened again: long enough not to spin, short beside a boot.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// Why the gate cannot start, or why one of its sessions ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The runtime cannot be made.
+    #[error("cannot make the runtime")]
+    Runtime(#[source] io::Error),
+    /// There is neither a port nor vsock, so that no host could ever reach the engine.
+    #[error("neither the virtio-serial port `{PORT_NAME}` nor vsock is there")]
+    NoLink,
+    /// PID 1 could not be told.
+    #[error("cannot report readiness")]
+    Notify(#[from] notify::Error),
+    /// The port cannot be used.
+    #[error("cannot use the host link")]
+    Port(#[from] port::Error),
+    /// A session did not start, or broke.
+    #[error("a host was lost")]
+    Session(#[from] eci_link::session::Error),
+}
+
+/// Serves for ever.
+///
+/// # Errors
+/// [`Error`], before anything is served.
+pub fn run() -> Result<Infallible, Error> {
+    Builder::new_current_thread().enable_all().build().map_err(Error::Runtime)?.block_on(serve_links())
+}
+
+async fn serve_links() -> Result<Infallible, Error> {
+    let device = match port::find(Path::new(PORTS), PORT_NAME) {
+        Ok(device) => device.map(|name| Path::new(DEVICES).join(name)),
+        Err(error) => {
+            log::failure(Level::Warn, "virtio-serial is not usable", &error);
+            None
+        }
+    };
+    let listener = vsock::listen();
+    if device.is_none() && listener.is_none() {
+        return Err(Error::NoLink);
+    }
+    if let Some(device) = device {
+        tokio::spawn(async move { serve_port(&device).await });
+    }
+    if let Some(listener) = listener {
+        tokio::spawn(vsock::serve(listener));
+    }
+    notify::ready()?;
+    pending().await
+}
+
+/// One session after the other; hosts come and go.
+async fn serve_port(device: &Path) -> Infallible {
+    loop {
+        if let Err(error) = serve_host(device).await {
+            log::failure(Level::Warn, "a session ended", &error);
+        }
+        sleep(RETRY).await;
+    }
+}
+
+async fn serve_host(device: &Path) -> Result<(), Error> {
+    let port = port::Port::open(device).await?;
+    Ok(serve::session(port).await?)
+}

@@ -1,0 +1,152 @@
+//! What is done with a stream: the engine's API goes to the engine, everything else to PID 1.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use eci_contract::link::{Reply, Request};
+use eci_contract::paths::{ENGINE_SOCKET, INIT_SOCKET};
+use eci_link::{Session, pipe, read_request, request, session, write_reply, write_request};
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+
+use crate::log::{self, Level};
+
+/// How long a stream may take to say what it wants. The host writes the request together with opening the stream.
+const REQUEST_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Why a stream was not served to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No request came in time.
+    #[error("a stream without a request was cut off")]
+    Silent,
+    /// What came is no request.
+    #[error("a stream's request was refused")]
+    Request(#[source] request::Error),
+    /// The program that serves this kind of request is not there.
+    #[error("cannot connect to `{}`", .socket.display())]
+    Connect {
+        /// Its socket.
+        socket: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The request could not be handed on.
+    #[error("cannot hand a request to PID 1")]
+    Forward(#[source] request::Error),
+}
+
+/// Where streams are served; the image's sockets, or a test's.
+#[derive(Clone, Copy, Debug)]
+pub struct Sockets<'a> {
+    engine: &'a Path,
+    init: &'a Path,
+}
+
+impl Sockets<'static> {
+    /// The sockets of the image.
+    #[must_use]
+    pub fn of_image() -> Self {
+        Self { engine: Path::new(ENGINE_SOCKET), init: Path::new(INIT_SOCKET) }
+    }
+}
+
+/// Serves one session to its end, each stream in a task of its own.
+///
+/// # Errors
+/// [`session::Error`] when no session started or it broke.
+pub async fn session<T>(io: T) -> Result<(), session::Error>
+where
+    T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let mut session = Session::guest(io).await?;
+    log::line(Level::Info, "a host is connected");
+    while let Some(stream) = session.accept().await {
+        tokio::spawn(async move {
+            if let Err(error) = stream_on(stream, Sockets::of_image()).await {
+                log::failure(Level::Warn, "a stream was not served", &error);
+            }
+        });
+    }
+    session.ended().await
+}
+
+/// Serves one stream: reads its request and joins it to the socket that serves it. A connection that breaks later is
+/// an ordinary end.
+///
+/// # Errors
+/// [`Error`]; the stream has been told as far as its protocol allows.
+pub async fn stream_on<T>(mut stream: T, sockets: Sockets<'_>) -> Result<(), Error>
+where
+    T: AsyncBufRead + AsyncWrite + Unpin,
+{
+    let read = timeout(REQUEST_DEADLINE, read_request(&mut stream)).await.map_err(|_| Error::Silent)?;
+    let request = match read {
+        Ok(request) => request,
+        Err(error) => {
+            refuse(&mut stream, log::chain(&error)).await;
+            return Err(Error::Request(error));
+        }
+    };
+    if request == Request::Engine {
+        engine(stream, sockets.engine).await
+    } else {
+        init(stream, sockets.init, &request).await
+    }
+}
+
+async fn engine<T: AsyncRead + AsyncWrite + Unpin>(mut stream: T, socket: &Path) -> Result<(), Error> {
+    match connect(socket).await {
+        Ok(engine) => {
+            drop(pipe(stream, engine).await);
+            Ok(())
+        }
+        Err(error) => {
+            // Docker's client shows the message of such an answer, and only "cannot connect" for a closed stream.
+            let answer = unavailable("the engine in the VM is not running; `eci-builder status` says why");
+            drop(stream.write_all(answer.as_bytes()).await);
+            drop(stream.shutdown().await);
+            Err(error)
+        }
+    }
+}
+
+async fn init<T>(mut stream: T, socket: &Path, request: &Request) -> Result<(), Error>
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut control = match connect(socket).await {
+        Ok(control) => control,
+        Err(error) => {
+            refuse(&mut stream, log::chain(&error)).await;
+            return Err(error);
+        }
+    };
+    write_request(&mut control, request).await.map_err(Error::Forward)?;
+    drop(pipe(stream, control).await);
+    Ok(())
+}
+
+async fn connect(socket: &Path) -> Result<UnixStream, Error> {
+    UnixStream::connect(socket).await.map_err(|source| Error::Connect { socket: socket.to_owned(), source })
+}
+
+/// Tells the peer, if it still listens.
+async fn refuse<T: AsyncWrite + Unpin>(stream: &mut T, reason: String) {
+    drop(write_reply(stream, &Reply::Error(reason)).await);
+    drop(stream.shutdown().await);
+}
+
+fn unavailable(message: &str) -> String {
+    let body = serde_json::json!({ "message": message }).to_string();
+    let length = body.len();
+    format!(
+        "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\
+         Connection: close\r\n\r\n{body}"
+    )
+}
+
+#[cfg(test)]
+mod tests;

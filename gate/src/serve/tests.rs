@@ -1,0 +1,98 @@
+//! Streams against sockets in a temporary folder.
+
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, BufReader, DuplexStream, duplex};
+use tokio::net::UnixListener;
+
+use super::*;
+
+/// A stream being served against sockets that may or may not be there.
+struct Served {
+    peer: DuplexStream,
+    result: tokio::task::JoinHandle<Result<(), Error>>,
+}
+
+fn serve(home: &TempDir) -> Served {
+    let (peer, stream) = duplex(64 * 1024);
+    let (engine, init) = (home.path().join("engine"), home.path().join("init"));
+    let result = tokio::spawn(async move {
+        stream_on(BufReader::new(stream), Sockets { engine: &engine, init: &init }).await
+    });
+    Served { peer, result }
+}
+
+async fn answer_to(mut peer: DuplexStream, text: &[u8]) -> String {
+    peer.write_all(text).await.expect("written");
+    peer.shutdown().await.expect("half closed");
+    let mut answer = String::new();
+    peer.read_to_string(&mut answer).await.expect("an answer");
+    answer
+}
+
+#[tokio::test]
+async fn an_engine_stream_is_raw_after_its_request_line() {
+    let home = tempfile::tempdir().expect("temporary folder");
+    let engine = UnixListener::bind(home.path().join("engine")).expect("bound");
+    let served = serve(&home);
+    let engine = tokio::spawn(async move {
+        let (mut connection, _) = engine.accept().await.expect("connected");
+        let mut head = String::new();
+        connection.read_to_string(&mut head).await.expect("the half-close arrives");
+        connection.write_all(b"200").await.expect("answered");
+        head
+    });
+    assert_eq!(answer_to(served.peer, b"{\"stream\":\"engine\"}\nGET /_ping").await, "200");
+    assert_eq!(engine.await.expect("no panic"), "GET /_ping");
+    served.result.await.expect("no panic").expect("served");
+}
+
+#[tokio::test]
+async fn other_requests_reach_pid_1_with_their_line() {
+    let home = tempfile::tempdir().expect("temporary folder");
+    let init = UnixListener::bind(home.path().join("init")).expect("bound");
+    let served = serve(&home);
+    let init = tokio::spawn(async move {
+        let (mut connection, _) = init.accept().await.expect("connected");
+        let mut line = String::new();
+        connection.read_to_string(&mut line).await.expect("read");
+        connection.write_all(b"\"ok\"\n").await.expect("answered");
+        line
+    });
+    assert_eq!(answer_to(served.peer, b"{\"stream\":\"clock\",\"unix_ns\":5}\n").await, "\"ok\"\n");
+    assert_eq!(init.await.expect("no panic"), "{\"stream\":\"clock\",\"unix_ns\":5}\n");
+}
+
+#[tokio::test]
+async fn an_engine_that_is_not_there_is_an_http_answer() {
+    let home = tempfile::tempdir().expect("temporary folder");
+    let served = serve(&home);
+    let answer = answer_to(served.peer, b"{\"stream\":\"engine\"}\n").await;
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("\"message\":"), "{answer}");
+    assert!(matches!(served.result.await.expect("no panic"), Err(Error::Connect { .. })));
+}
+
+#[tokio::test]
+async fn what_is_no_request_is_refused_in_words() {
+    let home = tempfile::tempdir().expect("temporary folder");
+    for bad in [&b"{\"stream\":\"shell\"}\n"[..], &[b'x'; 5000]] {
+        let served = serve(&home);
+        let answer = answer_to(served.peer, bad).await;
+        assert!(answer.starts_with("{\"error\":\""), "{answer}");
+        assert!(matches!(served.result.await.expect("no panic"), Err(Error::Request(_))));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_stream_is_cut_off() {
+    let home = tempfile::tempdir().expect("temporary folder");
+    let served = serve(&home);
+    assert!(matches!(served.result.await.expect("no panic"), Err(Error::Silent)));
+}
+
+#[test]
+fn errors_name_their_object() {
+    let missing = io::Error::from(io::ErrorKind::NotFound);
+    let error = Error::Connect { socket: "/run/x.sock".into(), source: missing };
+    assert_eq!(error.to_string(), "cannot connect to `/run/x.sock`");
+    assert_eq!(Error::Silent.to_string(), "a stream without a request was cut off");
+}
