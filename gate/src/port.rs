@@ -73,10 +73,18 @@ impl Port {
         let waited = tokio::task::spawn_blocking(move || wait_for_host(&path)).await;
         waited
             .unwrap_or_else(|panicked| Err(panicked.into()))
-            .and_then(AsyncFd::register)
+            .and_then(register)
             .map(|file| Self { file })
             .map_err(|source| Error::Open { device: device.to_owned(), source })
     }
+}
+
+#[expect(
+    deprecated,
+    reason = "its successor is unsafe, for types that lie about their descriptor; a File does not"
+)]
+fn register(file: File) -> io::Result<AsyncFd<File>> {
+    AsyncFd::new(file)
 }
 
 /// Blocks until a host has taken [`BREAK`], then makes the file non-blocking.

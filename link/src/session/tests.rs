@@ -90,7 +90,7 @@ async fn echo_on(mut stream: Stream) -> Vec<u8> {
 
 #[tokio::test]
 async fn a_hundred_megabytes_go_both_ways_while_another_stream_works() {
-    const BLOCK: [u8; 1 << 20] = [0x5a; 1 << 20];
+    static BLOCK: [u8; 1 << 20] = [0x5a; 1 << 20];
     let (host, guest) = connect().await;
     serve_echo(guest);
     let stream = host.open(&Request::Engine).await.expect("opened");
