@@ -136,7 +136,9 @@ impl Recipe {
     /// `make` in the tree, with nothing of this host, user or moment in its environment that could reach the kernel.
     fn make(&self, tree: &Path) -> Tool {
         let architecture = match self.architecture {
-            Architecture::X86_64 => "x86_64",
+            // Not "x86_64": from a 32-bit start the 64-bit options are new to olddefconfig and take their defaults,
+            // protection keys and the virtual memory map among them.
+            Architecture::X86_64 => "x86",
             Architecture::Aarch64 => "arm64",
         };
         let prefix_map = format!("-ffile-prefix-map={}=.", tree.display());
