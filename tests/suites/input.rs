@@ -34,7 +34,10 @@ fn main() -> ExitCode {
         }),
         row("a_package_that_the_lock_lacks_is_drift", |()| {
             let project = Project::copy()?;
-            project.append("rootfs/files.toml", "\n[[package]]\nname = \"hello\"\nwhy = \"drift\"\n\n[[package.files]]\npath = \"usr/bin/hello\"\n")?;
+            project.append(
+                "rootfs/files.toml",
+                "\n[[package]]\nname = \"hello\"\n[[package.files]]\nwhy = \"Drift.\"\npaths = [\"/usr/bin/hello\"]\n",
+            )?;
             project.build(&[])?.is(CONFIG, &["hello", "eci-builder lock"])
         }),
         row("a_hash_that_does_not_match_is_named_and_nothing_is_built", |()| {
@@ -63,12 +66,12 @@ fn main() -> ExitCode {
         }),
         row("an_unreadable_key_is_named", |()| {
             let project = Project::copy()?;
-            project.append("eci.toml", "\n[signing]\nkey = \"no/such.key\"\n")?;
+            project.replace("eci.toml", "[signing]", "[signing]\nkey = \"no/such.key\"")?;
             project.build(&[])?.is(CONFIG, &["no/such.key"])
         }),
         row("a_key_of_another_kind_is_named", |()| {
             let project = Project::copy()?;
-            project.append("eci.toml", "\n[signing]\nkey = \"rsa.key\"\n")?;
+            project.replace("eci.toml", "[signing]", "[signing]\nkey = \"rsa.key\"")?;
             let key = project.path("rsa.key");
             command::host(
                 "openssl",

@@ -13,10 +13,12 @@ use clap::{Parser, Subcommand};
 
 use crate::ui::Ui;
 
+pub mod build;
 pub mod exit;
 pub mod generate;
 pub mod inspect;
 pub mod keygen;
+pub mod lock;
 pub mod verify;
 
 use exit::{Classified, Exit};
@@ -34,12 +36,16 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Build the image that `eci.toml` describes.
+    Build(build::Args),
     /// Recompute and check everything of an artifact, root hash and signature included.
     Verify(verify::Args),
     /// Show partitions, packages, kernel options, hashes and signer of an artifact.
     Inspect(inspect::Args),
     /// Make a key pair to sign images with.
     Keygen(keygen::Args),
+    /// Resolve package versions and write the lock file; the only command that changes one.
+    Lock(lock::Args),
     /// Write shell completions or man pages.
     Generate(generate::Args),
 }
@@ -50,9 +56,11 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let ui = Ui::on_stderr(cli.verbose);
     let result = match cli.command {
+        Command::Build(args) => build::run(&args, &ui),
         Command::Verify(args) => verify::run(&args, &ui),
         Command::Inspect(args) => inspect::run(&args, &ui),
         Command::Keygen(args) => keygen::run(&args, &ui),
+        Command::Lock(args) => lock::run(args, &ui),
         Command::Generate(args) => generate::run(args, &ui),
     };
     match result {

@@ -24,6 +24,8 @@ pub const KERNEL_FILE: &str = "vmlinuz";
 pub const INITRD_FILE: &str = "initrd.img";
 /// File name of the kernel's resolved configuration.
 pub const KERNEL_CONFIG_FILE: &str = "kernel.config";
+/// File name of the public key that the image is signed for: a convenience. Trust it only as far as its origin.
+pub const KEY_FILE: &str = "image.pub";
 /// Everyone may read artifacts, as they hold no secrets.
 const MODE: u32 = 0o644;
 
@@ -133,6 +135,7 @@ pub fn assemble(inputs: &Inputs<'_>, out: &Path, ui: &Ui) -> Result<Assembled, E
     let signed = sign(&manifest, inputs.key);
     write(&staging, manifest::FILE, &signed.manifest)?;
     write(&staging, manifest::SIGNATURE_FILE, &signed.signature)?;
+    write(&staging, KEY_FILE, inputs.key.public().to_pem().as_bytes())?;
     let bill = sbom::to_bytes(inputs.name, inputs.version, tree.root_hash(), inputs.contents);
     write(&staging, sbom::FILE, &bill)?;
 
@@ -145,7 +148,7 @@ pub fn assemble(inputs: &Inputs<'_>, out: &Path, ui: &Ui) -> Result<Assembled, E
     stage.done(&human_size(layout.length));
 
     let fixed =
-        [KERNEL_FILE, INITRD_FILE, KERNEL_CONFIG_FILE, manifest::FILE, manifest::SIGNATURE_FILE, sbom::FILE];
+        [KERNEL_FILE, INITRD_FILE, KERNEL_CONFIG_FILE, manifest::FILE, manifest::SIGNATURE_FILE, KEY_FILE, sbom::FILE];
     let names: Vec<String> = fixed.into_iter().map(str::to_owned).chain(disks).collect();
     let stage = ui.stage("sums");
     let sums = sums::Sums::of(&staging.path(""), &names)?;
@@ -294,7 +297,7 @@ pub(super) mod tests {
         };
         let first = sums(one.path());
         assert_eq!(first, sums(two.path()));
-        assert_eq!(first.lines().count(), 7);
+        assert_eq!(first.lines().count(), 8);
     }
 
     #[test]
@@ -334,6 +337,6 @@ pub(super) mod tests {
         let error = assemble(&inputs, &folder.path().join("out"), &Ui::silent()).expect_err("no kernel");
         assert!(error.to_string().ends_with("no-such-kernel`"), "{error}");
         assert_eq!(fs::read(folder.path().join("out/manifest.json")).expect("manifest"), before);
-        assert_eq!(fs::read_dir(folder.path().join("out")).expect("listing").count(), 8);
+        assert_eq!(fs::read_dir(folder.path().join("out")).expect("listing").count(), 9);
     }
 }

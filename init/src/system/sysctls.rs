@@ -145,7 +145,8 @@ pub fn judge(sysctl: &Sysctl, found: Option<&str>) -> Result<(), Error> {
 }
 
 fn write(sysctl: &Sysctl) -> Result<(), Error> {
-    fs::write(path(sysctl), sysctl.value).map_err(|source| Error::Write {
+    // `printk_devkmsg` takes nothing without the end of the line; the others do not mind it.
+    fs::write(path(sysctl), format!("{}\n", sysctl.value)).map_err(|source| Error::Write {
         name: sysctl.name,
         value: sysctl.value,
         source,

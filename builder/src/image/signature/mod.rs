@@ -138,6 +138,12 @@ impl PublicKey {
         bytes.map(Self).ok_or_else(|| Error::NotEd25519 { path: path.to_owned(), wanted })
     }
 
+    /// The SubjectPublicKeyInfo PEM file of the key.
+    #[must_use]
+    pub fn to_pem(&self) -> String {
+        pem::public(&self.0)
+    }
+
     /// Short name of the key: the first 16 digits of the SHA-256 of its 32 bytes.
     #[must_use]
     pub fn id(&self) -> String {

@@ -1,0 +1,242 @@
+//! `eci-builder build`: from `eci.toml` and its locks to the artifacts of an image.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use eci_contract::manifest::{Architecture, Flavour};
+use serde_json::json;
+
+use super::exit::{Classify, Exit};
+use super::print_data;
+use crate::cache::Cache;
+use crate::image::assemble::{self, Assembled, Inputs};
+use crate::image::digest::Sha256;
+use crate::image::disk::Sizes;
+use crate::image::formats::Format;
+use crate::image::sbom;
+use crate::image::signature::{self, SigningKey};
+use crate::kernel::{self, Kernel};
+use crate::packages::{self, Archive, Offline};
+use crate::plan::{Locked, Plan};
+use crate::rootfs::{self, Root, tree::Kind};
+use crate::ui::{Ui, human_size};
+
+/// Version of what `--json` prints.
+const JSON_VERSION: u32 = 1;
+/// File name of PID 1 among the guest's programs.
+const INIT: &str = "eci-init";
+/// Versions that the manifest states: what they are called there, and the package that has them.
+const VERSIONS: [(&str, &str); 3] = [("docker", "docker.io"), ("containerd", "containerd"), ("crun", "crun")];
+
+/// Arguments of `build`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The configuration.
+    #[arg(long, short, default_value = "eci.toml")]
+    config: PathBuf,
+    /// Folder for the artifacts.
+    #[arg(long, default_value = "out")]
+    out: PathBuf,
+    /// Architecture to build for; the configuration's otherwise.
+    #[arg(long, value_enum)]
+    arch: Option<Arch>,
+    /// Forms of the disk.
+    #[arg(long = "format", value_enum, value_delimiter = ',', default_values = ["raw", "qcow2"])]
+    formats: Vec<Format>,
+    /// Folder with the guest's programs: eci-init, eci-runc and eci-gate, static.
+    #[arg(long, default_value = "target/x86_64-unknown-linux-gnu/release")]
+    programs: PathBuf,
+    /// Build only what the lock files say. This is the default and cannot be turned off: `lock` changes them.
+    #[arg(long)]
+    locked: bool,
+    /// Use the cache alone; nothing is fetched.
+    #[arg(long)]
+    offline: bool,
+    /// Print the artifacts as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// An architecture, as the command line spells it.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Arch {
+    /// x86-64.
+    #[value(name = "x86_64")]
+    X86_64,
+    /// 64-bit Arm.
+    Aarch64,
+}
+
+/// Runs the subcommand.
+///
+/// # Errors
+/// With the exit code of what went wrong: configuration, host, or a digest that does not match.
+pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
+    let architecture = args.arch.map(|arch| match arch {
+        Arch::X86_64 => Architecture::X86_64,
+        Arch::Aarch64 => Architecture::Aarch64,
+    });
+    let plan = Plan::read(&args.config, architecture)
+        .or_exit(Exit::Config)?
+        .read_locks()
+        .or_exit_with_hint(Exit::Config, lock_hint(&args.config))?;
+    let key = signing_key(&plan, ui)?;
+    let cache = Cache::open().or_exit(Exit::Host)?;
+    let offline = if args.offline { Offline::Yes } else { Offline::No };
+    let archives = packages::fetch(&plan, &cache, offline, ui).map_err(fetch_failed)?;
+    let kernel = build_kernel(&plan, &archives, &cache, ui)?;
+    let work = tempfile::Builder::new().prefix("eci-build-").tempdir_in(cache.folder("work")?);
+    let work = work.context("cannot make a folder to work in").or_exit(Exit::Host)?;
+    let root = rootfs::assemble(&plan, &archives, &args.programs, (&cache, work.path()), ui)
+        .or_exit(Exit::Config)?;
+    let initrd = work.path().join("initrd.img");
+    rootfs::initrd(&args.programs.join(INIT), &key.public().0, &initrd).or_exit(Exit::Config)?;
+    let contents = contents(&plan, &root, &work.path().join("root"))?;
+    let config = plan.config();
+    let inputs = Inputs {
+        name: &config.image.name,
+        version: &config.image.version,
+        architecture: plan.architecture(),
+        flavour: config.image.flavour,
+        root: &root.image,
+        kernel: &kernel.image,
+        kernel_config: &kernel.config,
+        initrd: &initrd,
+        versions: versions(&plan, &kernel),
+        key: &key,
+        sizes: Sizes { root: mib(config.disk.root_mib), data: mib(config.disk.data_mib) },
+        formats: &args.formats,
+        contents: &contents,
+    };
+    let assembled = assemble::assemble(&inputs, &args.out, ui).or_exit(Exit::Failure)?;
+    report(&assembled, args, ui)
+}
+
+fn lock_hint(config: &Path) -> String {
+    format!("run `eci-builder lock --config {}` and commit what it writes", config.display())
+}
+
+/// A digest that does not match is not the host's fault; everything else about fetching is.
+fn fetch_failed(error: packages::fetch::Error) -> anyhow::Error {
+    let exit = match error {
+        packages::fetch::Error::Mismatch { .. } => Exit::Untrusted,
+        _ => Exit::Host,
+    };
+    let hint = match error {
+        packages::fetch::Error::Offline { .. } => "run it once without --offline",
+        _ => "`eci-builder doctor` checks what this host lacks",
+    };
+    Err::<(), _>(error).or_exit_with_hint(exit, hint).expect_err("an error was given")
+}
+
+/// The key that the configuration names, or, loudly, this host's development key of the flavour.
+fn signing_key(plan: &Plan<Locked>, ui: &Ui) -> anyhow::Result<SigningKey> {
+    if let Some(path) = plan.signing_key() {
+        return SigningKey::read(&path)
+            .or_exit_with_hint(Exit::Config, "make one with `eci-builder keygen DIR`");
+    }
+    let name = match plan.config().image.flavour {
+        Flavour::Shipped => "development",
+        Flavour::Test => "test",
+    };
+    let folder = data_home()?.join("eci/keys").join(name);
+    ui.warn(&format!(
+        "signing with the {name} key of this host ({}); whoever can read it can sign images like this one. \
+         For images that others rely on: `eci-builder keygen DIR`, then `[signing] key` in {}",
+        folder.display(),
+        plan.path().display()
+    ));
+    signature::host_key(&folder).or_exit(Exit::Host)
+}
+
+fn data_home() -> anyhow::Result<PathBuf> {
+    let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    absolute("XDG_DATA_HOME")
+        .or_else(|| absolute("HOME").map(|home| home.join(".local/share")))
+        .context("no place for a development key: neither XDG_DATA_HOME nor HOME is an absolute path")
+        .or_exit(Exit::Host)
+}
+
+fn build_kernel(
+    plan: &Plan<Locked>,
+    archives: &[Archive],
+    cache: &Cache,
+    ui: &Ui,
+) -> anyhow::Result<Kernel> {
+    let source = plan.kernel_source();
+    let archive = archives
+        .iter()
+        .find(|archive| archive.package == *source)
+        .expect("fetching gives every package of the plan");
+    let order = kernel::Order {
+        source: &archive.path,
+        source_sha256: digest(&source.sha256),
+        fragments: &plan.fragments(),
+        architecture: plan.architecture(),
+    };
+    kernel::build(&order, cache, ui).or_exit(Exit::Config)
+}
+
+fn versions(plan: &Plan<Locked>, kernel: &Kernel) -> BTreeMap<String, String> {
+    let of = |(shown, package): (&str, &str)| (shown.to_owned(), plan.package(package).version.clone());
+    let mut versions: BTreeMap<String, String> = VERSIONS.into_iter().map(of).collect();
+    versions.insert("linux".to_owned(), kernel.release.clone());
+    versions
+}
+
+/// What the bill of materials lists: the root's packages and files, and the kernel's source.
+fn contents(plan: &Plan<Locked>, root: &Root, tree: &Path) -> anyhow::Result<sbom::Contents> {
+    let packages = root
+        .packages
+        .iter()
+        .chain([plan.kernel_source()])
+        .map(|package| sbom::Package {
+            name: package.name.clone(),
+            version: package.version.clone(),
+            architecture: package.architecture.clone(),
+            source: package.source.clone(),
+            sha256: digest(&package.sha256),
+        })
+        .collect();
+    let regular = root.files.iter().filter(|file| matches!(file.kind, Kind::File { .. }));
+    let files: io::Result<Vec<_>> = regular
+        .map(|file| {
+            let host = tree.join(file.path.trim_start_matches('/'));
+            sbom::File::of_host_file(&file.path, file.package.as_deref(), &host)
+        })
+        .collect();
+    Ok(sbom::Contents { packages, files: files.context("cannot list the root file system's files")? })
+}
+
+fn digest(hexadecimal: &str) -> Sha256 {
+    hexadecimal.parse().expect("a lock file is read only with well-formed digests")
+}
+
+fn mib(count: u32) -> u64 {
+    u64::from(count) << 20
+}
+
+fn report(assembled: &Assembled, args: &Args, ui: &Ui) -> anyhow::Result<()> {
+    if args.json {
+        let artifacts: Vec<_> = assembled
+            .artifacts
+            .iter()
+            .map(|artifact| json!({ "path": artifact.path, "bytes": artifact.bytes, "bytesOnDisk": artifact.bytes_on_disk }))
+            .collect();
+        let root_hash = &assembled.manifest.root.root_hash;
+        return print_data(
+            &json!({ "version": JSON_VERSION, "rootHash": root_hash, "artifacts": artifacts }).to_string(),
+        );
+    }
+    for artifact in &assembled.artifacts {
+        let size = human_size(artifact.bytes_on_disk);
+        print_data(&format!("{:<40} {size:>10}", artifact.path.display()))?;
+    }
+    let key = args.out.join(assemble::KEY_FILE);
+    ui.note(&format!("check it: eci-builder verify {} --key {}", args.out.display(), key.display()));
+    ui.note(&format!("boot it:  eci-builder run {} --detach", args.out.display()));
+    Ok(())
+}
