@@ -1,0 +1,109 @@
+//! The text of `eci.toml`, as its schema has it. [`super::Plan`] is what comes of it.
+
+use std::path::PathBuf;
+
+use eci_contract::manifest::{Architecture, Flavour};
+use serde::Deserialize;
+
+/// The schema number of `eci.toml`.
+pub const VERSION: u32 = 1;
+
+/// `eci.toml`. All paths in it are relative to the folder that it is in.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// [`VERSION`].
+    pub version: u32,
+    /// What is built.
+    pub image: Image,
+    /// Where packages come from.
+    pub packages: Packages,
+    /// What goes into the root file system besides packages.
+    pub rootfs: Rootfs,
+    /// The kernel.
+    pub kernel: Kernel,
+    /// Programs of the build that come from packages, so that the host's versions do not matter.
+    pub tools: Tools,
+    /// How the image is signed.
+    #[serde(default)]
+    pub signing: Signing,
+    /// How large the partitions are.
+    pub disk: Disk,
+}
+
+/// `[image]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Image {
+    /// Image name, part of artifact names.
+    pub name: String,
+    /// Image version, part of artifact names.
+    pub version: String,
+    /// What the image is for.
+    pub flavour: Flavour,
+    /// Architecture where the command line names none.
+    pub arch: Architecture,
+}
+
+/// `[packages]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Packages {
+    /// Allow-lists, later ones adding to earlier ones.
+    pub lists: Vec<PathBuf>,
+    /// Lock files. `eci-builder lock` writes the last; the others are kept by the configuration that they end.
+    pub locks: Vec<PathBuf>,
+    /// Root of a mirror, such that `MIRROR/debian` and `MIRROR/debian-security` are the archives. The host's own
+    /// mirror where this is absent.
+    #[serde(default)]
+    pub mirror: Option<String>,
+}
+
+/// `[rootfs]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rootfs {
+    /// Folder whose files are laid into the image as they lie there.
+    pub overlay: PathBuf,
+    /// Table of folders that the image has.
+    pub folders: PathBuf,
+    /// Table of names that no image may have.
+    pub refused: PathBuf,
+}
+
+/// `[kernel]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kernel {
+    /// The package with the kernel's source.
+    pub source: String,
+    /// Folder of configuration fragments.
+    pub fragments: PathBuf,
+}
+
+/// `[tools]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tools {
+    /// Packages with the programs and the libraries that they need.
+    pub packages: Vec<String>,
+}
+
+/// `[signing]`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Signing {
+    /// Ed25519 private key, PKCS#8 PEM. A development key of this host where this is absent.
+    #[serde(default)]
+    pub key: Option<PathBuf>,
+}
+
+/// `[disk]`
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Disk {
+    /// Size of a slot's root partition in MiB; the largest root file system that an update may bring.
+    pub root_mib: u32,
+    /// Size of the data partition in MiB. It grows with the disk.
+    pub data_mib: u32,
+}

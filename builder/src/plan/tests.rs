@@ -1,0 +1,131 @@
+use std::fs;
+
+use super::lock::tests::locked;
+use super::*;
+
+const CONFIG: &str = r#"
+version = 1
+[image]
+name = "eci"
+version = "1.0"
+flavour = "shipped"
+arch = "x86_64"
+[packages]
+lists = ["files.toml"]
+locks = ["packages.lock"]
+[rootfs]
+overlay = "overlay"
+folders = "folders.toml"
+refused = "refused.toml"
+[kernel]
+source = "linux-source"
+fragments = "kernel-config"
+[tools]
+packages = ["erofs-utils"]
+[disk]
+root_mib = 1
+data_mib = 1
+"#;
+
+const LIST: &str = r#"
+version = 1
+[[package]]
+name = "crun"
+[[package.files]]
+why = "The runtime."
+paths = ["/usr/bin/crun"]
+"#;
+
+fn read(config: &str, list: &str) -> Result<Plan<Unlocked>, Error> {
+    let home = tempfile::tempdir().expect("temporary folder");
+    fs::write(home.path().join("eci.toml"), config).expect("config");
+    fs::write(home.path().join("files.toml"), list).expect("list");
+    Plan::read(&home.path().join("eci.toml"), None)
+}
+
+fn complete_lock() -> Vec<LockedPackage> {
+    ["crun", "erofs-utils", "linux-source"].map(locked).into()
+}
+
+fn drift_of(packages: Vec<LockedPackage>) -> String {
+    let plan = read(CONFIG, LIST).expect("a plan");
+    plan.lock(&[Lock::new(packages)]).expect_err("they disagree").to_string()
+}
+
+#[test]
+fn a_plan_locks_when_lists_and_lock_agree() {
+    let plan = read(CONFIG, LIST).expect("a plan").lock(&[Lock::new(complete_lock())]).expect("locked");
+    assert_eq!(plan.kernel_source().name, "linux-source");
+    assert_eq!(plan.packages().count(), 3);
+}
+
+#[test]
+fn a_package_that_is_not_locked_is_named_with_the_file_that_asks() {
+    let mut packages = complete_lock();
+    packages.retain(|package| package.name != "crun");
+    assert_eq!(
+        drift_of(packages),
+        "`packages.lock` does not agree with what is asked for: \
+         `crun`, asked for by `files.toml`, is not locked for x86_64"
+    );
+}
+
+#[test]
+fn a_locked_package_that_nothing_asks_for_is_drift() {
+    let mut packages = complete_lock();
+    packages.push(locked("dash"));
+    assert!(drift_of(packages).ends_with("`dash` is locked and nothing asks for it"));
+}
+
+#[test]
+fn a_package_locked_twice_is_drift() {
+    let mut packages = complete_lock();
+    packages.push(locked("crun"));
+    assert!(drift_of(packages).ends_with("`crun` is locked twice"));
+}
+
+#[test]
+fn a_package_locked_for_another_architecture_does_not_count() {
+    let mut packages = complete_lock();
+    packages[0].target = Architecture::Aarch64;
+    assert!(drift_of(packages).contains("`crun`, asked for by `files.toml`, is not locked"));
+}
+
+#[test]
+fn an_unknown_key_in_a_table_is_named() {
+    let error = read(&CONFIG.replace("locks =", "lokcs ="), LIST).expect_err("a typing error");
+    assert!(
+        error.to_string().ends_with("eci.toml` line 10: unknown key `lokcs`; did you mean `locks`?"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_shipped_image_cannot_lift_a_refusal() {
+    let list = format!("{LIST}permits = \"shell\"\n");
+    let error = read(CONFIG, &list).expect_err("only a test image may");
+    assert_eq!(
+        error.to_string(),
+        "`files.toml` has a `permits`, which only an image of the test flavour may use"
+    );
+    let test = CONFIG.replace("\"eci\"", "\"eci-test\"").replace("\"shipped\"", "\"test\"");
+    read(&test, &list).expect("a test image may");
+}
+
+#[test]
+fn a_test_image_cannot_have_the_shipped_name_nor_the_other_way_round() {
+    assert!(read(&CONFIG.replace("\"shipped\"", "\"test\""), LIST).is_err());
+    assert!(read(&CONFIG.replace("\"eci\"", "\"eci-test\""), LIST).is_err());
+}
+
+#[test]
+fn a_version_that_would_leave_the_output_folder_is_refused() {
+    let error = read(&CONFIG.replace("\"1.0\"", "\"../1\""), LIST).expect_err("not a file name");
+    assert!(error.to_string().contains("image.version"), "{error}");
+}
+
+#[test]
+fn another_schema_number_is_refused() {
+    let error = read(&CONFIG.replace("version = 1\n", "version = 2\n"), LIST).expect_err("not known");
+    assert!(error.to_string().ends_with("has version 2; this eci-builder reads version 1"), "{error}");
+}
