@@ -222,7 +222,7 @@ mod tests {
             assert_eq!(inspection.manifest.name, "eci");
             assert_eq!(inspection.partitions.len(), 7);
             assert_eq!(inspection.kernel_options["CONFIG_A"], "y");
-            assert_eq!(inspection.sha256.len(), 7);
+            assert_eq!(inspection.sha256.len(), 8);
             let boot = inspection.partitions[0].boot_count.expect("a root partition");
             assert_eq!(boot, BootInfo { priority: 15, tries_left: 0, successful: true });
         }
