@@ -16,19 +16,23 @@ pub struct Confinement {
     pub open_files: u64,
 }
 
-/// Makes `command` enter its cgroup, session, limits and OOM score before it executes. A step that fails fails the
-/// spawn: a service never runs outside its cgroup.
+/// Makes `command` enter its cgroup, session, limits and OOM score before it executes, with no signal blocked: PID 1
+/// blocks those that it reads by signalfd, and a child inherits that. A step that fails fails the spawn: a service
+/// never runs outside its cgroup.
 #[expect(unsafe_code, reason = "code between fork and exec has rules that the compiler cannot check")]
 pub fn confine(command: &mut Command, confinement: Confinement) {
     let score = format!("{}", confinement.oom_score_adj);
     let limit = libc::rlimit { rlim_cur: confinement.open_files, rlim_max: confinement.open_files };
     // SAFETY: the closure runs in the child after fork, where only async-signal-safe calls are allowed. It
-    // calls setsid, write, open, close and setrlimit, all on the list of signal-safety(7) or plain system calls, and
+    // calls setsid, sigemptyset, sigprocmask, write, open, close and setrlimit, all on the list of signal-safety(7) or plain system calls, and
     // neither allocates nor locks: `score` and the descriptor were made before the fork, and an `io::Error` made
     // from an error number does not allocate.
     unsafe {
         command.pre_exec(move || {
             check(libc::setsid())?;
+            let mut none: libc::sigset_t = std::mem::zeroed();
+            check(libc::sigemptyset(&raw mut none))?;
+            check(libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut()))?;
             write_all(confinement.cgroup_procs.as_raw_fd(), b"0")?;
             check(libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit))?;
             let flags = libc::O_WRONLY | libc::O_CLOEXEC;

@@ -83,7 +83,7 @@ pub fn mount_pseudo() -> Result<(), Error> {
         })?;
     }
     // The default drops all but ten records in five seconds, and the command line that could say otherwise is sealed.
-    drop(fs::write("/proc/sys/kernel/printk_devkmsg", "on"));
+    drop(fs::write("/proc/sys/kernel/printk_devkmsg", "on\n"));
     rustix::process::umask(Mode::from_raw_mode(0o022));
     Ok(())
 }

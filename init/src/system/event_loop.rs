@@ -222,7 +222,7 @@ fn drain_service(index: usize, machine: &mut Machine) {
     let name = service.name().to_owned();
     let open = service.output.as_mut().is_some_and(|output| output.drain(&name, &mut machine.ring));
     if !open {
-        service.output = None;
+        service.close_output();
     }
 }
 
@@ -239,6 +239,10 @@ fn reap(machine: &mut Machine) {
 }
 
 fn ended(machine: &mut Machine, pid: nix::unistd::Pid, how: &str) {
+    // What services wrote before they ended comes first.
+    for index in 0..machine.supervisor.services.len() {
+        drain_service(index, machine);
+    }
     machine.supervisor.ended(u32::try_from(pid.as_raw()).unwrap_or(0), how);
 }
 

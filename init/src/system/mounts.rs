@@ -3,6 +3,7 @@
 use std::ffi::CStr;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change, mount_remount};
 
@@ -80,6 +81,9 @@ pub const MOUNTS: &[MountRow] = &[
     },
 ];
 
+/// Folders on `/run` that programs expect, all with mode 0700.
+pub const RUN_FOLDERS: &[&str] = &["/run/eci/engine"];
+
 /// Why a mount is not as it has to be.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -93,6 +97,14 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
+    /// A folder could not be made.
+    #[error("cannot make the folder `{path}`")]
+    Folder {
+        /// Its path.
+        path: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// Standard descriptors could not be moved.
     #[error("cannot put `/dev/null` in the place of the console")]
     Console {
@@ -101,7 +113,7 @@ pub enum Error {
     },
 }
 
-/// Makes every row of [`MOUNTS`] so.
+/// Makes every row of [`MOUNTS`] so, and then [`RUN_FOLDERS`].
 ///
 /// # Errors
 /// When one cannot be.
@@ -117,6 +129,10 @@ pub fn mount_all() -> Result<(), Error> {
             Kind::Inherited => mount_remount(*target, MountFlags::BIND | *flags, *options)
                 .map_err(failed("set the flags of", target))?,
         }
+    }
+    for path in RUN_FOLDERS {
+        let made = fs::DirBuilder::new().mode(0o700).create(path);
+        made.map_err(|source| Error::Folder { path, source })?;
     }
     // Containers' mounts must not travel back here; what the engine mounts must reach them.
     let shared = MountPropagationFlags::SHARED | MountPropagationFlags::REC;

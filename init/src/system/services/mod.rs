@@ -33,6 +33,8 @@ pub struct Service {
     restarts: u32,
     /// What it writes to standard output and error.
     pub output: Option<Output>,
+    /// The last line of an output that was closed.
+    last_line: String,
 }
 
 /// All services, in the table's order.
@@ -52,8 +54,18 @@ pub fn load() -> Result<Supervisor, Error> {
         life: Life::default(),
         restarts: 0,
         output: None,
+        last_line: String::new(),
     });
     Ok(Supervisor { services: services.collect() })
+}
+
+impl Service {
+    /// The service closed its output.
+    pub fn close_output(&mut self) {
+        if let Some(output) = self.output.take() {
+            output.last_line().clone_into(&mut self.last_line);
+        }
+    }
 }
 
 impl Supervisor {
@@ -69,7 +81,8 @@ impl Supervisor {
     pub fn ended(&mut self, pid: u32, how: &str) {
         if let Some(service) = self.by_pid(pid) {
             let name = &service.definition.name;
-            kmsg::notice(&format!("service {name} ended: {how}"));
+            let last_line = service.output.as_ref().map_or(service.last_line.as_str(), Output::last_line);
+            kmsg::notice(&format!("service {name} ended: {how}; its last line: {last_line}"));
             service.advance(Event::Ended);
         }
     }
@@ -270,7 +283,13 @@ mod tests {
             stop_seconds: 1,
             restart_pause_ms: [1, 1],
         };
-        Service { definition, life: Life { state, failures: 0 }, restarts: 0, output: None }
+        Service {
+            definition,
+            life: Life { state, failures: 0 },
+            restarts: 0,
+            output: None,
+            last_line: String::new(),
+        }
     }
 
     fn wanted(services: Vec<Service>, goal: Goal) -> Vec<Wanted> {

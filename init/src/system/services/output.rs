@@ -18,6 +18,7 @@ const MAX_LINE_BYTES: usize = 8192;
 pub struct Output {
     pipe: File,
     partial: Vec<u8>,
+    last_line: String,
 }
 
 impl Output {
@@ -28,7 +29,7 @@ impl Output {
     pub fn new() -> io::Result<(Self, OwnedFd)> {
         let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
         rustix::io::ioctl_fionbio(&read, true)?;
-        Ok((Self { pipe: File::from(read), partial: Vec::new() }, write))
+        Ok((Self { pipe: File::from(read), partial: Vec::new(), last_line: String::new() }, write))
     }
 
     /// Moves what is there into the log, under the service's name. False when the service closed its end.
@@ -55,10 +56,17 @@ impl Output {
         }
     }
 
+    /// The last whole line: where a service ends by itself, mostly the reason.
+    #[must_use]
+    pub fn last_line(&self) -> &str {
+        &self.last_line
+    }
+
     fn flush(&mut self, name: &str, ring: &mut Ring) {
         if !self.partial.is_empty() {
             let text = String::from_utf8_lossy(&self.partial);
             ring.push_line(&stamped(clock::boot_ms() * 1000, &format!("{name}: {text}")));
+            self.last_line = text.into_owned();
             self.partial.clear();
         }
     }
@@ -92,5 +100,6 @@ mod tests {
         let lines: Vec<_> = text.lines().map(|line| line.split_once("] ").unwrap().1).collect();
         assert_eq!(lines[..2], ["engine: one", "engine: half"]);
         assert_eq!(lines[2].len(), "engine: ".len() + 3000);
+        assert_eq!(output.last_line().len(), 3000);
     }
 }

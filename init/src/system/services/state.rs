@@ -95,6 +95,9 @@ pub struct Limits {
 /// A service that was ready for this long starts again with the shortest pause.
 const PROVEN_MS: u64 = 60_000;
 
+/// A killed process that waits for a disk is gone a little later; only then is it worth trying again.
+const KILL_AGAIN_MS: u64 = 2_000;
+
 /// A service's state, and how often in a row it failed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Life {
@@ -141,8 +144,12 @@ impl Life {
             (State::Starting { pid, .. } | State::Ready { pid, .. }, Wanted::Stop) => {
                 (stopping(pid), Action::Terminate(pid))
             }
-            (State::Starting { deadline, .. }, _) if now >= deadline => (self, Action::Kill),
-            (State::Stopping { deadline, .. }, _) if now >= deadline => (self, Action::Kill),
+            (State::Starting { pid, deadline }, _) if now >= deadline => {
+                (self.to(State::Starting { pid, deadline: now + KILL_AGAIN_MS }), Action::Kill)
+            }
+            (State::Stopping { pid, deadline }, _) if now >= deadline => {
+                (self.to(State::Stopping { pid, deadline: now + KILL_AGAIN_MS }), Action::Kill)
+            }
             _ => (self, Action::None),
         }
     }
