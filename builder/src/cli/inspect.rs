@@ -1,15 +1,15 @@
 //! `eci-builder inspect`: partitions, packages, kernel options, hashes and signer of an artifact.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use serde_json::json;
 
 use super::exit::{Classify, Exit};
 use super::print_data;
-use crate::cache::Cache;
+use crate::image::assemble::KEY_FILE;
 use crate::image::inspect::{self, Inspection, PartitionInfo};
-use crate::image::signature::{PUBLIC_NAME, PublicKey};
+use crate::image::signature::PublicKey;
 use crate::ui::{Ui, human_size};
 
 /// Version of what `--json` prints.
@@ -20,7 +20,7 @@ const JSON_VERSION: u32 = 1;
 pub struct Args {
     /// Output folder, raw or qcow2 disk image, or `manifest.json`.
     artifact: PathBuf,
-    /// Public keys (PEM) to try on the signature, besides this host's development keys.
+    /// Public keys (PEM) to try on the signature, besides `image.pub` beside the artifact.
     #[arg(long, value_name = "PUB")]
     key: Vec<PathBuf>,
     /// Print everything as JSON, every kernel option included.
@@ -37,7 +37,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     for path in &args.key {
         keys.push(PublicKey::read(path).or_exit(Exit::Config)?);
     }
-    keys.extend(development_keys());
+    keys.extend(key_beside(&args.artifact));
     let inspection = inspect::inspect(&args.artifact, &keys, ui).or_exit(Exit::Failure)?;
     if args.json {
         let mut value = serde_json::to_value(&inspection).context("cannot write the inspection as JSON")?;
@@ -47,11 +47,11 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     print_data(&text(&inspection))
 }
 
-/// Keys that this host made for builds without a key of their own; none is as good as unreadable ones.
-fn development_keys() -> Vec<PublicKey> {
-    let Ok(folder) = Cache::open().and_then(|cache| cache.folder("keys")) else { return Vec::new() };
-    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
-    entries.flatten().filter_map(|entry| PublicKey::read(&entry.path().join(PUBLIC_NAME)).ok()).collect()
+/// The key that lies beside the artifact. It names the signer and proves nothing: whoever changes an artifact can
+/// change that file too.
+fn key_beside(artifact: &Path) -> Option<PublicKey> {
+    let folder = if artifact.is_dir() { artifact } else { artifact.parent()? };
+    PublicKey::read(&folder.join(KEY_FILE)).ok()
 }
 
 fn text(inspection: &Inspection) -> String {
