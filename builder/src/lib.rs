@@ -11,6 +11,7 @@
 pub mod cache;
 pub mod cli;
 pub mod image;
+pub mod instance;
 pub mod kernel;
 pub mod packages;
 pub mod plan;

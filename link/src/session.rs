@@ -102,7 +102,12 @@ impl Session {
         self.accepted.recv().await.map(|stream| Stream::new(stream, None))
     }
 
-    /// Waits for the session's end.
+    /// Waits for the session's end, for whoever shares it.
+    pub async fn closed(&self) {
+        self.opens.closed().await;
+    }
+
+    /// Waits for the session's end, and says how it ended.
     ///
     /// # Errors
     /// [`Error::Broken`] when it was not an orderly one.

@@ -14,11 +14,18 @@ use clap::{Parser, Subcommand};
 use crate::ui::Ui;
 
 pub mod build;
+pub mod doctor;
 pub mod exit;
 pub mod generate;
 pub mod inspect;
 pub mod keygen;
 pub mod lock;
+pub mod logs;
+pub mod rm;
+pub mod run;
+pub mod status;
+pub mod stop;
+pub mod tied;
 pub mod verify;
 
 use exit::{Classified, Exit};
@@ -38,6 +45,16 @@ pub struct Cli {
 enum Command {
     /// Build the image that `eci.toml` describes.
     Build(build::Args),
+    /// Boot what was built, and lead `docker` to its engine.
+    Run(run::Args),
+    /// Show what the VM says of itself, promise by promise.
+    Status(status::Args),
+    /// Show the VM's log.
+    Logs(logs::Args),
+    /// Shut an instance down.
+    Stop(stop::Args),
+    /// Remove an instance, its data and its Docker context.
+    Rm(rm::Args),
     /// Recompute and check everything of an artifact, root hash and signature included.
     Verify(verify::Args),
     /// Show partitions, packages, kernel options, hashes and signer of an artifact.
@@ -46,8 +63,13 @@ enum Command {
     Keygen(keygen::Args),
     /// Resolve package versions and write the lock file; the only command that changes one.
     Lock(lock::Args),
+    /// Say what this host lacks, and how to mend it.
+    Doctor(doctor::Args),
     /// Write shell completions or man pages.
     Generate(generate::Args),
+    /// Become a program that dies with its parent.
+    #[command(hide = true)]
+    Tied(tied::Args),
 }
 
 /// Parses the command line, runs the subcommand, reports its error.
@@ -57,10 +79,17 @@ pub fn main() -> ExitCode {
     let ui = Ui::on_stderr(cli.verbose);
     let result = match cli.command {
         Command::Build(args) => build::run(&args, &ui),
+        Command::Run(args) => run::run(&args, &ui),
+        Command::Status(args) => status::run(&args, &ui),
+        Command::Logs(args) => logs::run(&args, &ui),
+        Command::Stop(args) => stop::run(&args, &ui),
+        Command::Rm(args) => rm::run(&args, &ui),
         Command::Verify(args) => verify::run(&args, &ui),
         Command::Inspect(args) => inspect::run(&args, &ui),
         Command::Keygen(args) => keygen::run(&args, &ui),
         Command::Lock(args) => lock::run(args, &ui),
+        Command::Doctor(args) => doctor::run(&args, &ui),
+        Command::Tied(args) => tied::run(&args),
         Command::Generate(args) => generate::run(args, &ui),
     };
     match result {

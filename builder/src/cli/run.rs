@@ -1,0 +1,266 @@
+//! `eci-builder run`: boots what was built, in the foreground or detached.
+
+use std::env;
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use serde_json::json;
+
+use super::exit::{Classify, Exit};
+use super::print_data;
+use crate::cache::Cache;
+use crate::instance::accel;
+use crate::instance::artifacts::Artifacts;
+use crate::instance::home::{DEFAULT_NAME, Home, RECORD_VERSION, Record};
+use crate::instance::machine::{Accelerator, Body, Plan};
+use crate::instance::{client, console, context, supervise};
+use crate::ui::Ui;
+
+/// Version of what `--json` prints.
+const JSON_VERSION: u32 = 1;
+/// Size of a new data disk. It is sparse: it takes what is written to it.
+const DATA_BYTES: u64 = 64 << 30;
+/// Least memory that the engine starts in.
+const LEAST_MEMORY_MIB: u64 = 256;
+const POLL: Duration = Duration::from_millis(100);
+
+/// Arguments of `run`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Output folder of a build.
+    #[arg(value_name = "DIR", default_value = "out")]
+    folder: PathBuf,
+    /// Name of the instance.
+    #[arg(long, default_value = DEFAULT_NAME)]
+    name: String,
+    /// Return when the engine answers and leave the VM running.
+    #[arg(long)]
+    detach: bool,
+    /// What executes the VM; auto proves that KVM works before it relies on it.
+    #[arg(long, value_enum, default_value = "auto")]
+    accel: Accel,
+    /// Memory: a number with M or G.
+    #[arg(long, value_name = "SIZE", default_value = "2G", value_parser = parse_memory)]
+    memory: u64,
+    /// Virtual processors.
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=255))]
+    cpus: u32,
+    /// Raw file or block device to use as the data disk.
+    #[arg(long, value_name = "FILE")]
+    data: Option<PathBuf>,
+    /// Seconds that the engine may take to answer, with --detach.
+    #[arg(long, value_name = "SECONDS", default_value_t = 180)]
+    timeout: u64,
+    /// Print the instance as JSON, with --detach.
+    #[arg(long, requires = "detach")]
+    json: bool,
+    /// This process is the supervisor of a detached run.
+    #[arg(long, hide = true, conflicts_with = "detach")]
+    supervisor: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Accel {
+    /// KVM if it works, else TCG.
+    Auto,
+    /// The host's processor.
+    Kvm,
+    /// QEMU's translator.
+    Tcg,
+}
+
+/// Runs the subcommand.
+///
+/// # Errors
+/// When the instance cannot be started, or its engine does not answer.
+pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
+    let home = Home::of(&args.name)
+        .or_exit_with_hint(Exit::Instance, "choose a short name, or set XDG_STATE_HOME")?;
+    let build = "run `eci-builder build`, or name the folder of a build";
+    let artifacts = Artifacts::check(&args.folder).or_exit_with_hint(Exit::Untrusted, build)?;
+    home.create().or_exit(Exit::Instance)?;
+    if args.detach { detached(args, &home, &artifacts, ui) } else { foreground(args, &home, &artifacts, ui) }
+}
+
+fn foreground(args: &Args, home: &Home, artifacts: &Artifacts, ui: &Ui) -> anyhow::Result<()> {
+    if args.supervisor {
+        rustix::process::setsid().context("cannot leave the terminal's session")?;
+    }
+    let held = home.lock().or_exit_with_hint(Exit::Instance, "stop it first: `eci-builder stop`")?;
+    let accelerator = choose(args.accel, artifacts, ui)?;
+    if !args.supervisor {
+        make_context(home, ui)?;
+    }
+    let (plan, record) = prepare(args, home, artifacts, accelerator)?;
+    home.save(&record).or_exit(Exit::Instance)?;
+    ui.note(&format!(
+        "booting `{}` with {accelerator}, {} MiB, {} processors",
+        home.name(),
+        plan.memory_mib,
+        plan.cpus
+    ));
+    let ready = |after: Duration| {
+        ui.note(&format!(
+            "engine ready after {:.1} s: docker --context {} …",
+            after.as_secs_f64(),
+            context::name(home)
+        ));
+    };
+    supervise::run(home, &held, &plan, ready).or_exit(Exit::Boot)
+}
+
+fn detached(args: &Args, home: &Home, artifacts: &Artifacts, ui: &Ui) -> anyhow::Result<()> {
+    drop(home.lock().or_exit_with_hint(Exit::Instance, "stop it first: `eci-builder stop`")?);
+    let accelerator = choose(args.accel, artifacts, ui)?;
+    make_context(home, ui)?;
+    let stage = ui.stage("boot");
+    let mut supervisor = start_supervisor(args, home, accelerator)?;
+    wait_for_engine(&mut supervisor, home, Duration::from_secs(args.timeout))?;
+    stage.done(&format!("{accelerator}, docker --context {} …", context::name(home)));
+    if args.json {
+        let status = client::status(home).or_exit(Exit::Boot)?;
+        let (host, pid) = (home.docker_host(), supervisor.id());
+        let instance = json!({ "version": JSON_VERSION, "name": home.name(), "docker_host": host, "pid": pid,
+            "boot_ms": status.boot_ms });
+        print_data(&instance.to_string())?;
+    }
+    Ok(())
+}
+
+fn choose(wanted: Accel, artifacts: &Artifacts, ui: &Ui) -> anyhow::Result<Accelerator> {
+    match wanted {
+        Accel::Kvm => Ok(Accelerator::Kvm),
+        Accel::Tcg => Ok(Accelerator::Tcg),
+        Accel::Auto
+            if accel::kvm_works(artifacts, &Cache::open().or_exit(Exit::Host)?).or_exit(Exit::Host)? =>
+        {
+            Ok(Accelerator::Kvm)
+        }
+        Accel::Auto => {
+            ui.note("KVM does not run a guest on this host; using QEMU's translator (tcg), which is slower");
+            Ok(Accelerator::Tcg)
+        }
+    }
+}
+
+fn make_context(home: &Home, ui: &Ui) -> anyhow::Result<()> {
+    let hint = "remove it with `docker context rm`, or give the instance another --name";
+    if context::create(home, ui).or_exit_with_hint(Exit::Instance, hint)? == context::Outcome::NoDocker {
+        ui.note(&format!(
+            "no `docker` on this host; other clients: export DOCKER_HOST={}",
+            home.docker_host()
+        ));
+    }
+    Ok(())
+}
+
+fn prepare(
+    args: &Args,
+    home: &Home,
+    artifacts: &Artifacts,
+    accelerator: Accelerator,
+) -> anyhow::Result<(Plan, Record)> {
+    let data = match &args.data {
+        Some(data) => {
+            data.canonicalize().with_context(|| format!("cannot use the data disk `{}`", data.display()))?
+        }
+        None => {
+            home.ensure_data_disk(DATA_BYTES).or_exit(Exit::Host)?;
+            home.data_disk()
+        }
+    };
+    let record = Record {
+        version: RECORD_VERSION,
+        artifacts: artifacts.folder.clone(),
+        data: data.clone(),
+        accel: accelerator.to_string(),
+        memory_mib: args.memory,
+        cpus: args.cpus,
+        pid: std::process::id(),
+    };
+    let plan = Plan {
+        accelerator,
+        memory_mib: args.memory,
+        cpus: args.cpus,
+        kernel: artifacts.kernel.clone(),
+        initrd: artifacts.initrd.clone(),
+        console: home.console_log(),
+        body: Some(Body {
+            image: artifacts.disk.clone(),
+            data,
+            port_socket: home.port_socket(),
+            qmp_socket: home.qmp_socket(),
+        }),
+    };
+    Ok((plan, record))
+}
+
+/// This program again, in a session of its own, with its messages in the instance's folder.
+fn start_supervisor(args: &Args, home: &Home, accelerator: Accelerator) -> anyhow::Result<Child> {
+    let log = File::create(home.supervisor_log()).context("cannot write the supervisor's log")?;
+    let mut command = Command::new(env::current_exe().context("cannot find this program")?);
+    command.arg("run").arg("--supervisor").args(["--name", home.name(), "--accel", &accelerator.to_string()]);
+    command.args(["--memory", &format!("{}M", args.memory), "--cpus", &args.cpus.to_string()]);
+    if let Some(data) = &args.data {
+        command.arg("--data").arg(data);
+    }
+    command.arg("--").arg(&args.folder);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    command.spawn().context("cannot start the supervisor")
+}
+
+fn wait_for_engine(supervisor: &mut Child, home: &Home, deadline: Duration) -> anyhow::Result<()> {
+    let started = Instant::now();
+    while !client::engine_answers(home) {
+        if supervisor.try_wait().context("cannot wait for the supervisor")?.is_some() {
+            let said = fs::read_to_string(home.supervisor_log()).unwrap_or_default();
+            let logs = format!("the whole console is in `{}`", home.console_log().display());
+            let ended = said.trim().trim_start_matches("error: ").to_owned();
+            return Err(anyhow::anyhow!(ended)).or_exit_with_hint(Exit::Boot, logs);
+        }
+        if started.elapsed() > deadline {
+            let words = console::last_words(&home.console_log());
+            let late = anyhow::anyhow!(
+                "the engine did not answer within {} s; the console ends:\n    {words}",
+                deadline.as_secs()
+            );
+            let hint = "it is still running; look with `eci-builder status`, end it with `eci-builder stop`";
+            return Err(late).or_exit_with_hint(Exit::Boot, hint);
+        }
+        thread::sleep(POLL);
+    }
+    Ok(())
+}
+
+/// MiB from a number with M or G.
+fn parse_memory(text: &str) -> anyhow::Result<u64> {
+    let (number, factor) = match text.strip_suffix(['G', 'g']) {
+        Some(number) => (number, 1024),
+        None => (text.strip_suffix(['M', 'm']).unwrap_or(text), 1),
+    };
+    let mib = number.parse().ok().and_then(|number: u64| number.checked_mul(factor));
+    match mib {
+        Some(mib) if mib >= LEAST_MEMORY_MIB => Ok(mib),
+        Some(_) => bail!("at least {LEAST_MEMORY_MIB}M are needed"),
+        None => bail!("write a whole number with M or G, such as 2G"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_read_with_its_unit() {
+        for (text, mib) in [("2G", 2048), ("512M", 512), ("1024", 1024)] {
+            assert_eq!(parse_memory(text).expect("a size"), mib);
+        }
+        for text in ["", "G", "1T", "-1G", "1.5G", "128M", "18446744073709551615G"] {
+            assert!(parse_memory(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! `eci-builder status`: what the VM says of itself, promise by promise.
+
+use eci_contract::status::{State, Status};
+use serde_json::json;
+
+use super::exit::{Classify, Exit};
+use super::print_data;
+use crate::instance::client;
+use crate::instance::home::{DEFAULT_NAME, Home};
+use crate::ui::Ui;
+
+/// Version of what `--json` prints.
+const JSON_VERSION: u32 = 1;
+
+/// Arguments of `status`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Name of the instance.
+    #[arg(long, default_value = DEFAULT_NAME)]
+    name: String,
+    /// Print everything as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the subcommand.
+///
+/// # Errors
+/// When the instance does not run or does not answer, and when a promise does not hold.
+pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
+    let home = Home::of(&args.name).or_exit(Exit::Instance)?;
+    let start = "start it with `eci-builder run`";
+    let running = home.is_running().or_exit_with_hint(Exit::Instance, start)?;
+    if !running {
+        let stopped = anyhow::anyhow!("the instance `{}` is stopped", home.name());
+        return Err(stopped).or_exit_with_hint(Exit::Instance, start);
+    }
+    let record = home.record().or_exit(Exit::Instance)?;
+    let status = client::status(&home).or_exit(Exit::Boot)?;
+    if args.json {
+        let instance = json!({ "name": home.name(), "docker_host": home.docker_host(), "record": record });
+        print_data(&json!({ "version": JSON_VERSION, "instance": instance, "status": status }).to_string())?;
+    } else {
+        print_data(&table(&status, ui))?;
+    }
+    let refused = status.state == State::Refused || status.checks.iter().any(|check| !check.holds);
+    if refused {
+        Err(anyhow::anyhow!("the appliance is not as promised")).or_exit(Exit::Boot)
+    } else {
+        Ok(())
+    }
+}
+
+fn table(status: &Status, ui: &Ui) -> String {
+    let state = match status.state {
+        State::Starting => "starting",
+        State::Ready => "ready",
+        State::Refused => "refused",
+        State::Stopping => "stopping",
+    };
+    let mut lines = vec![
+        format!("{} {}  {state}  {}", status.image.name, status.image.version, status.reason),
+        format!("root hash  {}", status.image.root_hash),
+        format!("address    {}", status.address.as_deref().unwrap_or("none yet")),
+        format!("memory     {} MiB in use", status.memory_used_kib / 1024),
+        format!(
+            "boot       kernel {} ms, init {} ms, engine {} ms",
+            status.boot_ms.kernel, status.boot_ms.init, status.boot_ms.engine
+        ),
+        String::new(),
+    ];
+    for check in &status.checks {
+        let verdict = if check.holds { ui.paint("32", "holds ") } else { ui.paint("31", "BROKEN") };
+        let found = if check.holds { String::new() } else { format!("; found: {}", check.found) };
+        lines.push(format!("{verdict}  {:<24} {}{found}", check.id, check.promise));
+    }
+    lines.push(String::new());
+    for service in &status.services {
+        lines.push(format!("service {:<16} {}, {} restarts", service.name, service.state, service.restarts));
+    }
+    lines.join("\n")
+}

@@ -1,0 +1,377 @@
+//! An instance's folder: `$XDG_STATE_HOME/eci/NAME`, its files, its lock and its record.
+
+use std::env;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+
+/// The instance that commands mean when no name is given.
+pub const DEFAULT_NAME: &str = "default";
+/// Format version of `instance.json`.
+pub const RECORD_VERSION: u32 = 1;
+/// Bytes of a Unix socket's path that the kernel takes: `sun_path` is 108 bytes with a NUL at the end (unix(7)).
+const MAX_SOCKET_PATH: usize = 107;
+/// Longest instance name; it is part of socket paths.
+const MAX_NAME: usize = 32;
+
+/// Why an instance's folder cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The name cannot be one.
+    #[error(
+        "`{name}` cannot name an instance: 1 to {MAX_NAME} of a-z, 0-9 and `-`, starting with a letter or digit"
+    )]
+    BadName {
+        /// The name as given.
+        name: String,
+    },
+    /// There is no home to keep state in.
+    #[error("no state folder: neither XDG_STATE_HOME nor HOME is an absolute path")]
+    NoHome,
+    /// A socket's path would not fit into a socket address.
+    #[error("the socket path `{}` is {length} bytes long and {MAX_SOCKET_PATH} is the system's limit", .path.display())]
+    LongPath {
+        /// The path.
+        path: PathBuf,
+        /// Its length in bytes.
+        length: usize,
+    },
+    /// No instance of that name was ever started, or it was removed.
+    #[error("there is no instance `{name}`")]
+    Missing {
+        /// The name.
+        name: String,
+    },
+    /// The instance runs already.
+    #[error("the instance `{name}` is running")]
+    Running {
+        /// The name.
+        name: String,
+    },
+    /// A file operation failed.
+    #[error("cannot {operation} `{}`", .path.display())]
+    File {
+        /// What was tried.
+        operation: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The record is not what this version writes.
+    #[error("cannot understand `{}`", .path.display())]
+    Record {
+        /// The record's path.
+        path: PathBuf,
+        /// Where it goes wrong.
+        source: serde_json::Error,
+    },
+}
+
+/// What is remembered of an instance: `instance.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    /// [`RECORD_VERSION`].
+    pub version: u32,
+    /// Folder of the artifacts that it boots.
+    pub artifacts: PathBuf,
+    /// The data disk; inside the instance's folder unless the user named another.
+    pub data: PathBuf,
+    /// Accelerator that QEMU uses: `kvm` or `tcg`.
+    pub accel: String,
+    /// Memory in MiB.
+    pub memory_mib: u64,
+    /// Virtual processors.
+    pub cpus: u32,
+    /// Process id of the supervisor of the last run.
+    pub pid: u32,
+}
+
+/// The folder of one instance. It need not exist.
+#[derive(Clone, Debug)]
+pub struct Home {
+    name: String,
+    root: PathBuf,
+}
+
+/// Held by the supervisor for as long as the instance runs; the kernel lets go of it when the process ends.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+impl Home {
+    /// The folder of the instance of this name.
+    ///
+    /// # Errors
+    /// [`Error::BadName`], [`Error::NoHome`] and [`Error::LongPath`].
+    pub fn of(name: &str) -> Result<Self, Error> {
+        let absolute =
+            |variable| env::var_os(variable).map(PathBuf::from).filter(|path: &PathBuf| path.is_absolute());
+        let state = absolute("XDG_STATE_HOME")
+            .or_else(|| absolute("HOME").map(|home| home.join(".local/state")))
+            .ok_or(Error::NoHome)?;
+        Self::under(&state, name)
+    }
+
+    /// The same under a state folder of the caller's choice.
+    ///
+    /// # Errors
+    /// [`Error::BadName`] and [`Error::LongPath`].
+    pub fn under(state: &Path, name: &str) -> Result<Self, Error> {
+        let legal = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        if name.is_empty() || name.len() > MAX_NAME || name.starts_with('-') || !name.bytes().all(legal) {
+            return Err(Error::BadName { name: name.to_owned() });
+        }
+        let home = Self { name: name.to_owned(), root: state.join("eci").join(name) };
+        for path in home.sockets() {
+            let length = path.as_os_str().as_bytes().len();
+            if length > MAX_SOCKET_PATH {
+                return Err(Error::LongPath { path, length });
+            }
+        }
+        Ok(home)
+    }
+
+    /// The instance's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Docker's API, for the user's `docker`.
+    #[must_use]
+    pub fn docker_socket(&self) -> PathBuf {
+        self.root.join("docker.sock")
+    }
+
+    /// What the user sets `DOCKER_HOST` to.
+    #[must_use]
+    pub fn docker_host(&self) -> String {
+        format!("unix://{}", self.docker_socket().display())
+    }
+
+    /// Requests of other commands to the VM; see [`super::client`].
+    #[must_use]
+    pub fn link_socket(&self) -> PathBuf {
+        self.root.join("link.sock")
+    }
+
+    /// QEMU's end of the virtio-serial port.
+    #[must_use]
+    pub fn port_socket(&self) -> PathBuf {
+        self.root.join("port.sock")
+    }
+
+    /// QEMU's control socket.
+    #[must_use]
+    pub fn qmp_socket(&self) -> PathBuf {
+        self.root.join("qmp.sock")
+    }
+
+    /// What the guest's console printed since power-on.
+    #[must_use]
+    pub fn console_log(&self) -> PathBuf {
+        self.root.join("console.log")
+    }
+
+    /// Messages of a detached supervisor.
+    #[must_use]
+    pub fn supervisor_log(&self) -> PathBuf {
+        self.root.join("supervisor.log")
+    }
+
+    /// The data disk when the user names none.
+    #[must_use]
+    pub fn data_disk(&self) -> PathBuf {
+        self.root.join("data.raw")
+    }
+
+    /// Makes the folder, mode 0700, if it is not there.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn create(&self) -> Result<(), Error> {
+        let parent = self.root.parent().expect("the folder is made of a state folder and two names");
+        fs::create_dir_all(parent).map_err(failed("make", parent))?;
+        match DirBuilder::new().mode(0o700).create(&self.root) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            result => result.map_err(failed("make", &self.root)),
+        }
+    }
+
+    /// Takes the lock of a running instance.
+    ///
+    /// # Errors
+    /// [`Error::Running`] when it is taken, [`Error::File`].
+    pub fn lock(&self) -> Result<Lock, Error> {
+        let path = self.root.join("lock");
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(failed("open", &path))?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Lock { _file: file }),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::Running { name: self.name.clone() }),
+            Err(error) => Err(failed("lock", &path)(error.into())),
+        }
+    }
+
+    /// Whether a supervisor holds the lock.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] when there is no such instance, [`Error::File`].
+    pub fn is_running(&self) -> Result<bool, Error> {
+        self.record()?;
+        match self.lock() {
+            Ok(_) => Ok(false),
+            Err(Error::Running { .. }) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads the record.
+    ///
+    /// # Errors
+    /// [`Error::Missing`], [`Error::File`] and [`Error::Record`].
+    pub fn record(&self) -> Result<Record, Error> {
+        let path = self.root.join("instance.json");
+        let text = match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(Error::Missing { name: self.name.clone() });
+            }
+            text => text.map_err(failed("read", &path))?,
+        };
+        serde_json::from_slice(&text).map_err(|source| Error::Record { path, source })
+    }
+
+    /// Writes the record, replacing an older one whole.
+    ///
+    /// # Errors
+    /// [`Error::File`] and [`Error::Record`].
+    pub fn save(&self, record: &Record) -> Result<(), Error> {
+        let (path, beside) = (self.root.join("instance.json"), self.root.join("instance.json.new"));
+        let text = serde_json::to_vec_pretty(record);
+        let text = text.map_err(|source| Error::Record { path: path.clone(), source })?;
+        fs::write(&beside, text).map_err(failed("write", &beside))?;
+        fs::rename(&beside, &path).map_err(failed("replace", &path))
+    }
+
+    /// Makes the sparse data disk if it is not there.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn ensure_data_disk(&self, bytes: u64) -> Result<(), Error> {
+        let path = self.data_disk();
+        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            file => file.and_then(|file| file.set_len(bytes)).map_err(failed("make the data disk", &path)),
+        }
+    }
+
+    /// Removes sockets that a killed run left behind. Only the holder of the lock may.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn remove_sockets(&self, _held: &Lock) -> Result<(), Error> {
+        for path in self.sockets() {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(failed("remove", &path)(error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the folder and everything in it.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn remove(&self, _held: Lock) -> Result<(), Error> {
+        fs::remove_dir_all(&self.root).map_err(failed("remove", &self.root))
+    }
+
+    fn sockets(&self) -> [PathBuf; 4] {
+        [self.docker_socket(), self.link_socket(), self.port_socket(), self.qmp_socket()]
+    }
+}
+
+fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_owned();
+    move |source| Error::File { operation, path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn names_that_could_leave_the_folder_are_refused() {
+        let state = Path::new("/s");
+        for name in ["", "..", "a/b", "-a", "A", "a b", "a\0", &"x".repeat(33)] {
+            assert!(matches!(Home::under(state, name), Err(Error::BadName { .. })), "{name:?}");
+        }
+        assert_eq!(Home::under(state, "a-1").expect("legal").root(), Path::new("/s/eci/a-1"));
+    }
+
+    #[test]
+    fn a_socket_path_is_refused_one_byte_above_the_limit() {
+        let fixed = "/eci/n/docker.sock".len();
+        let state = |length: usize| PathBuf::from(format!("/{}", "s".repeat(length - fixed - 1)));
+        assert!(Home::under(&state(107), "n").is_ok());
+        assert!(matches!(Home::under(&state(108), "n"), Err(Error::LongPath { length: 108, .. })));
+    }
+
+    #[test]
+    fn the_folder_is_private_and_only_one_process_holds_the_lock() {
+        let state = tempfile::tempdir().expect("temporary folder");
+        let home = Home::under(state.path(), "x").expect("legal");
+        home.create().expect("made");
+        home.create().expect("it may be there");
+        let mode = fs::metadata(home.root()).expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+        let held = home.lock().expect("free");
+        assert!(matches!(home.lock(), Err(Error::Running { .. })));
+        drop(held);
+        home.lock().expect("free again");
+    }
+
+    #[test]
+    fn an_instance_without_a_record_does_not_exist() {
+        let state = tempfile::tempdir().expect("temporary folder");
+        let home = Home::under(state.path(), "x").expect("legal");
+        assert_eq!(home.is_running().expect_err("missing").to_string(), "there is no instance `x`");
+        home.create().expect("made");
+        let record = Record {
+            version: RECORD_VERSION,
+            artifacts: "/out".into(),
+            data: home.data_disk(),
+            accel: "tcg".to_owned(),
+            memory_mib: 2048,
+            cpus: 2,
+            pid: 1,
+        };
+        home.save(&record).expect("saved");
+        assert_eq!(home.record().expect("read"), record);
+        assert!(!home.is_running().expect("known"));
+    }
+}

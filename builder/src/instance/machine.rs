@@ -1,0 +1,195 @@
+//! QEMU's command line: a plan in, arguments out, nothing done.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use eci_contract::disk::DATA_NAME;
+use eci_contract::link::PORT_NAME;
+
+/// The program.
+pub const PROGRAM: &str = "qemu-system-x86_64";
+
+/// What executes the guest's instructions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accelerator {
+    /// The host's processor.
+    Kvm,
+    /// QEMU's translator.
+    Tcg,
+}
+
+impl fmt::Display for Accelerator {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Kvm => "kvm",
+            Self::Tcg => "tcg",
+        })
+    }
+}
+
+/// A machine that boots the appliance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// What executes it.
+    pub accelerator: Accelerator,
+    /// Memory in MiB.
+    pub memory_mib: u64,
+    /// Virtual processors.
+    pub cpus: u32,
+    /// Kernel image.
+    pub kernel: PathBuf,
+    /// Initial RAM file system.
+    pub initrd: PathBuf,
+    /// File that the console is written to.
+    pub console: PathBuf,
+    /// Disks and sockets; `None` for the machine that only has to print a line.
+    pub body: Option<Body>,
+}
+
+/// Disks and sockets of a machine that is more than a probe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Body {
+    /// The appliance's disk, attached read-only.
+    pub image: PathBuf,
+    /// The data disk, raw.
+    pub data: PathBuf,
+    /// Socket of the virtio-serial port that carries the link.
+    pub port_socket: PathBuf,
+    /// Control socket.
+    pub qmp_socket: PathBuf,
+}
+
+impl Plan {
+    /// The arguments, without the program. The kernel's command line is built in, so none is given.
+    #[must_use]
+    pub fn arguments(&self) -> Vec<OsString> {
+        let accelerator = match self.accelerator {
+            Accelerator::Kvm => "kvm",
+            Accelerator::Tcg => "tcg,thread=multi",
+        };
+        let mut arguments = Arguments::default();
+        arguments.option("-machine", "q35,usb=off,vmport=off");
+        arguments.option("-accel", accelerator);
+        arguments.option("-cpu", "max");
+        arguments.option("-m", &self.memory_mib.to_string());
+        arguments.option("-smp", &self.cpus.to_string());
+        for flag in ["-nodefaults", "-no-user-config", "-no-reboot"] {
+            arguments.flag(flag);
+        }
+        arguments.option("-display", "none");
+        // What QEMU may do to the host when the guest breaks out of it.
+        arguments
+            .option("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
+        arguments.file_option("-kernel", &self.kernel);
+        arguments.file_option("-initrd", &self.initrd);
+        arguments.with_path("-chardev", "file,id=console,append=off,path=", &self.console, "");
+        arguments.option("-serial", "chardev:console");
+        if let Some(body) = &self.body {
+            body.add_to(&mut arguments);
+        }
+        arguments.0
+    }
+}
+
+impl Body {
+    fn add_to(&self, arguments: &mut Arguments) {
+        arguments.with_path("-drive", "if=none,id=image,format=raw,readonly=on,file=", &self.image, "");
+        arguments.option("-device", "virtio-blk-pci,drive=image");
+        // Deleted images give their space back to the host.
+        let data = "if=none,id=data,format=raw,discard=unmap,detect-zeroes=unmap,file=";
+        arguments.with_path("-drive", data, &self.data, "");
+        arguments.option("-device", &format!("virtio-blk-pci,drive=data,serial={DATA_NAME}"));
+        arguments.option("-netdev", "user,id=net");
+        arguments.option("-device", "virtio-net-pci,netdev=net,romfile=");
+        arguments.option("-device", "virtio-rng-pci");
+        arguments.option("-device", "virtio-balloon-pci,free-page-reporting=on");
+        arguments.option("-device", "virtio-serial-pci");
+        arguments.with_path("-chardev", "socket,id=link,server=on,wait=off,path=", &self.port_socket, "");
+        arguments.option("-device", &format!("virtserialport,chardev=link,name={PORT_NAME}"));
+        arguments.with_path("-qmp", "unix:", &self.qmp_socket, ",server=on,wait=off");
+    }
+}
+
+#[derive(Default)]
+struct Arguments(Vec<OsString>);
+
+impl Arguments {
+    fn flag(&mut self, flag: &str) {
+        self.0.push(flag.into());
+    }
+
+    fn option(&mut self, option: &str, value: &str) {
+        self.0.extend([option.into(), value.into()]);
+    }
+
+    /// The value is a path as it is.
+    fn file_option(&mut self, option: &str, path: &Path) {
+        self.0.extend([option.into(), path.into()]);
+    }
+
+    /// The value has a path within; there QEMU reads two commas as one that belongs to it.
+    fn with_path(&mut self, option: &str, before: &str, path: &Path, after: &str) {
+        let path = path.to_string_lossy().replace(',', ",,");
+        self.option(option, &format!("{before}{path}{after}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(data: &str) -> Plan {
+        Plan {
+            accelerator: Accelerator::Tcg,
+            memory_mib: 2048,
+            cpus: 2,
+            kernel: "/out/vmlinuz".into(),
+            initrd: "/out/initrd.img".into(),
+            console: "/s/console.log".into(),
+            body: Some(Body {
+                image: "/out/eci.raw".into(),
+                data: data.into(),
+                port_socket: "/s/port.sock".into(),
+                qmp_socket: "/s/qmp.sock".into(),
+            }),
+        }
+    }
+
+    fn shown(plan: &Plan) -> String {
+        plan.arguments().iter().map(|argument| argument.to_string_lossy()).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn the_image_is_read_only_and_the_data_disk_is_found_by_its_serial() {
+        let shown = shown(&plan("/s/data.raw"));
+        assert!(shown.contains("format=raw,readonly=on,file=/out/eci.raw "), "{shown}");
+        assert!(
+            shown.contains("file=/s/data.raw -device virtio-blk-pci,drive=data,serial=eci-data"),
+            "{shown}"
+        );
+    }
+
+    #[test]
+    fn no_port_of_the_host_is_forwarded_and_nothing_reads_a_keyboard() {
+        let shown = shown(&plan("/s/data.raw"));
+        for absent in ["hostfwd", "stdio", "-append", "monitor", "tcp:"] {
+            assert!(!shown.contains(absent), "{absent} in {shown}");
+        }
+    }
+
+    #[test]
+    fn a_comma_in_a_path_adds_no_option() {
+        let shown = shown(&plan("/s/a,readonly=on.raw"));
+        assert!(shown.contains("file=/s/a,,readonly=on.raw "), "{shown}");
+    }
+
+    #[test]
+    fn a_probe_has_no_disk_and_no_socket() {
+        let shown = shown(&Plan { accelerator: Accelerator::Kvm, body: None, ..plan("/s/data.raw") });
+        assert!(
+            shown.contains("-accel kvm ") && !shown.contains("-drive") && !shown.contains("socket"),
+            "{shown}"
+        );
+    }
+}

@@ -1,0 +1,19 @@
+//! Instances: a built appliance that runs under QEMU on this host.
+//!
+//! Invariants: an instance's sockets have mode 0600 in a folder of mode 0700; QEMU never outlives its supervisor; nothing
+//! boots whose kernel or initrd is not what the manifest beside it says.
+//!
+//! In reading order: [`home`] (the state folder, names, lock), [`artifacts`] (what is booted), [`machine`] (QEMU's
+//! command line, planned and pure), [`accel`] (whether KVM really works here), [`context`] (Docker's context),
+//! [`console`] (what the guest said last), [`supervise`] (start to end of one run), [`link`] (the host's end of the
+//! link) and [`client`] (what other commands ask of a running instance).
+
+pub mod accel;
+pub mod artifacts;
+pub mod client;
+pub mod console;
+pub mod context;
+pub mod home;
+pub mod link;
+pub mod machine;
+pub mod supervise;

@@ -1,0 +1,146 @@
+//! One run of an instance, from QEMU's start to its end.
+//!
+//! QEMU is started through this same program (`eci-builder tied`), which asks the kernel to kill it with its parent and
+//! then becomes QEMU: setting that between fork and exec from outside would take `unsafe`.
+
+use std::env;
+use std::io;
+use std::path::Path;
+use std::process::{ExitStatus, Stdio, id};
+use std::time::{Duration, Instant};
+
+use eci_contract::link::{Reply, Request};
+use tokio::process::{Child, Command};
+use tokio::runtime::Builder;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{sleep, timeout};
+
+use super::console;
+use super::home::{self, Home, Lock};
+use super::link::{self, Link, qmp};
+use super::machine::{PROGRAM, Plan};
+
+/// How long an orderly shutdown may take before the power button is pressed.
+const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(30);
+/// How long the power button may take before the machine is killed.
+const BUTTON_DEADLINE: Duration = Duration::from_secs(15);
+/// Pause between two questions whether the engine is ready.
+const READY_PERIOD: Duration = Duration::from_millis(100);
+
+/// Why a run failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The runtime or a signal handler cannot be set up.
+    #[error("cannot set up the supervisor")]
+    Setup(#[source] io::Error),
+    /// QEMU cannot be started or waited for.
+    #[error("cannot run `{PROGRAM}`")]
+    Qemu(#[source] io::Error),
+    /// The instance's folder cannot be used.
+    #[error("cannot prepare the instance's folder")]
+    Home(#[from] home::Error),
+    /// The host's end of the link failed.
+    #[error("cannot serve the instance's sockets")]
+    Link(#[from] link::Error),
+    /// QEMU ended and nobody had asked for it.
+    #[error("the VM ended by itself ({status}){}", shown(.last_words))]
+    Ended {
+        /// How QEMU ended.
+        status: ExitStatus,
+        /// What the console said last.
+        last_words: String,
+    },
+}
+
+/// Runs the machine until it is stopped by a signal or by its guest. `ready` is called once, when the engine answers,
+/// with the time since QEMU was started.
+///
+/// # Errors
+/// [`Error`].
+pub fn run(home: &Home, held: &Lock, plan: &Plan, ready: impl FnOnce(Duration)) -> Result<(), Error> {
+    home.remove_sockets(held)?;
+    let runtime = Builder::new_current_thread().enable_all().build().map_err(Error::Setup)?;
+    runtime.block_on(supervise(home, plan, ready))
+}
+
+async fn supervise(home: &Home, plan: &Plan, ready: impl FnOnce(Duration)) -> Result<(), Error> {
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Setup)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(Error::Setup)?;
+    let started = Instant::now();
+    let mut qemu = start(plan)?;
+    let link = Link::start(home.port_socket());
+    link.listen(&home.docker_socket(), &home.link_socket())?;
+    tokio::spawn(link.clone().keep_clock());
+    tokio::select! {
+        ended = qemu.wait() => return Err(died(home, ended)),
+        () = asked(&mut interrupt, &mut terminate) => return stop(&mut qemu, &link, home).await,
+        () = engine_ready(&link) => ready(started.elapsed()),
+    }
+    tokio::select! {
+        ended = qemu.wait() => Err(died(home, ended)),
+        () = asked(&mut interrupt, &mut terminate) => stop(&mut qemu, &link, home).await,
+    }
+}
+
+fn start(plan: &Plan) -> Result<Child, Error> {
+    let ourselves = env::current_exe().map_err(Error::Setup)?;
+    Command::new(ourselves)
+        .args(["tied", &id().to_string(), PROGRAM])
+        .args(plan.arguments())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(Error::Qemu)
+}
+
+async fn asked(interrupt: &mut Signal, terminate: &mut Signal) {
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+}
+
+async fn engine_ready(link: &Link) {
+    while !matches!(link.engine_answers().await, Ok(true)) {
+        sleep(READY_PERIOD).await;
+    }
+}
+
+/// Asks, then presses the power button, then pulls the plug.
+async fn stop(qemu: &mut Child, link: &Link, home: &Home) -> Result<(), Error> {
+    let accepted = tokio::select! {
+        ended = qemu.wait() => return ended.map(drop).map_err(Error::Qemu),
+        reply = link.ask(&Request::Shutdown) => matches!(reply, Ok(Reply::Ok)),
+    };
+    if accepted && ends_within(qemu, SHUTDOWN_DEADLINE).await? {
+        return Ok(());
+    }
+    if press_button(&home.qmp_socket()).await && ends_within(qemu, BUTTON_DEADLINE).await? {
+        return Ok(());
+    }
+    qemu.kill().await.map_err(Error::Qemu)
+}
+
+async fn press_button(socket: &Path) -> bool {
+    matches!(timeout(BUTTON_DEADLINE, qmp::power_button(socket)).await, Ok(Ok(())))
+}
+
+async fn ends_within(qemu: &mut Child, deadline: Duration) -> Result<bool, Error> {
+    match timeout(deadline, qemu.wait()).await {
+        Ok(ended) => ended.map(|_| true).map_err(Error::Qemu),
+        Err(_) => Ok(false),
+    }
+}
+
+fn died(home: &Home, ended: io::Result<ExitStatus>) -> Error {
+    match ended {
+        Ok(status) => Error::Ended { status, last_words: console::last_words(&home.console_log()) },
+        Err(error) => Error::Qemu(error),
+    }
+}
+
+fn shown(last_words: &str) -> String {
+    if last_words.is_empty() { "; its console is empty".to_owned() } else { format!(":\n    {last_words}") }
+}
