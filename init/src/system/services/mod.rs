@@ -143,7 +143,7 @@ impl Supervisor {
         match goal {
             Goal::StopAll if later_stopped() => Wanted::Stop,
             Goal::StopAll => Wanted::Wait,
-            Goal::RunWithoutEngine if service.definition.name == ENGINE => Wanted::Stop,
+            Goal::RunWithoutEngine if service.definition.only_with_engine => Wanted::Stop,
             Goal::RunWithoutEngine | Goal::Run if self.needs_are_ready(service) => Wanted::Run,
             Goal::RunWithoutEngine | Goal::Run => Wanted::Wait,
         }
@@ -278,6 +278,7 @@ mod tests {
             environment: BTreeMap::new(),
             readiness: Readiness::None,
             after: after.iter().map(|name| (*name).to_owned()).collect(),
+            only_with_engine: name == ENGINE,
             oom_score: 0,
             start_seconds: 1,
             stop_seconds: 1,

@@ -10,7 +10,7 @@ use super::state::Limits;
 
 const PATH: &str = "/etc/eci/services.json";
 
-/// The service whose readiness is the engine's, and that is stopped when the engine is refused.
+/// The service whose readiness is the engine's.
 pub const ENGINE: &str = "engine";
 
 /// The whole table, in the order of start.
@@ -39,6 +39,9 @@ pub struct Definition {
     /// Services that must be ready first.
     #[serde(default)]
     pub after: Vec<String>,
+    /// It is stopped when the engine is refused.
+    #[serde(default)]
+    pub only_with_engine: bool,
     /// `/proc/self/oom_score_adj`.
     pub oom_score: i16,
     /// Seconds to get ready.
