@@ -1,1 +1,44 @@
-fn main() {}
+//! `eci-runc`, installed as `/usr/bin/runc`.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+use eci_runc::arguments::{self, Invocation, Verb};
+use eci_runc::{log, verbs};
+
+/// Exit code of every failure, as runc's.
+const FAILURE: u8 = 1;
+
+fn main() -> ExitCode {
+    let words: Vec<String> =
+        std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+    match arguments::parse(&words) {
+        Ok(invocation) => run(invocation),
+        Err(error) => fail(&error, None),
+    }
+}
+
+fn run(Invocation { globals, verb }: Invocation) -> ExitCode {
+    let log = globals.value("log").map(PathBuf::from);
+    let log = log.as_deref();
+    match verb {
+        Verb::Version => match std::io::stdout().write_all(verbs::version::text().as_bytes()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&error, log),
+        },
+        Verb::Create(create) => fail(&verbs::create::run(&globals, create), log),
+        Verb::Exec(flags, rest) => fail(&verbs::exec::run(&globals, flags, rest), log),
+        Verb::Delete(flags, id) => match verbs::delete::run(&globals, &flags, id) {
+            Ok(code) => ExitCode::from(code),
+            Err(error) => fail(&error, log),
+        },
+        Verb::Pass(words) => fail(&verbs::pass(&globals, &words, 0), log),
+    }
+}
+
+fn fail(error: &dyn std::error::Error, log: Option<&std::path::Path>) -> ExitCode {
+    log::report(&log::chain(error), log, SystemTime::now());
+    ExitCode::from(FAILURE)
+}

@@ -22,6 +22,16 @@ pub fn judge(destination: &str) -> Verdict {
     }
 }
 
+/// Refuses a mount of file system type `kind`: the container's own are made by the runtime from a list.
+#[must_use]
+pub fn deny_type(kind: &str, destination: &str) -> Verdict {
+    Verdict::Deny {
+        rule: ID,
+        message: format!("{PREFIX}: can't mount file system type \"{kind}\" at {destination} of a container"),
+        remedy: "use a volume or a tmpfs",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,0 +1,204 @@
+//! Binds and volumes: judged by what they open, id-mapped, and laid into the tree.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use eci_contract::paths::{ENGINE_DATA, ENGINE_SOCKET};
+use eci_policy::Verdict;
+use eci_policy::rules::engine_socket;
+use eci_policy::rules::mount_source::{self, Origin, Place};
+use eci_sys::mounts::{self, MountAttributes};
+use rustix::mount::{MoveMountFlags, move_mount};
+
+use super::destination;
+use super::error::{Error, call};
+use super::scratch::{self, Scratch};
+use super::tree::Layers;
+use super::view::{Source, View, real_path};
+use crate::bundle;
+use crate::plan::ids::Range;
+use crate::plan::mounts::{Bind, Fate, Mounts};
+use crate::plan::place::below;
+use crate::plan::root::{self, Tree};
+
+/// Sockets that make their user root of the VM.
+const ENGINE_SOCKETS: &[&str] = &[
+    ENGINE_SOCKET,
+    "/run/docker.sock",
+    "/run/docker/containerd/containerd.sock",
+    "/run/containerd/containerd.sock",
+];
+
+/// A bind that may be mounted.
+#[derive(Debug)]
+pub struct Judged<'a> {
+    bind: &'a Bind,
+    source: Source,
+    content: Content,
+}
+
+/// What is mounted for a bind.
+#[derive(Debug)]
+enum Content {
+    /// What the source opens, as it is.
+    Opened,
+    /// A rebuilt tree, from this path in it on: the engine's own overlay has ids that cannot be mapped.
+    Tree(Tree, String),
+}
+
+/// Opens and judges the sources of `binds`.
+///
+/// # Errors
+/// A source cannot be opened. The verdict is the first refusal.
+pub fn judge<'a>(
+    binds: &'a [Bind],
+    view: &View,
+    container: &str,
+    origin: Origin,
+) -> Result<Result<Vec<Judged<'a>>, Verdict>, Error> {
+    let sockets: Vec<(u64, u64)> = ENGINE_SOCKETS
+        .iter()
+        .filter_map(|path| fs::metadata(path).ok())
+        .map(|found| (found.dev(), found.ino()))
+        .collect();
+    let mut judged = Vec::with_capacity(binds.len());
+    for bind in binds {
+        let source = Source::open(Path::new(&bind.source))?;
+        let place = view.table().locate(&source.opened);
+        let verdict = mount_source::judge(mount_source::Source {
+            requested: &bind.source,
+            place: &place,
+            destination: &bind.destination,
+            container,
+            origin,
+            read_only: bind.is_read_only(),
+        });
+        let named_as_socket = engine_socket::USUAL_NAMES.contains(&bind.source.as_str());
+        if sockets.contains(&source.identity) || (verdict != Verdict::Allow && named_as_socket) {
+            return Ok(Err(engine_socket::deny(&image_of(container))));
+        }
+        if verdict != Verdict::Allow {
+            return Ok(Err(verdict));
+        }
+        let content = content_of(&source, &place, view)?;
+        judged.push(Judged { bind, source, content });
+    }
+    Ok(Ok(judged))
+}
+
+/// What the binds are laid with.
+#[derive(Debug)]
+pub struct Ground<'a> {
+    /// The container's root filesystem, attached.
+    pub root: BorrowedFd<'a>,
+    /// Where it is attached.
+    pub root_path: &'a Path,
+    /// The user namespace to map ids with.
+    pub user_namespace: BorrowedFd<'a>,
+    /// Its range.
+    pub range: Range,
+    /// The engine's layers.
+    pub layers: &'a Layers,
+}
+
+/// Lays every bind into the tree; where a mount of crun's would cover it, it becomes a source for crun instead.
+///
+/// # Errors
+/// A source cannot be mapped, or a destination cannot be made.
+pub fn lay(
+    judged: &[Judged<'_>],
+    mounts: &Mounts,
+    ground: &Ground<'_>,
+    scratch: &mut Scratch,
+) -> Result<Vec<(usize, Fate)>, Error> {
+    let mut fates = Vec::with_capacity(judged.len());
+    for judged in judged {
+        let mount = map(judged, ground, scratch)?;
+        let fate = if mounts.covers(&judged.bind.destination) {
+            hand_to_crun(&mount, judged, scratch)?
+        } else {
+            let target = destination::prepare(
+                ground.root,
+                &judged.bind.destination,
+                judged.source.is_folder,
+                ground.range,
+            )?;
+            let real = real_path(&target, Path::new(&judged.bind.destination))?;
+            let inside = below(&real, &ground.root_path.to_string_lossy()).unwrap_or_default();
+            if mounts.covers(&format!("/{inside}")) {
+                hand_to_crun(&mount, judged, scratch)?
+            } else {
+                attach_at(&mount, &target, judged)?;
+                Fate::Laid
+            }
+        };
+        fates.push((judged.bind.position, fate));
+    }
+    Ok(fates)
+}
+
+fn content_of(source: &Source, place: &Place, view: &View) -> Result<Content, Error> {
+    let Place::EngineOverlay(_) = place else { return Ok(Content::Opened) };
+    let table = view.table();
+    let mount = table.mount_of(&source.opened);
+    let tree = root::read(place, mount, ENGINE_DATA)?;
+    let inside = mount.and_then(|mount| below(&source.opened.path, &mount.mount_point)).unwrap_or_default();
+    Ok(Content::Tree(tree, inside))
+}
+
+fn map(judged: &Judged<'_>, ground: &Ground<'_>, scratch: &mut Scratch) -> Result<OwnedFd, Error> {
+    let named = Path::new(&judged.bind.source);
+    let mut attributes = MountAttributes {
+        set: judged.bind.attributes | mounts::NO_DEVICES,
+        propagation: judged.bind.propagation,
+        ..MountAttributes::default()
+    };
+    let mount = match &judged.content {
+        Content::Opened => {
+            attributes.id_map = Some(ground.user_namespace);
+            scratch::clone(&judged.source.file, Path::new(""))?
+        }
+        Content::Tree(tree, inside) => {
+            let whole = scratch.attach(ground.layers.build(tree)?.as_fd(), true)?;
+            let root = Source::open(&whole)?.file;
+            let part = destination::prepare(root.as_fd(), inside, judged.source.is_folder, ground.range)?;
+            scratch::clone(&part, Path::new(""))?
+        }
+    };
+    match mounts::set_attributes(mount.as_fd(), &attributes) {
+        // The read-only system image may be of a kind that cannot be mapped: its owners then show as nobody.
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput && judged.bind.is_read_only() => {
+            attributes.id_map = None;
+            mounts::set_attributes(mount.as_fd(), &attributes)
+        }
+        outcome => outcome,
+    }
+    .map_err(call("id-map", named))?;
+    Ok(mount)
+}
+
+fn hand_to_crun(mount: &OwnedFd, judged: &Judged<'_>, scratch: &mut Scratch) -> Result<Fate, Error> {
+    let path = scratch.attach(mount.as_fd(), judged.source.is_folder)?;
+    Ok(Fate::Source(
+        path.into_os_string().into_string().map_err(|path| Error::NotText { path: path.into() })?,
+    ))
+}
+
+fn attach_at(mount: &OwnedFd, target: &OwnedFd, judged: &Judged<'_>) -> Result<(), Error> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(mount, c"", target, c"", flags).map_err(call("mount on", Path::new(&judged.bind.destination)))
+}
+
+/// The image that a container was made from, for messages. dockerd keeps it beside the container's files.
+fn image_of(container: &str) -> String {
+    let path = Path::new(ENGINE_DATA).join("containers").join(container).join("config.v2.json");
+    let config = bundle::read_object(&path).ok();
+    let image = config
+        .as_ref()
+        .and_then(|config| config.get("Config"))
+        .and_then(|config| bundle::text(config, "Image"));
+    image.unwrap_or("unknown").to_owned()
+}

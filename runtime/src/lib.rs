@@ -1,0 +1,18 @@
+//! The OCI runtime that the engine calls: it plans a container's isolation, makes its mounts, and becomes crun.
+//!
+//! Invariant: a container is started with a user namespace and an id range of its own (or those of a container that
+//! it joins), on mounts that were made before that namespace existed, or it is not started. What is not understood
+//! is refused. No thread is ever started: namespaces and file system ids belong to the thread.
+//!
+//! Read in this order: [`arguments`], [`verbs`] (what a command does; [`verbs::create`] is the way through),
+//! [`bundle`], [`plan`] (pure), [`apply`] (system calls in order), [`container`], [`ranges`] and [`processes`].
+
+pub mod apply;
+pub mod arguments;
+pub mod bundle;
+pub mod container;
+pub mod log;
+pub mod plan;
+pub mod processes;
+pub mod ranges;
+pub mod verbs;

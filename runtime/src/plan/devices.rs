@@ -1,0 +1,92 @@
+//! Devices and device rules.
+//!
+//! `--privileged` is told from `--device` by the device rules: dockerd sends a privileged container one rule that
+//! allows everything and has no type, and anybody else first a rule that denies everything.
+
+use eci_policy::Verdict;
+use eci_policy::rules::device::{self, Outcome, Wish};
+use serde_json::{Value, json};
+
+use crate::bundle::{Error, Spec, array, linux, text};
+
+/// Drops unsafe devices, and replaces the device rules by the safe list.
+///
+/// # Errors
+/// A list is not an array. The verdict is a refusal when the user named an unsafe device.
+pub fn filter(spec: &mut Spec) -> Result<Verdict, Error> {
+    let wish = wish(spec)?;
+    let mut kept = Vec::new();
+    for row in array(spec.get("linux"), "devices")? {
+        match judge(row, wish) {
+            Outcome::Keep => kept.push(row.clone()),
+            Outcome::Drop => {}
+            Outcome::Refuse(verdict) => return Ok(verdict),
+        }
+    }
+    let linux = linux(spec)?;
+    linux.insert("devices".to_owned(), Value::Array(kept));
+    let resources = linux.entry("resources").or_insert_with(|| json!({}));
+    resources
+        .as_object_mut()
+        .ok_or(Error::Field { field: "resources" })?
+        .insert("devices".to_owned(), safe_rules());
+    Ok(Verdict::Allow)
+}
+
+fn judge(row: &Value, wish: Wish) -> Outcome {
+    let number = |field| row.get(field).and_then(Value::as_i64).unwrap_or(-1);
+    let path = text(row, "path").unwrap_or("without a path");
+    device::judge(text(row, "type").unwrap_or_default(), number("major"), number("minor"), path, wish)
+}
+
+fn wish(spec: &Spec) -> Result<Wish, Error> {
+    let rules = array(spec.get("linux").and_then(|linux| linux.get("resources")), "devices")?;
+    let allows_all = |rule: &Value| {
+        rule.get("allow") == Some(&Value::Bool(true)) && text(rule, "type").is_none_or(str::is_empty)
+    };
+    Ok(if rules.first().is_some_and(allows_all) { Wish::Privileged } else { Wish::Named })
+}
+
+/// Denies all, then allows to make any node (which a user namespace cannot use) and to use the safe ones.
+fn safe_rules() -> Value {
+    let first = [
+        json!({"allow": false, "access": "rwm"}),
+        json!({"allow": true, "type": "c", "access": "m"}),
+        json!({"allow": true, "type": "b", "access": "m"}),
+    ];
+    let safe = device::SAFE.iter().map(|device| {
+        json!({"allow": true, "type": "c", "major": device.major, "minor": device.minor.unwrap_or(-1), "access": "rwm"})
+    });
+    Value::Array(first.into_iter().chain(safe).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(rules: Value) -> Spec {
+        let devices = json!([{"type": "b", "path": "/dev/vda", "major": 254, "minor": 0},
+            {"type": "c", "path": "/dev/fuse", "major": 10, "minor": 229}]);
+        json!({"linux": {"devices": devices, "resources": {"devices": rules}}}).as_object().unwrap().clone()
+    }
+
+    #[test]
+    fn a_named_disk_is_refused() {
+        let verdict = filter(&mut spec(json!([{"allow": false, "access": "rwm"}]))).unwrap();
+        assert_eq!(verdict.denied_by(), Some(device::ID));
+    }
+
+    #[test]
+    fn a_rule_that_the_user_added_does_not_make_a_container_privileged() {
+        let rules = json!([{"allow": false, "access": "rwm"}, {"allow": true, "type": "a", "access": "rwm"}]);
+        assert_eq!(filter(&mut spec(rules)).unwrap().denied_by(), Some(device::ID));
+    }
+
+    #[test]
+    fn a_privileged_container_keeps_the_safe_devices_only() {
+        let mut spec = spec(json!([{"allow": true, "access": "rwm"}]));
+        assert_eq!(filter(&mut spec).unwrap(), Verdict::Allow);
+        assert_eq!(spec["linux"]["devices"].as_array().unwrap().len(), 1);
+        assert_eq!(spec["linux"]["resources"]["devices"][0], json!({"allow": false, "access": "rwm"}));
+    }
+}

@@ -1,0 +1,69 @@
+//! Which namespaces a bundle shares, and with whom.
+
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use crate::bundle::{Error, Spec, array, text};
+
+/// Namespaces that must not be the VM's, in Docker's words and order, which are the specification's too.
+const ISOLATED: &[&str] = &["pid", "ipc", "uts", "network", "cgroup", "mount"];
+
+/// The namespaces of a bundle.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Namespaces {
+    /// Those that the bundle leaves out: the specification's way to say "the runtime's own", which is the VM's.
+    pub missing: Vec<&'static str>,
+    /// Those that are joined, by path.
+    pub joined: Vec<(&'static str, PathBuf)>,
+}
+
+/// Sorts the namespaces of `spec`.
+///
+/// # Errors
+/// The list is not an array.
+pub fn read(spec: &Spec) -> Result<Namespaces, Error> {
+    let rows = array(spec.get("linux"), "namespaces")?;
+    let mut namespaces = Namespaces::default();
+    for kind in ISOLATED {
+        let mut found = rows.iter().filter(|row| text(row, "type") == Some(kind)).peekable();
+        if found.peek().is_none() {
+            namespaces.missing.push(kind);
+        }
+        for path in
+            found.filter_map(|row| row.get("path").and_then(Value::as_str)).filter(|path| !path.is_empty())
+        {
+            namespaces.joined.push((kind, PathBuf::from(path)));
+        }
+    }
+    Ok(namespaces)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn read_rows(rows: Value) -> Namespaces {
+        read(json!({"linux": {"namespaces": rows}}).as_object().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn what_is_left_out_is_the_hosts() {
+        let rows = json!([{"type": "mount"}, {"type": "uts"}, {"type": "ipc"}, {"type": "cgroup"}]);
+        assert_eq!(read_rows(rows).missing, ["pid", "network"]);
+        assert_eq!(read(&Spec::new()).unwrap().missing, ISOLATED);
+    }
+
+    #[test]
+    fn paths_are_joined_and_empty_paths_are_not() {
+        let rows = json!([{"type": "network", "path": "/n"}, {"type": "pid", "path": ""}]);
+        assert_eq!(read_rows(rows).joined, [("network", PathBuf::from("/n"))]);
+    }
+
+    #[test]
+    fn a_second_row_cannot_hide_a_path() {
+        let rows = json!([{"type": "network"}, {"type": "network", "path": "/proc/1/ns/net"}]);
+        assert_eq!(read_rows(rows).joined, [("network", PathBuf::from("/proc/1/ns/net"))]);
+    }
+}

@@ -1,0 +1,255 @@
+//! `create` and `run`: the way through, from the engine's bundle to crun.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use eci_contract::paths::ENGINE_DATA;
+use eci_policy::Verdict;
+use eci_policy::rules::host_namespace;
+use eci_policy::rules::mount_source::Origin;
+use eci_sys::userns;
+
+use super::delete::state_folder;
+use super::program;
+use crate::apply::binds::{self, Ground};
+use crate::apply::scratch::{self, Scratch};
+use crate::apply::tree::Layers;
+use crate::apply::view::{Source, View};
+use crate::apply::{self, destination};
+use crate::arguments::{Create, Flags};
+use crate::bundle::{self, Spec, text};
+use crate::container::{self, Container, Wanted};
+use crate::plan::ids::{Range, UserNamespace};
+use crate::plan::mounts::Mounts;
+use crate::plan::root::{self, Tree};
+use crate::plan::{annotations, devices, hooks, ids, mounts, namespaces, sysctls};
+use crate::processes;
+
+/// dockerd's places, Debian's first. A hook must be one of them by device and inode.
+const ENGINE_PROGRAMS: &[&str] = &["/usr/sbin/dockerd", "/usr/bin/dockerd"];
+
+/// Why a container was not created.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A rule says no.
+    #[error("{0}")]
+    Denied(String),
+    /// The bundle cannot be used.
+    #[error(transparent)]
+    Bundle(#[from] bundle::Error),
+    /// The bundle's folder cannot be found.
+    #[error("cannot find bundle `{}`", .path.display())]
+    NoBundle {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A namespace that is to be joined cannot be used.
+    #[error("cannot join the {kind} namespace at `{}`", .path.display())]
+    Join {
+        /// Its kind.
+        kind: &'static str,
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The namespaces to be joined belong to different containers, or to one that has ended.
+    #[error("the namespaces to be joined do not belong to one running container")]
+    NoOwner,
+    /// A user namespace cannot be made.
+    #[error("cannot make a user namespace with first id {base}")]
+    UserNamespace {
+        /// First host id.
+        base: u32,
+        /// Why.
+        source: io::Error,
+    },
+    /// Folder or range cannot be had.
+    #[error(transparent)]
+    Container(#[from] container::Error),
+    /// The mounts cannot be made.
+    #[error(transparent)]
+    Apply(#[from] apply::Error),
+    /// crun cannot be started.
+    #[error(transparent)]
+    Program(#[from] program::Error),
+}
+
+/// Prepares the container and becomes crun. Only ever returns an error; what was prepared is then taken back.
+#[must_use]
+pub fn run(globals: &Flags, create: Create) -> Error {
+    match judge(&create).and_then(|judged| establish(globals, create, judged)) {
+        Ok(never) => match never {},
+        Err(error) => error,
+    }
+}
+
+enum Never {}
+
+/// A bundle that every rule has passed, as far as it can be told without opening its mounts.
+struct Judged {
+    spec: Spec,
+    mounts: Mounts,
+    root: PathBuf,
+    origin: Origin,
+    joined: Option<Joined>,
+}
+
+/// A user namespace of another container.
+struct Joined {
+    namespace: OwnedFd,
+    range: Range,
+}
+
+fn judge(create: &Create) -> Result<Judged, Error> {
+    let folder = fs::canonicalize(&create.bundle)
+        .map_err(|source| Error::NoBundle { path: create.bundle.clone(), source })?;
+    let mut spec = bundle::read_object(&folder.join("config.json"))?;
+    let joined = judge_namespaces(&spec)?;
+    allow(hooks::judge(&spec, runs_engine)?)?;
+    allow(devices::filter(&mut spec)?)?;
+    annotations::strip(&mut spec);
+    if let Some(process) = spec.get_mut("process").and_then(serde_json::Value::as_object_mut) {
+        annotations::strip_environment(process);
+    }
+    sysctls::clamp(&mut spec)?;
+    let mounts = mounts::read(&spec)?.map_err(denied)?;
+    let root =
+        spec.get("root").and_then(|root| text(root, "path")).ok_or(bundle::Error::Field { field: "root" })?;
+    let root = folder.join(root);
+    let build = folder.starts_with(Path::new(ENGINE_DATA).join("buildkit"));
+    let origin = if build { Origin::Build } else { Origin::Container };
+    Ok(Judged { spec, mounts, root, origin, joined })
+}
+
+/// Refuses the VM's namespaces, by absence or by path, and finds the container whose namespaces are joined.
+fn judge_namespaces(spec: &Spec) -> Result<Option<Joined>, Error> {
+    let found = namespaces::read(spec)?;
+    let own = identity(Path::new("/proc/self/ns/user")).map_err(|source| Error::Join {
+        kind: "user",
+        path: "/proc/self/ns/user".into(),
+        source,
+    })?;
+    let mut shared = found.missing;
+    let mut owners = Vec::new();
+    for (kind, path) in found.joined {
+        let failed = |source| Error::Join { kind, path: path.clone(), source };
+        let namespace = fs::File::open(&path).map_err(failed)?;
+        let owner = fs::File::from(userns::owner_of(namespace.as_fd()).map_err(failed)?);
+        let status = owner.metadata().map_err(failed)?;
+        match (status.dev(), status.ino()) {
+            host if host == own => shared.push(kind),
+            container => owners.push((container, owner)),
+        }
+    }
+    allow(host_namespace::judge(&shared))?;
+    let Some((first, namespace)) = owners.pop() else { return Ok(None) };
+    if owners.iter().any(|(other, _)| *other != first) {
+        return Err(Error::NoOwner);
+    }
+    let range = processes::range_of(first).ok().flatten().ok_or(Error::NoOwner)?;
+    Ok(Some(Joined { namespace: namespace.into(), range }))
+}
+
+fn establish(globals: &Flags, create: Create, judged: Judged) -> Result<Never, Error> {
+    let container = Container::named(&create.id);
+    let wanted = judged.joined.as_ref().map_or(Wanted::New, |joined| Wanted::Shared(joined.range));
+    // The mounts are opened and judged before a range is booked: what is refused leaves no trace.
+    scratch::enter_private_namespace()?;
+    let view = View::take()?;
+    let root = Source::open(&judged.root)?;
+    let table = view.table();
+    let place = table.locate(&root.opened);
+    let tree = root::read(&place, table.mount_of(&root.opened), ENGINE_DATA).map_err(apply::Error::from)?;
+    let binds = binds::judge(&judged.mounts.binds, &view, &create.id, judged.origin)?.map_err(denied)?;
+    let range = container.establish(wanted, &state_folder(globals, &create.id))?;
+    let outcome = build(&container, &judged, &view, &tree, &binds, range)
+        .and_then(|()| Err(start(globals, create, &container).into()));
+    if outcome.is_err() {
+        // Both may fail when the start failed early; the error that goes to the user is the first one.
+        let _covered = scratch::uncover();
+        let _kept = container.dissolve();
+    }
+    outcome
+}
+
+/// Makes the mounts and writes crun's bundle.
+fn build(
+    container: &Container,
+    judged: &Judged,
+    view: &View,
+    tree: &Tree,
+    binds: &[binds::Judged<'_>],
+    range: Range,
+) -> Result<(), Error> {
+    let mut scratch = Scratch::mount(&container.folder)?;
+    let made;
+    let (user_namespace, wanted) = match &judged.joined {
+        Some(joined) => {
+            let path = scratch.bind_namespace(&joined.namespace)?;
+            (joined.namespace.as_fd(), UserNamespace::Join(path.to_string_lossy().into_owned()))
+        }
+        None => {
+            let map = range.to_map();
+            made =
+                userns::with_map(&map).map_err(|source| Error::UserNamespace { base: range.base, source })?;
+            (made.as_fd(), UserNamespace::New(range))
+        }
+    };
+    let layers = Layers::map(&mut scratch, view.engine.file.as_fd(), user_namespace, range)?;
+    let root_path = container.root();
+    scratch::attach(layers.build(tree)?.as_fd(), &root_path)?;
+    let root = Source::open(&root_path)?;
+    destination::check_folders(root.file.as_fd())?;
+    let ground =
+        Ground { root: root.file.as_fd(), root_path: &root_path, user_namespace, range, layers: &layers };
+    let fates = binds::lay(binds, &judged.mounts, &ground, &mut scratch)?;
+    layers.detach()?;
+    let mut spec = judged.spec.clone();
+    ids::set(&mut spec, &wanted)?;
+    mounts::rewrite(&mut spec, &fates)?;
+    set_root(&mut spec, &root_path)?;
+    Ok(bundle::write_object(&container.bundle().join("config.json"), &spec)?)
+}
+
+fn start(globals: &Flags, create: Create, container: &Container) -> program::Error {
+    let mut words = vec![create.verb, format!("--bundle={}", container.bundle().display())];
+    words.extend(create.flags.to_arguments());
+    words.push(create.id);
+    program::pass(globals, &words, program::inherited(&create.flags))
+}
+
+fn set_root(spec: &mut Spec, path: &Path) -> Result<(), Error> {
+    let root = spec.get_mut("root").and_then(serde_json::Value::as_object_mut);
+    let root = root.ok_or(bundle::Error::Field { field: "root" })?;
+    root.insert("path".to_owned(), path.to_string_lossy().into_owned().into());
+    Ok(())
+}
+
+fn runs_engine(path: &str) -> bool {
+    let Ok(found) = identity(Path::new(path)) else { return false };
+    ENGINE_PROGRAMS.iter().any(|program| identity(Path::new(program)).is_ok_and(|own| own == found))
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    fs::metadata(path).map(|found| (found.dev(), found.ino()))
+}
+
+fn allow(verdict: Verdict) -> Result<(), Error> {
+    match verdict {
+        Verdict::Allow => Ok(()),
+        verdict => Err(denied(verdict)),
+    }
+}
+
+fn denied(verdict: Verdict) -> Error {
+    match verdict {
+        Verdict::Allow => unreachable!("only refusals are turned into errors"),
+        Verdict::Deny { message, .. } => Error::Denied(message),
+    }
+}

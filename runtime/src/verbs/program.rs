@@ -1,0 +1,62 @@
+//! Handing over to crun.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use eci_contract::paths::CRUN;
+use eci_sys::descriptors::close_on_exec_from;
+
+use crate::arguments::Flags;
+use crate::plan::annotations::VARIABLE_PREFIX;
+
+/// crun could not be started.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot execute `{CRUN}`")]
+pub struct Error {
+    source: io::Error,
+}
+
+/// Becomes crun with these words after the global flags.
+#[must_use]
+pub fn pass(globals: &Flags, words: &[String], inherited: u32) -> Error {
+    let first = inherited.saturating_add(3);
+    match close_on_exec_from(first) {
+        Ok(()) => Error { source: command(globals, words).exec() },
+        Err(source) => Error { source },
+    }
+}
+
+/// crun with these words, without the environment that it takes orders from.
+pub(super) fn command(globals: &Flags, words: &[String]) -> Command {
+    let mut command = Command::new(CRUN);
+    command.args(globals.to_arguments()).args(words);
+    for (name, _) in std::env::vars_os().filter(|(name, _)| is_order(name)) {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// How many descriptors above standard error the container is meant to get.
+#[must_use]
+pub(super) fn inherited(flags: &Flags) -> u32 {
+    let asked = flags.value("preserve-fds").and_then(|number| number.parse().ok()).unwrap_or(0_u32);
+    let listening = std::env::var("LISTEN_FDS").ok().and_then(|number| number.parse().ok()).unwrap_or(0_u32);
+    asked.saturating_add(listening)
+}
+
+fn is_order(name: &OsString) -> bool {
+    name.to_str().is_some_and(|name| name.starts_with(VARIABLE_PREFIX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_cruns_own_variables_are_orders() {
+        assert!(is_order(&"RUN_OCI_ANYTHING".into()));
+        assert!(!is_order(&"LISTEN_FDS".into()));
+    }
+}
