@@ -147,8 +147,15 @@ pub fn assemble(inputs: &Inputs<'_>, out: &Path, ui: &Ui) -> Result<Assembled, E
     let disks = write_disks(inputs, &layout, &contents, &staging, ui)?;
     stage.done(&human_size(layout.length));
 
-    let fixed =
-        [KERNEL_FILE, INITRD_FILE, KERNEL_CONFIG_FILE, manifest::FILE, manifest::SIGNATURE_FILE, KEY_FILE, sbom::FILE];
+    let fixed = [
+        KERNEL_FILE,
+        INITRD_FILE,
+        KERNEL_CONFIG_FILE,
+        manifest::FILE,
+        manifest::SIGNATURE_FILE,
+        KEY_FILE,
+        sbom::FILE,
+    ];
     let names: Vec<String> = fixed.into_iter().map(str::to_owned).chain(disks).collect();
     let stage = ui.stage("sums");
     let sums = sums::Sums::of(&staging.path(""), &names)?;
