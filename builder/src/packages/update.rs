@@ -125,8 +125,7 @@ fn choose(
         Refresh::Everything => true,
     };
     if let Some(locked) = locked.filter(|_| !may_change) {
-        let same = |stanza: &&Stanza| stanza.path == locked.path && stanza.sha256 == locked.sha256;
-        if known.iter().any(|stanza| same(stanza)) {
+        if known.iter().any(|stanza| stanza.path == locked.path && stanza.sha256 == locked.sha256) {
             return Ok(locked.clone());
         }
     }

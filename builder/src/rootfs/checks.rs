@@ -29,7 +29,7 @@ pub enum Error {
         /// Path in the image.
         path: String,
         /// Who brought it.
-        origin: Origin,
+        origin: Box<Origin>,
         /// The name that is refused.
         name: String,
         /// The table's why.
@@ -41,7 +41,7 @@ pub enum Error {
         /// Path in the image.
         path: String,
         /// Who brought it.
-        origin: Origin,
+        origin: Box<Origin>,
         /// What the link holds.
         target: String,
     },
@@ -51,7 +51,7 @@ pub enum Error {
         /// Path in the image.
         path: String,
         /// Who brought it.
-        origin: Origin,
+        origin: Box<Origin>,
         /// What its first line names.
         interpreter: String,
     },
@@ -113,7 +113,7 @@ impl Refusals {
             let names = names(path, node);
             let hit = names.iter().find_map(|name| self.find(name, &node.origin).map(|group| (name, group)));
             if let Some((name, group)) = hit {
-                let (path, origin) = (path.to_owned(), node.origin.clone());
+                let (path, origin) = (path.to_owned(), Box::new(node.origin.clone()));
                 return Err(Error::Name { path, origin, name: (*name).to_owned(), why: group.why.clone() });
             }
         }
@@ -139,7 +139,7 @@ pub fn check_links(tree: &Tree) -> Result<(), Error> {
     for (path, node) in tree.nodes() {
         if let Kind::Symlink { target } = &node.kind {
             if resolve(tree, path) == Destination::Nowhere {
-                let (path, origin) = (path.to_owned(), node.origin.clone());
+                let (path, origin) = (path.to_owned(), Box::new(node.origin.clone()));
                 return Err(Error::Dangling { path, origin, target: target.clone() });
             }
         }
@@ -162,7 +162,7 @@ pub fn check_scripts(tree: &Tree) -> Result<(), Error> {
             continue;
         };
         if !matches!(resolve(tree, interpreter), Destination::Node { .. }) {
-            let (path, origin) = (path.to_owned(), node.origin.clone());
+            let (path, origin) = (path.to_owned(), Box::new(node.origin.clone()));
             return Err(Error::Script { path, origin, interpreter: interpreter.to_owned() });
         }
     }

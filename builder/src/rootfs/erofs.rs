@@ -23,9 +23,10 @@ const MKFS: &str = "/usr/bin/mkfs.erofs";
 
 /// How the image is packed, with the reasons.
 ///
-/// `lz4hc` decompresses fastest where the processor is slow, and the image stays within its bound with it; 64 KiB
-/// clusters are where larger ones stop to gain much; `-Ededupe` and fragments save little and cost reads.
-const PACKING: [&str; 2] = ["-zlz4hc,12", "-C65536"];
+/// LZ4 decompresses fastest where the processor is slow, and the image stays within its bound with it. Level 9 gives
+/// within half a percent of level 12 in a quarter of the time. Clusters of 64 KiB: 16 KiB cost a tenth more space,
+/// 128 KiB save a hundredth and read more than is asked for. Deduplication and fragments save a hundredth, too.
+const PACKING: [&str; 2] = ["-zlz4hc,9", "-C65536"];
 
 /// Why there is no EROFS image.
 #[derive(Debug, thiserror::Error)]

@@ -101,9 +101,9 @@ pub enum Error {
         /// Path in the image.
         path: String,
         /// Who was first.
-        first: Origin,
+        first: Box<Origin>,
         /// Who was second.
-        second: Origin,
+        second: Box<Origin>,
     },
     /// A parent is a file or a link.
     #[error("`{path}`, from {origin}, is inside `{parent}`, which is no folder")]
@@ -111,7 +111,7 @@ pub enum Error {
         /// Path in the image.
         path: String,
         /// Who wants it.
-        origin: Origin,
+        origin: Box<Origin>,
         /// What is in the way.
         parent: String,
     },
@@ -176,8 +176,8 @@ impl Tree {
             }
             return Err(Error::Conflict {
                 path: path.to_owned(),
-                first: there.origin.clone(),
-                second: origin,
+                first: Box::new(there.origin.clone()),
+                second: Box::new(origin),
             });
         }
         self.add_parents(path, &origin)?;
@@ -229,9 +229,11 @@ impl Tree {
 
     fn expect_same(&self, path: &str, kind: &Kind, second: Origin) -> Result<(), Error> {
         match self.nodes.get(path) {
-            Some(there) if there.kind != *kind => {
-                Err(Error::Conflict { path: path.to_owned(), first: there.origin.clone(), second })
-            }
+            Some(there) if there.kind != *kind => Err(Error::Conflict {
+                path: path.to_owned(),
+                first: Box::new(there.origin.clone()),
+                second: Box::new(second),
+            }),
             _ => Ok(()),
         }
     }
@@ -244,7 +246,7 @@ impl Tree {
                 Some(Kind::Folder { .. }) => {}
                 Some(_) => {
                     let (path, parent) = (path.to_owned(), parent.to_owned());
-                    return Err(Error::NotInFolder { path, origin: origin.clone(), parent });
+                    return Err(Error::NotInFolder { path, origin: Box::new(origin.clone()), parent });
                 }
                 None => self.add_folder(parent, 0o755, Origin::Parent)?,
             }

@@ -29,7 +29,7 @@ pub enum Error {
         /// Path in the image.
         path: String,
         /// Who brought it.
-        origin: Origin,
+        origin: Box<Origin>,
         /// What the parser said.
         source: object::read::Error,
     },
@@ -39,7 +39,7 @@ pub enum Error {
         /// Path in the image.
         path: String,
         /// Who brought it.
-        origin: Origin,
+        origin: Box<Origin>,
         /// What the image is for.
         target: Architecture,
     },
@@ -49,7 +49,7 @@ pub enum Error {
         /// Path in the image.
         path: String,
         /// Who brought it.
-        origin: Origin,
+        origin: Box<Origin>,
         /// Name of a library, or path of a loader.
         needed: String,
     },
@@ -59,7 +59,7 @@ pub enum Error {
         /// Path in the image.
         path: String,
         /// Who brought it.
-        origin: Origin,
+        origin: Box<Origin>,
     },
 }
 
@@ -83,7 +83,7 @@ pub fn check_closure(tree: &Tree, target: Architecture) -> Result<(), Error> {
         let loader = needs.loader.iter().map(|path| (path, vec![path.clone()]));
         for (needed, places) in libraries.chain(loader) {
             let Some(found) = places.iter().find_map(|place| reach(tree, place)) else {
-                let origin = tree.get(&path).map_or(Origin::Parent, |node| node.origin.clone());
+                let origin = Box::new(tree.get(&path).map_or(Origin::Parent, |node| node.origin.clone()));
                 return Err(Error::Missing { path, origin, needed: needed.clone() });
             };
             used.extend(found);
@@ -94,7 +94,7 @@ pub fn check_closure(tree: &Tree, target: Architecture) -> Result<(), Error> {
     for (path, node) in tree.nodes() {
         let library = path.contains(".so") && in_library_folder(path);
         if library && !matches!(node.kind, Kind::Folder { .. }) && !used.contains(path) {
-            return Err(Error::Unused { path: path.to_owned(), origin: node.origin.clone() });
+            return Err(Error::Unused { path: path.to_owned(), origin: Box::new(node.origin.clone()) });
         }
     }
     Ok(())
@@ -130,11 +130,15 @@ fn read_all(tree: &Tree, target: Architecture) -> Result<BTreeMap<String, Needs>
         }
         let (machine, needs) = parse(&bytes).map_err(|source| Error::Malformed {
             path: path.to_owned(),
-            origin: node.origin.clone(),
+            origin: Box::new(node.origin.clone()),
             source,
         })?;
         if machine != machine_of(target) {
-            return Err(Error::Foreign { path: path.to_owned(), origin: node.origin.clone(), target });
+            return Err(Error::Foreign {
+                path: path.to_owned(),
+                origin: Box::new(node.origin.clone()),
+                target,
+            });
         }
         all.insert(path.to_owned(), needs);
     }
