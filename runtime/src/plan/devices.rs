@@ -1,7 +1,7 @@
 //! Devices and device rules.
 //!
-//! `--privileged` is told from `--device` by the device rules: dockerd sends a privileged container one rule that
-//! allows everything and has no type, and anybody else first a rule that denies everything.
+//! `--privileged` is told from `--device` by the device rules: dockerd adds to a privileged container's, last, one that
+//! allows everything and has no type. A rule that a user adds always has one (`a`, `b` or `c`) and does not count.
 
 use eci_policy::Verdict;
 use eci_policy::rules::device::{self, Outcome, Wish};
@@ -44,7 +44,7 @@ fn wish(spec: &Spec) -> Result<Wish, Error> {
     let allows_all = |rule: &Value| {
         rule.get("allow") == Some(&Value::Bool(true)) && text(rule, "type").is_none_or(str::is_empty)
     };
-    Ok(if rules.first().is_some_and(allows_all) { Wish::Privileged } else { Wish::Named })
+    Ok(if rules.iter().any(allows_all) { Wish::Privileged } else { Wish::Named })
 }
 
 /// Denies all, then allows to make any node (which a user namespace cannot use) and to use the safe ones.
@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn a_privileged_container_keeps_the_safe_devices_only() {
-        let mut spec = spec(json!([{"allow": true, "access": "rwm"}]));
+        let mut spec = spec(json!([{"allow": false, "access": "rwm"}, {"allow": true, "access": "rwm"}]));
         assert_eq!(filter(&mut spec).unwrap(), Verdict::Allow);
         assert_eq!(spec["linux"]["devices"].as_array().unwrap().len(), 1);
         assert_eq!(spec["linux"]["resources"]["devices"][0], json!({"allow": false, "access": "rwm"}));
