@@ -160,12 +160,7 @@ fn data_home() -> anyhow::Result<PathBuf> {
         .or_exit(Exit::Host)
 }
 
-fn build_kernel(
-    plan: &Plan<Locked>,
-    archives: &[Archive],
-    cache: &Cache,
-    ui: &Ui,
-) -> anyhow::Result<Kernel> {
+fn build_kernel(plan: &Plan<Locked>, archives: &[Archive], cache: &Cache, ui: &Ui) -> anyhow::Result<Kernel> {
     let source = plan.kernel_source();
     let archive = archives
         .iter()
