@@ -67,9 +67,9 @@ impl Scratch {
     pub fn attach(&mut self, mount: BorrowedFd<'_>, is_folder: bool) -> Result<PathBuf, Error> {
         let path = self.next_path();
         if is_folder {
-            make_folder(&path)?
+            make_folder(&path)?;
         } else {
-            make_file(&path)?
+            make_file(&path)?;
         }
         attach(mount, &path)?;
         Ok(path)

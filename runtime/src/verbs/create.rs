@@ -83,7 +83,7 @@ pub enum Error {
 /// Prepares the container and becomes crun. Only ever returns an error; what was prepared is then taken back.
 #[must_use]
 pub fn run(globals: &Flags, create: Create) -> Error {
-    match judge(&create).and_then(|judged| establish(globals, create, judged)) {
+    match judge(&create).and_then(|judged| establish(globals, create, &judged)) {
         Ok(never) => match never {},
         Err(error) => error,
     }
@@ -156,7 +156,7 @@ fn judge_namespaces(spec: &Spec) -> Result<Option<Joined>, Error> {
     Ok(Some(Joined { namespace: namespace.into(), range }))
 }
 
-fn establish(globals: &Flags, create: Create, judged: Judged) -> Result<Never, Error> {
+fn establish(globals: &Flags, create: Create, judged: &Judged) -> Result<Never, Error> {
     let container = Container::named(&create.id);
     let wanted = judged.joined.as_ref().map_or(Wanted::New, |joined| Wanted::Shared(joined.range));
     // The mounts are opened and judged before a range is booked: what is refused leaves no trace.
@@ -168,7 +168,7 @@ fn establish(globals: &Flags, create: Create, judged: Judged) -> Result<Never, E
     let tree = root::read(&place, table.mount_of(&root.opened), ENGINE_DATA).map_err(apply::Error::from)?;
     let binds = binds::judge(&judged.mounts.binds, &view, &create.id, judged.origin)?.map_err(denied)?;
     let range = container.establish(wanted, &state_folder(globals, &create.id))?;
-    let outcome = build(&container, &judged, &view, &tree, &binds, range)
+    let outcome = build(&container, judged, &view, &tree, &binds, range)
         .and_then(|()| Err(start(globals, create, &container).into()));
     if outcome.is_err() {
         // Both may fail when the start failed early; the error that goes to the user is the first one.
