@@ -27,6 +27,8 @@ pub enum Role {
     System,
     /// The DHCP client, a service that PID 1 starts.
     Network,
+    /// The helper that reads programs into memory, started by PID 1.
+    ReadAhead,
     /// Started by someone else: does nothing.
     Bystander,
 }
@@ -47,6 +49,7 @@ fn choose_role(pid: u32, root_type: i64, argument: Option<&str>) -> Role {
         (1, _) if RAM_ROOTS.contains(&root_type) => Role::Initramfs,
         (1, _) => Role::System,
         (_, Some("network")) => Role::Network,
+        (_, Some(system::read_ahead::ROLE)) => Role::ReadAhead,
         _ => Role::Bystander,
     }
 }

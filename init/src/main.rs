@@ -9,6 +9,7 @@ fn main() -> ! {
         Role::Initramfs => initramfs::run(),
         Role::System => system::run(),
         Role::Network => system::network::run(),
+        Role::ReadAhead => system::read_ahead::run(),
         Role::Bystander => std::process::exit(64),
     }
 }

@@ -13,7 +13,7 @@ use eci_tests::suite::{Row, row};
 use eci_tests::{command, image, suite, vm::Vm};
 
 /// What init prints when the engine is ready.
-const READY: &str = "eci: engine ready";
+const READY: &str = "eci: boot ";
 
 fn main() -> ExitCode {
     let vm = match image::out().and_then(|out| Vm::start("immutability", &out)) {

@@ -16,6 +16,7 @@ pub mod machine;
 pub mod mounts;
 pub mod network;
 pub mod notify;
+pub mod read_ahead;
 pub mod ring;
 pub mod selfcheck;
 pub mod services;

@@ -3,7 +3,7 @@
 use eci_contract::status::Step;
 
 use super::machine::Machine;
-use super::{cgroups, data, mounts, network, selfcheck, services, sysctls};
+use super::{cgroups, data, mounts, network, read_ahead, selfcheck, services, sysctls};
 use crate::{clock, kmsg, power};
 
 /// What a failed step means.
@@ -85,6 +85,12 @@ const STEPS: &[BootStep] = &[
         },
     },
     BootStep {
+        name: "read ahead",
+        on_failure: OnFailure::Degrade,
+        why: "the engine's 150 MB come into memory while the data disk is looked at",
+        run: |machine| Ok(read_ahead::start(&machine.supervisor).map_err(Error::ReadAhead)?),
+    },
+    BootStep {
         name: "data disk",
         on_failure: OnFailure::RefuseEngine,
         why: "images, containers and volumes live there; it is made, checked, grown, never overwritten",
@@ -115,6 +121,8 @@ enum Error {
     Cgroups(#[from] cgroups::Error),
     #[error(transparent)]
     Services(#[from] services::Error),
+    #[error("cannot start the helper that reads ahead")]
+    ReadAhead(#[source] std::io::Error),
     #[error(transparent)]
     Data(#[from] data::Error),
 }

@@ -60,6 +60,12 @@ pub fn load() -> Result<Supervisor, Error> {
 }
 
 impl Service {
+    /// The program that it runs.
+    #[must_use]
+    pub fn program(&self) -> Option<&str> {
+        self.definition.argv.first().map(String::as_str)
+    }
+
     /// The service closed its output.
     pub fn close_output(&mut self) {
         if let Some(output) = self.output.take() {
