@@ -15,14 +15,15 @@ pub const VSOCK_PORT: u32 = 1724;
 /// Upper bound of a request line in bytes. The longest real one is under 100; a peer that sends more is cut off.
 pub const MAX_REQUEST_BYTES: usize = 4096;
 
-/// What the opener of a stream wants.
+/// What the opener of a stream wants. A variant without fields has braces: serde looks for unknown fields in those only, and
+/// never in a tagged unit variant.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "snake_case", tag = "stream")]
 pub enum Request {
     /// A connection to the engine's API.
-    Engine,
+    Engine {},
     /// One [`Status`].
-    Status,
+    Status {},
     /// Log lines kept so far, and new ones until the stream is closed when `follow` is set.
     Logs {
         /// Keep the stream open.
@@ -34,7 +35,7 @@ pub enum Request {
         unix_ns: i64,
     },
     /// Orderly shutdown; the reply comes before it starts.
-    Shutdown,
+    Shutdown {},
 }
 
 /// The answer to any request but [`Request::Engine`].

@@ -90,7 +90,7 @@ where
             return Err(Error::Request(error));
         }
     };
-    if request == Request::Engine {
+    if matches!(request, Request::Engine {}) {
         engine(stream, sockets.engine).await
     } else {
         init(stream, sockets.init, &request).await

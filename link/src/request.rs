@@ -108,7 +108,7 @@ mod tests {
     #[tokio::test]
     async fn a_request_leaves_the_bytes_after_its_line() {
         let mut io = Cursor::new(b"{\"stream\":\"engine\"}\nGET /_ping".to_vec());
-        assert_eq!(read_request(&mut io).await.expect("a request"), Request::Engine);
+        assert_eq!(read_request(&mut io).await.expect("a request"), Request::Engine {});
         let mut rest = String::new();
         io.read_to_string(&mut rest).await.expect("read");
         assert_eq!(rest, "GET /_ping");
@@ -131,7 +131,7 @@ mod tests {
             Cursor::new(line)
         };
         let read = read_request(&mut padded(MAX_REQUEST_BYTES)).await;
-        assert_eq!(read.expect("at the limit"), Request::Status);
+        assert_eq!(read.expect("at the limit"), Request::Status {});
         assert!(matches!(read_request(&mut padded(MAX_REQUEST_BYTES + 1)).await, Err(Error::TooLong { .. })));
     }
 
@@ -140,6 +140,9 @@ mod tests {
         for line in [
             "{\"stream\":\"shell\"}\n",
             "{\"stream\":\"logs\",\"follow\":true,\"as\":\"root\"}\n",
+            "{\"stream\":\"engine\",\"as\":\"root\"}\n",
+            "{\"stream\":\"status\",\"follow\":true}\n",
+            "{\"stream\":\"shutdown\",\"unix_ns\":0}\n",
             "{\"stream\":\"clock\"}\n",
             "\n",
             "\0\n",

@@ -44,7 +44,7 @@ pub enum Error {
 /// # Errors
 /// [`Error`].
 pub fn status(home: &Home) -> Result<Status, Error> {
-    match ask(home, &Request::Status)?.1 {
+    match ask(home, &Request::Status {})?.1 {
         Reply::Status(status) => Ok(*status),
         Reply::Ok => Err(Error::Refused { reason: "it gave no status".to_owned() }),
         Reply::Error(reason) => Err(Error::Refused { reason }),
@@ -56,7 +56,7 @@ pub fn status(home: &Home) -> Result<Status, Error> {
 /// # Errors
 /// [`Error`].
 pub fn shutdown(home: &Home) -> Result<(), Error> {
-    accepted(ask(home, &Request::Shutdown)?.1)
+    accepted(ask(home, &Request::Shutdown {})?.1)
 }
 
 /// The VM's log as a stream of lines; it ends by itself unless `follow` is set.

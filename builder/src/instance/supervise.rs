@@ -112,7 +112,7 @@ async fn engine_ready(link: &Link) {
 async fn stop(qemu: &mut Child, link: &Link, home: &Home) -> Result<(), Error> {
     let accepted = tokio::select! {
         ended = qemu.wait() => return ended.map(drop).map_err(Error::Qemu),
-        reply = link.ask(&Request::Shutdown) => matches!(reply, Ok(Reply::Ok)),
+        reply = link.ask(&Request::Shutdown {}) => matches!(reply, Ok(Reply::Ok)),
     };
     if accepted && ends_within(qemu, SHUTDOWN_DEADLINE).await? {
         return Ok(());

@@ -37,7 +37,7 @@ fn serve_echo(mut guest: Session) -> JoinHandle<()> {
 }
 
 async fn echo(host: &Session, text: &[u8]) -> Vec<u8> {
-    let mut stream = host.open(&Request::Engine).await.expect("opened");
+    let mut stream = host.open(&Request::Engine {}).await.expect("opened");
     stream.write_all(text).await.expect("written");
     stream.shutdown().await.expect("half closed");
     let mut back = Vec::new();
@@ -71,12 +71,12 @@ async fn as_many_streams_as_allowed_are_open_at_once_and_the_next_waits() {
     serve_echo(guest);
     let mut open = Vec::new();
     for _ in 0..MAX_OPEN {
-        open.push(host.open(&Request::Engine).await.expect("opened"));
+        open.push(host.open(&Request::Engine {}).await.expect("opened"));
     }
-    let waiting = timeout(Duration::from_millis(200), host.open(&Request::Engine)).await;
+    let waiting = timeout(Duration::from_millis(200), host.open(&Request::Engine {})).await;
     assert!(waiting.is_err(), "one stream too many was opened");
     open.pop();
-    host.open(&Request::Engine).await.expect("a place became free");
+    host.open(&Request::Engine {}).await.expect("a place became free");
     assert_eq!(echo_on(open.pop().expect("open")).await, b"still here");
 }
 
@@ -93,7 +93,7 @@ async fn a_hundred_megabytes_go_both_ways_while_another_stream_works() {
     static BLOCK: [u8; 1 << 20] = [0x5a; 1 << 20];
     let (host, guest) = connect().await;
     serve_echo(guest);
-    let stream = host.open(&Request::Engine).await.expect("opened");
+    let stream = host.open(&Request::Engine {}).await.expect("opened");
     let (mut reader, mut writer) = tokio::io::split(stream);
     let sent = async move {
         for _ in 0..100 {
@@ -116,7 +116,7 @@ async fn a_hundred_megabytes_go_both_ways_while_another_stream_works() {
 #[tokio::test]
 async fn a_dropped_stream_is_reset_and_the_session_lives() {
     let (host, mut guest) = connect().await;
-    let stream = host.open(&Request::Engine).await.expect("opened");
+    let stream = host.open(&Request::Engine {}).await.expect("opened");
     let mut accepted = guest.accept().await.expect("accepted");
     read_request(&mut accepted).await.expect("request");
     drop(stream);
@@ -212,8 +212,8 @@ async fn serve_for_ever(port: DuplexStream) {
 #[tokio::test]
 async fn a_session_that_is_dropped_ends_the_peer_and_its_streams() {
     let (host, mut guest) = connect().await;
-    let mut stream = host.open(&Request::Engine).await.expect("opened");
-    write_request(&mut stream, &Request::Status).await.expect("written");
+    let mut stream = host.open(&Request::Engine {}).await.expect("opened");
+    write_request(&mut stream, &Request::Status {}).await.expect("written");
     drop(host);
     let ended = timeout(Duration::from_secs(5), guest.ended()).await.expect("in time");
     assert!(ended.is_ok() || matches!(ended, Err(Error::Broken(_))), "{ended:?}");

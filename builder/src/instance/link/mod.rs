@@ -108,7 +108,7 @@ impl Link {
     /// [`Error`].
     pub async fn engine_answers(&self) -> Result<bool, Error> {
         let answer = async {
-            let mut stream = self.open(&Request::Engine).await?;
+            let mut stream = self.open(&Request::Engine {}).await?;
             let asked = stream.write_all(b"GET /_ping HTTP/1.0\r\nHost: eci\r\n\r\n").await;
             asked.map_err(Error::Engine)?;
             let mut line = Vec::new();
@@ -190,7 +190,7 @@ where
 
 /// A connection that cannot be served is closed; its program reports that in its own words.
 async fn lead_to_engine(link: Link, connection: UnixStream) {
-    if let Ok(stream) = link.open(&Request::Engine).await {
+    if let Ok(stream) = link.open(&Request::Engine {}).await {
         drop(pipe(connection, stream).await);
     }
 }
