@@ -4,6 +4,7 @@
 //! The suites are run by `scripts/test`, which sets `ECI_BUILDER`, `ECI_PROGRAMS` and `ECI_OUT`. Nothing here skips:
 //! what is missing fails.
 
+pub mod clients;
 pub mod command;
 pub mod image;
 pub mod qemu;

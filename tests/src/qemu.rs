@@ -75,18 +75,32 @@ impl Qemu {
     /// # Errors
     /// With the console's end when neither happens in time.
     pub fn wait_for(&mut self, text: &str, deadline: Duration) -> Result<Ending> {
+        self.wait_until(text, |console| console.contains(text), deadline)
+    }
+
+    /// Waits until init says that the engine is ready or QEMU ends.
+    ///
+    /// # Errors
+    /// With the console's end when neither happens in time.
+    pub fn wait_for_engine(&mut self, deadline: Duration) -> Result<Ending> {
+        self.wait_until("engine ready", says_ready, deadline)
+    }
+
+    fn wait_until(&mut self, what: &str, seen: impl Fn(&str) -> bool, deadline: Duration) -> Result<Ending> {
         let started = Instant::now();
         while started.elapsed() < deadline {
-            if self.console().contains(text) {
+            // Looked at before the console: a line that was written just before the end still counts.
+            let ended = self.child.try_wait()?.is_some();
+            if seen(&self.console()) {
                 return Ok(Ending::Seen);
             }
-            if self.child.try_wait()?.is_some() {
-                return Ok(if self.console().contains(text) { Ending::Seen } else { Ending::Ended });
+            if ended {
+                return Ok(Ending::Ended);
             }
             thread::sleep(Duration::from_millis(50));
         }
         bail!(
-            "{}: neither `{text}` nor the end within {deadline:?}; console:\n{}",
+            "{}: neither `{what}` nor the end within {deadline:?}; console:\n{}",
             self.name,
             tail(&self.console())
         )
@@ -108,11 +122,31 @@ impl Qemu {
     }
 }
 
+/// Whether init has said `eci: boot N ms: …`, which it does once the engine is ready and every promise holds. A refusal
+/// reads `eci: boot refused: …`.
+fn says_ready(console: &str) -> bool {
+    console
+        .lines()
+        .filter_map(|line| line.split_once("eci: boot "))
+        .any(|(_, rest)| rest.split_once(" ms: ").is_some_and(|(number, _)| number.parse::<u64>().is_ok()))
+}
+
 impl Drop for Qemu {
     fn drop(&mut self) {
         keep_console(&self.name, &self.console());
         // Already ended is fine.
         drop(self.child.kill());
         drop(self.child.wait());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_not_taken_for_an_engine() {
+        assert!(says_ready("[    5.1] eci: boot 5100 ms: kernel 900, mounts 3\r\n"));
+        assert!(!says_ready("[    1.1] eci: boot refused: no disk appeared within 5000 ms: none\r\n"));
     }
 }

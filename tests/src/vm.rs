@@ -1,12 +1,15 @@
 //! A booted instance, driven as a user would: `eci-builder run`, then `docker`.
 
+use std::env;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+use crate::clients;
 use crate::command::{self, Outcome};
 use crate::image;
 
@@ -16,6 +19,7 @@ const SHOWN_LINES: usize = 40;
 /// A running instance with a home of its own, so that the user's instances and Docker contexts are left alone.
 pub struct Vm {
     home: tempfile::TempDir,
+    path: String,
     name: &'static str,
     out: PathBuf,
     answer: Value,
@@ -27,9 +31,7 @@ impl Vm {
     /// # Errors
     /// With what `eci-builder run` said and the end of the console when it does not.
     pub fn start(name: &'static str, out: &Path) -> Result<Self> {
-        // Unix socket paths have 107 bytes; a temporary folder is short.
-        let home = tempfile::Builder::new().prefix("eci-").tempdir()?;
-        let mut vm = Self { home, name, out: out.to_owned(), answer: Value::Null };
+        let mut vm = Self::prepare(name, out)?;
         vm.boot(&[])?;
         Ok(vm)
     }
@@ -39,8 +41,7 @@ impl Vm {
     /// # Errors
     /// As [`Vm::start`].
     pub fn start_on(name: &'static str, out: &Path, data: &Path) -> Result<Self> {
-        let home = tempfile::Builder::new().prefix("eci-").tempdir()?;
-        let mut vm = Self { home, name, out: out.to_owned(), answer: Value::Null };
+        let mut vm = Self::prepare(name, out)?;
         vm.boot(&["--data", &data.to_string_lossy()])?;
         Ok(vm)
     }
@@ -72,10 +73,17 @@ impl Vm {
     /// A home without an instance in it yet, for [`Vm::run`] of a boot that is expected to fail.
     ///
     /// # Errors
-    /// When the temporary folder cannot be made.
+    /// When the temporary folder cannot be made or Docker's clients are not in the cache.
     pub fn prepare(name: &'static str, out: &Path) -> Result<Self> {
+        // Unix socket paths have 107 bytes; a temporary folder is short.
         let home = tempfile::Builder::new().prefix("eci-").tempdir()?;
-        Ok(Self { home, name, out: out.to_owned(), answer: Value::Null })
+        let clients = clients::unpacked()?;
+        let config = home.path().join("docker");
+        fs::create_dir(&config)?;
+        symlink(clients::plugins(&clients), config.join("cli-plugins"))?;
+        let path = env::var("PATH").unwrap_or_default();
+        let path = format!("{}:{path}", clients.join("usr/bin").display());
+        Ok(Self { home, path, name, out: out.to_owned(), answer: Value::Null })
     }
 
     /// What `run --json` printed.
@@ -98,7 +106,9 @@ impl Vm {
     /// When the instance does not answer, or not with JSON.
     pub fn status(&self) -> Result<Value> {
         let text = self.builder(&["status", "--name", self.name, "--json"])?.ok()?;
-        serde_json::from_str(&text).with_context(|| format!("`status --json` printed {text}"))
+        let answer: Value =
+            serde_json::from_str(&text).with_context(|| format!("`status --json` printed {text}"))?;
+        Ok(answer["status"].clone())
     }
 
     /// Runs `docker` against the instance, through its context.
@@ -121,6 +131,7 @@ impl Vm {
     #[must_use]
     pub fn docker_command(&self) -> Command {
         let mut command = Command::new("docker");
+        // `Command` looks its program up in the PATH that the child gets.
         self.environment(&mut command).env("DOCKER_HOST", self.docker_host());
         command
     }
@@ -213,6 +224,7 @@ impl Vm {
     fn environment<'c>(&self, command: &'c mut Command) -> &'c mut Command {
         command
             .env("XDG_STATE_HOME", self.home.path().join("state"))
+            .env("PATH", &self.path)
             .env("DOCKER_CONFIG", self.home.path().join("docker"))
             .env_remove("DOCKER_HOST")
             .env_remove("DOCKER_CONTEXT")

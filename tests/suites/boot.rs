@@ -264,7 +264,7 @@ fn everyday() -> Vec<Row<Vm>> {
                 "net",
                 "busybox",
                 "nc",
-                "-lk",
+                "-ll",
                 "-p",
                 "80",
                 "-e",

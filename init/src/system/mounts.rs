@@ -27,9 +27,15 @@ enum Kind {
 
 const STRICT: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOEXEC);
 
-/// All mounts but the data disk, in order. No devpts, mqueue or `/dev/shm`: only containers use those, and they bring
-/// their own.
+/// All mounts but the data disk, in order. No devpts and no mqueue: only containers use those, and they bring their own.
 pub const MOUNTS: &[MountRow] = &[
+    MountRow {
+        kind: Kind::New("tmpfs"),
+        target: "/dev/shm",
+        flags: STRICT.union(MountFlags::RDONLY),
+        options: c"mode=0555,size=4k",
+        why: "empty; without it the engine answers `--ipc host` before the runtime can say why it is refused",
+    },
     MountRow {
         kind: Kind::Inherited,
         target: "/dev",
@@ -124,6 +130,7 @@ pub fn mount_all() -> Result<(), Error> {
     for MountRow { kind, target, flags, options, .. } in MOUNTS {
         match kind {
             Kind::New(fstype) => {
+                make_folder(target)?;
                 mount(*fstype, *target, *fstype, *flags, *options).map_err(failed("mount", target))?;
             }
             Kind::Inherited => mount_remount(*target, MountFlags::BIND | *flags, *options)
@@ -137,6 +144,16 @@ pub fn mount_all() -> Result<(), Error> {
     // Containers' mounts must not travel back here; what the engine mounts must reach them.
     let shared = MountPropagationFlags::SHARED | MountPropagationFlags::REC;
     mount_change("/", shared).map_err(failed("share", "/"))
+}
+
+/// The root and sysfs have their mount points; devtmpfs starts without.
+fn make_folder(path: &'static str) -> Result<(), Error> {
+    match fs::create_dir(path) {
+        Err(source) if !fs::metadata(path).is_ok_and(|found| found.is_dir()) => {
+            Err(Error::Folder { path, source })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Puts `/dev/null` where the kernel opened the console.

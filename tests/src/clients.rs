@@ -1,0 +1,58 @@
+//! Docker's command line and its BuildKit client, from the test flavour's lock: the same on every host.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::command;
+
+/// The packages, as `eci-test.toml` names them among its tools.
+const PACKAGES: [&str; 2] = ["docker-cli", "docker-buildx"];
+
+/// A folder with the clients' `usr/`, unpacked from the cache that the build of the test flavour has filled.
+///
+/// # Errors
+/// When the lock or the cache lacks one of them.
+pub fn unpacked() -> Result<PathBuf> {
+    let cache = cache()?;
+    let digests: Vec<_> = PACKAGES.into_iter().map(locked_digest).collect::<Result<_>>()?;
+    let place = cache.join("test-clients").join(digests.join("-").get(..40).unwrap_or("clients"));
+    if place.join("usr/bin/docker").exists() {
+        return Ok(place);
+    }
+    fs::create_dir_all(place.parent().context("the place has a parent")?)?;
+    let fresh = tempfile::tempdir_in(place.parent().context("the place has a parent")?)?;
+    for digest in &digests {
+        let package = cache.join("packages").join(format!("{digest}.deb"));
+        command::host("dpkg-deb", &["-x", &package.to_string_lossy(), &fresh.path().to_string_lossy()])?
+            .ok()
+            .context("scripts/test builds the test flavour first, which fetches Docker's clients")?;
+    }
+    fs::rename(fresh.path(), &place).or_else(|error| if place.exists() { Ok(()) } else { Err(error) })?;
+    Ok(place)
+}
+
+/// The folder of BuildKit's plugin inside [`unpacked`].
+#[must_use]
+pub fn plugins(unpacked: &Path) -> PathBuf {
+    unpacked.join("usr/libexec/docker/cli-plugins")
+}
+
+fn cache() -> Result<PathBuf> {
+    let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let base = absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")));
+    Ok(base.context("neither XDG_CACHE_HOME nor HOME is set")?.join("eci"))
+}
+
+fn locked_digest(package: &str) -> Result<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../rootfs/test-packages.lock");
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let lock: toml::Table = text.parse().with_context(|| format!("cannot parse {}", path.display()))?;
+    let packages = lock.get("package").and_then(toml::Value::as_array).context("the lock lists packages")?;
+    let entry =
+        packages.iter().find(|entry| entry.get("name").and_then(toml::Value::as_str) == Some(package));
+    let digest = entry.and_then(|entry| entry.get("sha256")).and_then(toml::Value::as_str);
+    digest.map(str::to_owned).with_context(|| format!("`{package}` is not locked"))
+}
