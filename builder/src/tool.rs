@@ -1,10 +1,13 @@
 //! External programs, run one way: argument vector shown with `--verbose`, last lines of stderr in the error.
 
+use std::env;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::thread;
+
+use rustix::fs::{Access, access};
 
 use crate::ui::Ui;
 
@@ -38,6 +41,22 @@ pub enum Error {
         /// The last lines of its stderr.
         stderr: Vec<String>,
     },
+}
+
+/// Whether PATH has an executable of this name.
+#[must_use]
+pub fn is_in_path(program: &str) -> bool {
+    let executable = |file: &Path| file.is_file() && access(file, Access::EXEC_OK).is_ok();
+    env::var_os("PATH")
+        .is_some_and(|path| env::split_paths(&path).any(|folder| executable(&folder.join(program))))
+}
+
+/// Refuses to go on without a program, before anything is made that needs it.
+///
+/// # Errors
+/// [`Error::Missing`].
+pub fn require(program: &str) -> Result<(), Error> {
+    if is_in_path(program) { Ok(()) } else { Err(Error::Missing { program: program.to_owned() }) }
 }
 
 /// An external program with its arguments.
@@ -170,6 +189,13 @@ mod tests {
     #[test]
     fn a_missing_program_is_named() {
         let error = Tool::new("no-such-program-here").run(&Ui::silent()).expect_err("it is not there");
+        assert_eq!(error.to_string(), "`no-such-program-here` was not found in PATH");
+    }
+
+    #[test]
+    fn a_required_program_is_one_that_can_be_run() {
+        require("sh").expect("every host has one");
+        let error = require("no-such-program-here").expect_err("it is not there");
         assert_eq!(error.to_string(), "`no-such-program-here` was not found in PATH");
     }
 

@@ -1,6 +1,6 @@
 //! `eci-builder doctor`: what this host lacks, each with the line that mends it.
 
-use std::env;
+use std::io;
 use std::path::Path;
 
 use anyhow::anyhow;
@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 use super::exit::{Classify, Exit};
 use super::print_data;
 use crate::cache::Cache;
+use crate::instance::accel::{self, Kvm};
+use crate::tool;
 use crate::ui::{Ui, human_size};
 
 /// Version of what `--json` prints.
@@ -21,12 +23,22 @@ const NEEDED_BYTES: u64 = 5 << 30;
 enum Need {
     /// A program in PATH.
     Program(&'static str),
-    /// One of these files.
-    AnyFile(&'static [&'static str]),
+    /// A file, and what it is called in the table.
+    File(&'static str, &'static str),
+}
+
+/// What the lack of something means.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Weight {
+    /// A subcommand cannot do its work.
+    Needed,
+    /// Everything works without it.
+    Useful,
 }
 
 struct Row {
     need: Need,
+    weight: Weight,
     why: &'static str,
     fix: &'static str,
 }
@@ -34,7 +46,6 @@ struct Row {
 const ROWS: &[Row] = &[
     program("qemu-system-x86_64", "runs the appliance", "apt-get install qemu-system-x86"),
     program("qemu-img", "writes the qcow2 image", "apt-get install qemu-utils"),
-    program("mkfs.erofs", "makes the root file system", "apt-get install erofs-utils"),
     program("apt-get", "resolves and authenticates packages", "build on Debian or Ubuntu"),
     program("cargo", "compiles the guest programs", "install Rust 1.85 or later"),
     program("gcc", "compiles the kernel", "apt-get install gcc"),
@@ -42,25 +53,33 @@ const ROWS: &[Row] = &[
     program("flex", "compiles the kernel", "apt-get install flex"),
     program("bison", "compiles the kernel", "apt-get install bison"),
     program("bc", "compiles the kernel", "apt-get install bc"),
+    file("libelf.h", "/usr/include/libelf.h", "compiles the kernel's tools", "apt-get install libelf-dev"),
+    file(
+        "openssl/ssl.h",
+        "/usr/include/openssl/ssl.h",
+        "compiles the kernel's tools",
+        "apt-get install libssl-dev",
+    ),
+    file(
+        "debian-archive-keyring",
+        "/usr/share/keyrings/debian-archive-keyring.gpg",
+        "authenticates Debian's packages",
+        "apt-get install debian-archive-keyring",
+    ),
     Row {
-        need: Need::AnyFile(&["/usr/include/libelf.h", "/usr/include/x86_64-linux-gnu/libelf.h"]),
-        why: "compiles the kernel's tools",
-        fix: "apt-get install libelf-dev",
-    },
-    Row {
-        need: Need::AnyFile(&["/usr/include/openssl/ssl.h"]),
-        why: "compiles the kernel's tools",
-        fix: "apt-get install libssl-dev",
-    },
-    Row {
-        need: Need::AnyFile(&["/usr/share/keyrings/debian-archive-keyring.gpg"]),
-        why: "authenticates Debian's packages",
-        fix: "apt-get install debian-archive-keyring",
+        need: Need::Program("docker"),
+        weight: Weight::Useful,
+        why: "talks to the engine; other clients can",
+        fix: "apt-get install docker-cli, or docker.io where there is none",
     },
 ];
 
 const fn program(name: &'static str, why: &'static str, fix: &'static str) -> Row {
-    Row { need: Need::Program(name), why, fix }
+    Row { need: Need::Program(name), weight: Weight::Needed, why, fix }
+}
+
+const fn file(shown: &'static str, path: &'static str, why: &'static str, fix: &'static str) -> Row {
+    Row { need: Need::File(shown, path), weight: Weight::Needed, why, fix }
 }
 
 /// Arguments of `doctor`.
@@ -74,17 +93,20 @@ pub struct Args {
 struct Finding {
     what: String,
     present: bool,
-    why: &'static str,
+    weight: Weight,
+    why: String,
     fix: &'static str,
 }
 
 /// Runs the subcommand.
 ///
 /// # Errors
-/// When something is missing.
+/// When something is missing that a subcommand cannot do without.
 pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
+    let cache = Cache::open().or_exit(Exit::Host)?;
     let mut findings: Vec<Finding> = ROWS.iter().map(look).collect();
-    findings.push(space()?);
+    findings.push(kvm(&accel::known(&cache).or_exit(Exit::Host)?));
+    findings.push(space(&cache)?);
     if args.json {
         let rows: Vec<Value> = findings.iter().map(Finding::to_json).collect();
         print_data(&json!({ "version": JSON_VERSION, "findings": rows }).to_string())?;
@@ -92,47 +114,77 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         let rows: Vec<String> = findings.iter().map(|finding| finding.line(ui)).collect();
         print_data(&rows.join("\n"))?;
     }
-    let missing = findings.iter().filter(|finding| !finding.present).count();
-    if missing == 0 { Ok(()) } else { Err(anyhow!("this host lacks {missing} things")).or_exit(Exit::Host) }
+    match findings.iter().filter(|finding| finding.is_lacking()).count() {
+        0 => Ok(()),
+        1 => Err(anyhow!("this host lacks one thing")).or_exit(Exit::Host),
+        lacking => Err(anyhow!("this host lacks {lacking} things")).or_exit(Exit::Host),
+    }
 }
 
 impl Finding {
+    fn is_lacking(&self) -> bool {
+        !self.present && self.weight == Weight::Needed
+    }
+
     fn to_json(&self) -> Value {
-        json!({ "what": self.what, "present": self.present, "why": self.why, "fix": self.fix })
+        json!({ "what": self.what, "present": self.present, "needed": self.weight == Weight::Needed,
+            "why": self.why, "fix": self.fix })
     }
 
     fn line(&self, ui: &Ui) -> String {
-        if self.present {
-            format!("{}       {:<24} {}", ui.paint("32", "ok"), self.what, self.why)
-        } else {
-            format!("{}  {:<24} {}: {}", ui.paint("31", "missing"), self.what, self.why, self.fix)
-        }
+        // Padded before it is painted: escape sequences have no width.
+        let (colour, verdict) = match (self.present, self.weight) {
+            (true, _) => ("32", "ok"),
+            (false, Weight::Needed) => ("31", "missing"),
+            (false, Weight::Useful) => ("33", "note"),
+        };
+        let verdict = ui.paint(colour, &format!("{verdict:<8}"));
+        let fix = if self.present { String::new() } else { format!(": {}", self.fix) };
+        format!("{verdict} {:<24} {}{fix}", self.what, self.why)
     }
 }
 
 fn look(row: &Row) -> Finding {
     let (what, present) = match row.need {
-        Need::Program(name) => (name.to_owned(), in_path(name)),
-        Need::AnyFile(files) => (
-            files.first().copied().unwrap_or_default().to_owned(),
-            files.iter().any(|file| Path::new(file).exists()),
-        ),
+        Need::Program(name) => (name, tool::is_in_path(name)),
+        Need::File(shown, path) => (shown, Path::new(path).exists()),
     };
-    Finding { what, present, why: row.why, fix: row.fix }
+    Finding { what: what.to_owned(), present, weight: row.weight, why: row.why.to_owned(), fix: row.fix }
 }
 
-fn in_path(name: &str) -> bool {
-    env::var_os("PATH").is_some_and(|path| env::split_paths(&path).any(|folder| folder.join(name).is_file()))
+/// KVM only makes the VM faster; some hosts have one that does not run guests.
+fn kvm(known: &Kvm) -> Finding {
+    let (present, why, fix) = match known {
+        Kvm::Works => (true, "usable: it ran a guest".to_owned(), ""),
+        Kvm::NotTried => {
+            (false, "not tried since the host was booted".to_owned(), "`eci-builder run` tries it")
+        }
+        Kvm::Silent => (
+            false,
+            "not usable: a guest under it prints nothing".to_owned(),
+            "this host's hypervisor does not let it nest; `run` emulates, which is slower",
+        ),
+        Kvm::Closed(error) => (false, format!("not usable: cannot open /dev/kvm: {error}"), kvm_fix(error)),
+    };
+    Finding { what: "KVM".to_owned(), present, weight: Weight::Useful, why, fix }
 }
 
-fn space() -> anyhow::Result<Finding> {
-    let cache = Cache::open().or_exit(Exit::Host)?.folder("").or_exit(Exit::Host)?;
-    let system = statvfs(&cache)?;
+fn kvm_fix(error: &io::Error) -> &'static str {
+    if error.kind() == io::ErrorKind::PermissionDenied {
+        "add yourself to the group `kvm` and log in again"
+    } else {
+        "switch virtualization on in the firmware or the hypervisor; `run` emulates otherwise, which is slower"
+    }
+}
+
+fn space(cache: &Cache) -> anyhow::Result<Finding> {
+    let system = statvfs(&cache.folder("").or_exit(Exit::Host)?)?;
     let free = system.f_bavail.saturating_mul(system.f_frsize);
     Ok(Finding {
         what: format!("{} free", human_size(free)),
         present: free >= NEEDED_BYTES,
-        why: "holds packages, kernel builds and artifacts",
+        weight: Weight::Needed,
+        why: "holds packages, kernel builds and artifacts".to_owned(),
         fix: "free 5 GiB, or set XDG_CACHE_HOME to a folder on another disk",
     })
 }
@@ -144,8 +196,26 @@ mod tests {
     #[test]
     fn what_is_missing_comes_with_its_fix() {
         let missing = look(&program("eci-no-such-program", "is needed", "apt-get install it"));
-        assert!(!missing.present);
-        assert!(missing.line(&Ui::silent()).ends_with("is needed: apt-get install it"));
+        assert!(missing.is_lacking());
+        let line = missing.line(&Ui::silent());
+        assert!(line.starts_with("missing ") && line.ends_with("is needed: apt-get install it"), "{line}");
         assert!(look(&program("sh", "is needed", "")).present);
+    }
+
+    #[test]
+    fn kvm_is_shown_with_its_reason_and_is_never_lacking() {
+        let closed = |kind: io::ErrorKind| Kvm::Closed(kind.into());
+        for (known, words) in [
+            (Kvm::Works, "usable: it ran a guest"),
+            (Kvm::NotTried, "not tried since the host was booted: `eci-builder run` tries it"),
+            (Kvm::Silent, "a guest under it prints nothing: this host's hypervisor"),
+            (closed(io::ErrorKind::NotFound), "entity not found: switch virtualization on"),
+            (closed(io::ErrorKind::PermissionDenied), "permission denied: add yourself to the group `kvm`"),
+        ] {
+            let finding = kvm(&known);
+            assert!(!finding.is_lacking());
+            let line = finding.line(&Ui::silent());
+            assert!(line.contains(words), "{line}");
+        }
     }
 }

@@ -17,7 +17,7 @@ pub enum Exit {
     Untrusted = 5,
     /// The VM did not get its engine ready.
     Boot = 6,
-    /// The instance does not exist, exists already, or is in the wrong state.
+    /// The instance or what it is to boot does not exist, or is in the wrong state.
     Instance = 7,
 }
 
@@ -30,7 +30,7 @@ pub const HELP: &str = "Exit codes:
   4  the host lacks a program, a package or space
   5  a digest or signature does not match
   6  the VM did not get its engine ready
-  7  no such instance, or it is in the wrong state";
+  7  no such instance, nothing for it to boot, or it is in the wrong state";
 
 /// An error with its exit code and what the user can do about it.
 pub struct Classified {

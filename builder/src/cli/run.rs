@@ -14,10 +14,11 @@ use super::exit::{Classify, Exit};
 use super::print_data;
 use crate::cache::Cache;
 use crate::instance::accel;
-use crate::instance::artifacts::Artifacts;
+use crate::instance::artifacts::{self, Artifacts};
 use crate::instance::home::{DEFAULT_NAME, Home, RECORD_VERSION, Record};
-use crate::instance::machine::{Accelerator, Body, Plan};
+use crate::instance::machine::{Accelerator, Body, PROGRAM, Plan};
 use crate::instance::{client, console, context, supervise};
+use crate::tool;
 use crate::ui::Ui;
 
 /// Version of what `--json` prints.
@@ -80,10 +81,27 @@ enum Accel {
 pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let home = Home::of(&args.name)
         .or_exit_with_hint(Exit::Instance, "choose a short name, or set XDG_STATE_HOME")?;
-    let build = "run `eci-builder build`, or name the folder of a build";
-    let artifacts = Artifacts::check(&args.folder).or_exit_with_hint(Exit::Untrusted, build)?;
+    let artifacts = Artifacts::check(&args.folder).map_err(unusable)?;
+    tool::require(PROGRAM).or_exit_with_hint(Exit::Host, "apt-get install qemu-system-x86")?;
     home.create().or_exit(Exit::Instance)?;
     if args.detach { detached(args, &home, &artifacts, ui) } else { foreground(args, &home, &artifacts, ui) }
+}
+
+/// Artifacts that are not there are the wrong ones to name; those that are there and not what they should be are not
+/// to be trusted.
+fn unusable(error: artifacts::Error) -> anyhow::Error {
+    let (exit, hint) = match error {
+        artifacts::Error::NoManifest { .. } | artifacts::Error::Read { .. } => {
+            (Exit::Instance, "run `eci-builder build`, or name the folder of a build")
+        }
+        artifacts::Error::Manifest { .. }
+        | artifacts::Error::Unusable { .. }
+        | artifacts::Error::Digest { .. } => (
+            Exit::Untrusted,
+            "`eci-builder verify` tells what else changed; `eci-builder build` makes it anew",
+        ),
+    };
+    Err::<(), _>(error).or_exit_with_hint(exit, hint).expect_err("an error was given")
 }
 
 fn foreground(args: &Args, home: &Home, artifacts: &Artifacts, ui: &Ui) -> anyhow::Result<()> {

@@ -5,7 +5,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,6 +18,8 @@ use crate::cache::Cache;
 
 /// How long a guest under KVM may take to its first line. A working one needs well under a second.
 const PROOF_DEADLINE: Duration = Duration::from_secs(8);
+/// KVM's device.
+const DEVICE: &str = "/dev/kvm";
 const POLL: Duration = Duration::from_millis(50);
 
 /// Why KVM could not be tried.
@@ -37,26 +39,64 @@ struct Remembered {
     works: bool,
 }
 
+/// What is known of KVM without trying it.
+#[derive(Debug)]
+pub enum Kvm {
+    /// It ran a guest in this boot of the host.
+    Works,
+    /// A guest under it printed nothing.
+    Silent,
+    /// This user cannot open its device.
+    Closed(io::Error),
+    /// Nobody has tried it since the host was booted.
+    NotTried,
+}
+
+/// Looks at KVM's device and at what an earlier trial gave.
+///
+/// # Errors
+/// [`Error`] when the host or the cache cannot be read.
+pub fn known(cache: &Cache) -> Result<Kvm, Error> {
+    if let Err(error) = OpenOptions::new().read(true).write(true).open(DEVICE) {
+        return Ok(Kvm::Closed(error));
+    }
+    let (release, boot_id) = host()?;
+    Ok(match recall(&memory(cache)?, &release, &boot_id) {
+        Some(true) => Kvm::Works,
+        Some(false) => Kvm::Silent,
+        None => Kvm::NotTried,
+    })
+}
+
 /// Proves that KVM runs a guest, or remembers the proof from earlier in this boot of the host.
 ///
 /// # Errors
 /// [`Error`] when it could not be tried at all.
 pub fn kvm_works(artifacts: &Artifacts, cache: &Cache) -> Result<bool, Error> {
-    if OpenOptions::new().read(true).write(true).open("/dev/kvm").is_err() {
-        return Ok(false);
+    match known(cache)? {
+        Kvm::Works => return Ok(true),
+        Kvm::Silent | Kvm::Closed(_) => return Ok(false),
+        Kvm::NotTried => {}
     }
-    let (release, boot_id) = (read("/proc/sys/kernel/osrelease")?, read("/proc/sys/kernel/random/boot_id")?);
-    let folder = cache.folder("").map_err(|error| failed("use the cache")(io::Error::other(error)))?;
-    let memory = folder.join("kvm.json");
-    if let Some(works) = recall(&memory, &release, &boot_id) {
-        return Ok(works);
-    }
+    let (release, boot_id) = host()?;
+    let memory = memory(cache)?;
     let works = prove(artifacts)?;
     let text = serde_json::to_vec(&Remembered { release, boot_id, works });
     text.map_err(io::Error::from)
         .and_then(|text| fs::write(&memory, text))
         .map_err(failed("remember the answer"))?;
     Ok(works)
+}
+
+/// Release of the host's kernel, and the id of its boot.
+fn host() -> Result<(String, String), Error> {
+    Ok((read("/proc/sys/kernel/osrelease")?, read("/proc/sys/kernel/random/boot_id")?))
+}
+
+/// Where a trial's outcome is kept.
+fn memory(cache: &Cache) -> Result<PathBuf, Error> {
+    let folder = cache.folder("").map_err(|error| failed("use the cache")(io::Error::other(error)))?;
+    Ok(folder.join("kvm.json"))
 }
 
 /// A file that is missing, or of another format, remembers nothing.
