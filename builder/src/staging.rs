@@ -1,7 +1,7 @@
 //! Artifacts are written beside their place and renamed into it, so that no half-written one ever stands there.
 //!
-//! An interrupted run leaves a folder named `.NAME.staging-PID`; the next run that stages the same name removes those
-//! whose process is gone.
+//! An interrupted run leaves a folder that is named for its process (`.NAME.staging-PID`); the next run that makes one of
+//! the same prefix removes those whose process is gone.
 
 use std::fs;
 use std::io;
@@ -35,11 +35,46 @@ pub enum Error {
     },
 }
 
+/// A folder of this process, removed with everything in it when it is dropped.
+#[derive(Debug)]
+pub struct WorkFolder {
+    path: PathBuf,
+}
+
+impl WorkFolder {
+    /// Makes the empty folder `PREFIX-PID` in `parent`, and removes those that dead processes left there.
+    ///
+    /// # Errors
+    /// [`Error::Create`].
+    pub fn inside(parent: &Path, prefix: &str) -> Result<Self, Error> {
+        let prefix = format!("{prefix}-");
+        remove_abandoned(parent, &prefix);
+        let path = parent.join(format!("{prefix}{}", process::id()));
+        // A folder of our own process id can only be left from an earlier process of that number.
+        drop(fs::remove_dir_all(&path));
+        make(&path)?;
+        Ok(Self { path })
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for WorkFolder {
+    fn drop(&mut self) {
+        // Best effort: what stays is named for its process, and removed by the next run.
+        drop(fs::remove_dir_all(&self.path));
+    }
+}
+
 /// A folder beside `target` in which files are finished before any of them appears in `target`.
 #[derive(Debug)]
 pub struct Staging {
     target: PathBuf,
-    folder: PathBuf,
+    folder: WorkFolder,
 }
 
 impl Staging {
@@ -56,19 +91,14 @@ impl Staging {
             None => return Err(bad()),
         };
         make(target)?;
-        let prefix = format!(".{name}.staging-");
-        remove_abandoned(parent, &prefix);
-        let folder = parent.join(format!("{prefix}{}", process::id()));
-        // A folder of our own process id can only be left from an earlier process of that number.
-        drop(fs::remove_dir_all(&folder));
-        make(&folder)?;
+        let folder = WorkFolder::inside(parent, &format!(".{name}.staging"))?;
         Ok(Self { target: target.to_owned(), folder })
     }
 
     /// Where to write a file of this name.
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {
-        self.folder.join(name)
+        self.folder.path().join(name)
     }
 
     /// Flushes every staged file to disk and renames it into the target folder.
@@ -81,27 +111,21 @@ impl Staging {
             move |source| Error::Place { path, source }
         };
         let mut names = Vec::new();
-        for entry in fs::read_dir(&self.folder).map_err(failed(&self.folder))? {
-            let entry = entry.map_err(failed(&self.folder))?;
+        let folder = self.folder.path();
+        for entry in fs::read_dir(folder).map_err(failed(folder))? {
+            let entry = entry.map_err(failed(folder))?;
             names.push(entry.file_name());
         }
         names.sort();
         for name in &names {
-            let staged = self.folder.join(name);
+            let staged = folder.join(name);
             fs::File::open(&staged).and_then(|file| file.sync_all()).map_err(failed(&staged))?;
         }
         for name in &names {
             let place = self.target.join(name);
-            fs::rename(self.folder.join(name), &place).map_err(failed(&place))?;
+            fs::rename(folder.join(name), &place).map_err(failed(&place))?;
         }
         Ok(())
-    }
-}
-
-impl Drop for Staging {
-    fn drop(&mut self) {
-        // Best effort: what stays is hidden, named for its process, and removed by the next run.
-        drop(fs::remove_dir_all(&self.folder));
     }
 }
 
@@ -109,7 +133,7 @@ fn make(path: &Path) -> Result<(), Error> {
     fs::create_dir_all(path).map_err(|source| Error::Create { path: path.to_owned(), source })
 }
 
-/// Removes staging folders of processes that no longer exist; best effort, for they only take space.
+/// Removes folders of processes that no longer exist; best effort, for they only take space.
 fn remove_abandoned(parent: &Path, prefix: &str) {
     let Ok(entries) = fs::read_dir(parent) else { return };
     for entry in entries.flatten() {

@@ -22,6 +22,7 @@ use crate::kernel::{self, Kernel};
 use crate::packages::{self, Archive, Offline};
 use crate::plan::{Locked, Plan};
 use crate::rootfs::{self, Root, tree::Kind};
+use crate::staging::WorkFolder;
 use crate::ui::{Ui, human_size};
 
 /// Version of what `--json` prints.
@@ -88,8 +89,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let offline = if args.offline { Offline::Yes } else { Offline::No };
     let archives = packages::fetch(&plan, &cache, offline, ui).map_err(fetch_failed)?;
     let kernel = build_kernel(&plan, &archives, &cache, ui)?;
-    let work = tempfile::Builder::new().prefix("eci-build-").tempdir_in(cache.folder("work")?);
-    let work = work.context("cannot make a folder to work in").or_exit(Exit::Host)?;
+    let work = WorkFolder::inside(&cache.folder("work").or_exit(Exit::Host)?, "build").or_exit(Exit::Host)?;
     let root = rootfs::assemble(&plan, &archives, &args.programs, (&cache, work.path()), ui)
         .or_exit(Exit::Config)?;
     let initrd = work.path().join("initrd.img");
