@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use eci_contract::status::Status;
 use serde_json::json;
 
 use super::exit::{Classify, Exit};
@@ -137,10 +138,9 @@ fn detached(args: &Args, home: &Home, artifacts: &Artifacts, ui: &Ui) -> anyhow:
     make_context(home, ui)?;
     let stage = ui.stage("boot");
     let mut supervisor = start_supervisor(args, home, accelerator)?;
-    wait_for_engine(&mut supervisor, home, Duration::from_secs(args.timeout))?;
+    let status = wait_for_engine(&mut supervisor, home, Duration::from_secs(args.timeout))?;
     stage.done(&format!("{accelerator}, docker --context {} …", context::name(home)));
     if args.json {
-        let status = client::status(home).or_exit(Exit::Boot)?;
         let (host, pid) = (home.docker_host(), supervisor.id());
         let instance = json!({ "version": JSON_VERSION, "name": home.name(), "docker_host": host, "pid": pid,
             "boot_ms": status.boot_ms });
@@ -231,14 +231,16 @@ fn start_supervisor(args: &Args, home: &Home, accelerator: Accelerator) -> anyho
     command.spawn().context("cannot start the supervisor")
 }
 
-fn wait_for_engine(supervisor: &mut Child, home: &Home, deadline: Duration) -> anyhow::Result<()> {
+fn wait_for_engine(supervisor: &mut Child, home: &Home, deadline: Duration) -> anyhow::Result<Status> {
     let started = Instant::now();
-    while !client::engine_answers(home) {
+    loop {
+        if let Some(status) = client::ready(home) {
+            return Ok(status);
+        }
         if supervisor.try_wait().context("cannot wait for the supervisor")?.is_some() {
             let said = fs::read_to_string(home.supervisor_log()).unwrap_or_default();
             let logs = format!("the whole console is in `{}`", home.console_log().display());
-            let ended = said.trim().trim_start_matches("error: ").to_owned();
-            return Err(anyhow::anyhow!(ended)).or_exit_with_hint(Exit::Boot, logs);
+            return Err(anyhow::anyhow!(reported(&said).to_owned())).or_exit_with_hint(Exit::Boot, logs);
         }
         if started.elapsed() > deadline {
             let words = console::last_words(&home.console_log());
@@ -251,7 +253,14 @@ fn wait_for_engine(supervisor: &mut Child, home: &Home, deadline: Duration) -> a
         }
         thread::sleep(POLL);
     }
-    Ok(())
+}
+
+/// The error in a supervisor's log, without the notes before it.
+fn reported(log: &str) -> &str {
+    const START: &str = "error: ";
+    let error =
+        log.strip_prefix(START).or_else(|| log.split_once(&format!("\n{START}")).map(|(_, error)| error));
+    error.unwrap_or(log).trim_end()
 }
 
 /// MiB from a number with M or G.
@@ -271,6 +280,14 @@ fn parse_memory(text: &str) -> anyhow::Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_a_supervisor_s_log_the_error_is_passed_on() {
+        let log = "booting `x` with tcg\nerror: the VM ended by itself:\n    boot refused: why\n";
+        assert_eq!(reported(log), "the VM ended by itself:\n    boot refused: why");
+        assert_eq!(reported("booting `x`\n"), "booting `x`");
+        assert_eq!(reported(""), "");
+    }
 
     #[test]
     fn memory_is_read_with_its_unit() {

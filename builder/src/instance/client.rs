@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use eci_contract::link::{Reply, Request};
-use eci_contract::status::Status;
+use eci_contract::status::{State, Status};
 use eci_link::request::MAX_REPLY_BYTES;
 
 use super::home::Home;
@@ -70,10 +70,11 @@ pub fn logs(home: &Home, follow: bool) -> Result<impl Read + use<>, Error> {
     Ok(stream)
 }
 
-/// Whether the engine answers its `/_ping`.
+/// The VM's view of itself, once it calls itself ready and the engine answers its `/_ping`.
 #[must_use]
-pub fn engine_answers(home: &Home) -> bool {
-    ping(&home.docker_socket()).unwrap_or(false)
+pub fn ready(home: &Home) -> Option<Status> {
+    let status = status(home).ok().filter(|status| status.state == State::Ready)?;
+    ping(&home.docker_socket()).unwrap_or(false).then_some(status)
 }
 
 fn ping(socket: &Path) -> io::Result<bool> {

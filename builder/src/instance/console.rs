@@ -10,8 +10,13 @@ const TAIL_BYTES: u64 = 16 * 1024;
 const SHOWN_LINES: usize = 8;
 /// How `eci-init` starts the line with its reason for not going on.
 const REFUSED: &str = "boot refused: ";
+/// How the kernel starts the line of a panic, which is how dm-verity stops the machine. A trace follows it.
+const PANIC: &str = "Kernel panic - not syncing: ";
+/// How device-mapper starts the line that says which block is bad.
+const VERITY: &str = "device-mapper: verity: ";
 
-/// The reason that PID 1 gave for refusing to boot, or the console's last lines; empty when it printed nothing.
+/// The reason that PID 1 or the kernel gave for not going on, or the console's last lines; empty when it printed
+/// nothing.
 #[must_use]
 pub fn last_words(console: &Path) -> String {
     // A console that cannot be read has no last words; the error it would have explained is reported anyway.
@@ -29,8 +34,17 @@ fn tail(console: &Path) -> io::Result<String> {
 
 fn explain(text: &str) -> String {
     let lines: Vec<String> = text.lines().map(printable).filter(|line| !line.trim().is_empty()).collect();
-    if let Some(reason) = lines.iter().rev().find_map(|line| line.find(REFUSED).map(|at| &line[at..])) {
-        return reason.trim_end().to_owned();
+    let last = |start: &str| {
+        lines
+            .iter()
+            .rev()
+            .find_map(|line| line.find(start).map(|at| line.get(at..).unwrap_or_default().trim_end()))
+    };
+    match (last(REFUSED), last(PANIC), last(VERITY)) {
+        (Some(refused), ..) => return refused.to_owned(),
+        (None, Some(panic), Some(block)) => return format!("{panic}\n    {block}"),
+        (None, Some(panic), None) => return panic.to_owned(),
+        (None, None, _) => {}
     }
     let first = lines.len().saturating_sub(SHOWN_LINES);
     lines[first..].join("\n    ")
@@ -49,6 +63,23 @@ mod tests {
     fn the_reason_of_a_refused_boot_is_found() {
         let text = "[    1.0] a\r\n[    1.2] eci-init: boot refused: root hash differs\r\n[    1.3] reboot: Power down\r\n";
         assert_eq!(explain(text), "boot refused: root hash differs");
+    }
+
+    #[test]
+    fn a_panic_is_found_above_its_trace_with_the_block_that_caused_it() {
+        let trace: String =
+            (0..60).map(|line| format!("[    1.7]  ? function_{line}+0x0/0x10\r\n")).collect();
+        let panic = "[    1.6] Kernel panic - not syncing: dm-verity device corrupted\r\n";
+        let block = "[    1.6] device-mapper: verity: 254:1: data block 0 is corrupted\r\n";
+        assert_eq!(
+            explain(&format!("{block}{panic}{trace}[    1.9] Rebooting in 1 seconds..")),
+            "Kernel panic - not syncing: dm-verity device corrupted\n    \
+             device-mapper: verity: 254:1: data block 0 is corrupted"
+        );
+        assert_eq!(
+            explain(&format!("{panic}{trace}")),
+            "Kernel panic - not syncing: dm-verity device corrupted"
+        );
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::process::{ExitStatus, Stdio, id};
 use std::time::{Duration, Instant};
 
 use eci_contract::link::{Reply, Request};
+use eci_contract::status::State;
 use tokio::process::{Child, Command};
 use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -42,6 +43,12 @@ pub enum Error {
     /// The host's end of the link failed.
     #[error("cannot serve the instance's sockets")]
     Link(#[from] link::Error),
+    /// The VM will not start its engine. It was stopped, for it is of no use.
+    #[error("the VM refuses to start the engine: {reason}")]
+    Refused {
+        /// The VM's words.
+        reason: String,
+    },
     /// QEMU ended and nobody had asked for it.
     #[error("the VM ended by itself ({status}){}", shown(.last_words))]
     Ended {
@@ -52,8 +59,17 @@ pub enum Error {
     },
 }
 
-/// Runs the machine until it is stopped by a signal or by its guest. `ready` is called once, when the engine answers,
-/// with the time since QEMU was started.
+/// How the wait for the engine ended.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    /// Every promise holds and the engine answers.
+    Ready,
+    /// The engine will not be started, for this reason.
+    Refused(String),
+}
+
+/// Runs the machine until it is stopped by a signal or by its guest, or refuses to start its engine. `ready` is called
+/// once, when the engine answers, with the time since QEMU was started.
 ///
 /// # Errors
 /// [`Error`].
@@ -74,7 +90,13 @@ async fn supervise(home: &Home, plan: &Plan, ready: impl FnOnce(Duration)) -> Re
     tokio::select! {
         ended = qemu.wait() => return Err(died(home, ended)),
         () = asked(&mut interrupt, &mut terminate) => return stop(&mut qemu, &link, home).await,
-        () = engine_ready(&link) => ready(started.elapsed()),
+        verdict = verdict(&link) => match verdict {
+            Verdict::Ready => ready(started.elapsed()),
+            Verdict::Refused(reason) => {
+                stop(&mut qemu, &link, home).await?;
+                return Err(Error::Refused { reason });
+            }
+        },
     }
     tokio::select! {
         ended = qemu.wait() => Err(died(home, ended)),
@@ -102,8 +124,17 @@ async fn asked(interrupt: &mut Signal, terminate: &mut Signal) {
     }
 }
 
-async fn engine_ready(link: &Link) {
-    while !matches!(link.engine_answers().await, Ok(true)) {
+/// Asks the VM until it is decided. A VM that does not answer yet is still booting.
+async fn verdict(link: &Link) -> Verdict {
+    loop {
+        match link.ask(&Request::Status {}).await {
+            Ok(Reply::Status(status)) => match status.state {
+                State::Refused => return Verdict::Refused(status.reason),
+                State::Ready if matches!(link.engine_answers().await, Ok(true)) => return Verdict::Ready,
+                State::Ready | State::Starting | State::Stopping => {}
+            },
+            Ok(Reply::Ok | Reply::Error(_)) | Err(_) => {}
+        }
         sleep(READY_PERIOD).await;
     }
 }
