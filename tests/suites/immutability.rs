@@ -62,8 +62,7 @@ fn rows() -> Vec<Row<Vm>> {
                 "mount -t debugfs none /tmp",
                 "mount -t securityfs none /tmp",
                 "nsenter -t 1 -m true && chroot /proc/1/root test -e /usr/libexec/eci",
-                "date -s 2001-01-01",
-                "hostname x; test \"$(cat /proc/sys/kernel/hostname)\" != x",
+                "date -s 2001-01-01; test $(date +%Y) = 2001",
             ] {
                 denied(vm, attempt)?;
             }
@@ -89,7 +88,7 @@ fn rows() -> Vec<Row<Vm>> {
                 .iter()
                 .filter_map(|check| check["id"].as_str())
                 .collect();
-            for topic in ["verity", "mount", "lockdown", "listen", "sysctl", "mem"] {
+            for topic in ["verity", "mount", "lockdown", "listen", "sysctl", "doors"] {
                 ensure!(ids.iter().any(|id| id.contains(topic)), "no check about {topic}: {ids:?}");
             }
             Ok(())
