@@ -1,8 +1,10 @@
 //! Bad input: a message that names the thing, the reason and the fix, the documented exit code, and nothing lost.
 
+use std::env;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use eci_tests::command::{self, Outcome};
@@ -13,6 +15,7 @@ use eci_tests::{image, suite};
 const CONFIG: i32 = 3;
 const HOST: i32 = 4;
 const UNTRUSTED: i32 = 5;
+const BOOT: i32 = 6;
 const INSTANCE: i32 = 7;
 
 fn main() -> ExitCode {
@@ -90,10 +93,65 @@ fn main() -> ExitCode {
         }),
         row("a_full_disk_while_building_leaves_the_last_good_output", full_disk),
         row("an_interrupted_build_leaves_the_last_good_output", interrupted),
+        row("a_mirror_that_gives_nothing_is_told_with_the_package", |()| {
+            let project = Project::copy()?;
+            // Port 9 of this host: nothing listens there.
+            project.replace("eci.toml", "[packages]", "[packages]\nmirror = \"http://127.0.0.1:9\"")?;
+            let mut build = project.build_command(&[])?;
+            build.env("XDG_CACHE_HOME", project.path("cache"));
+            Said(command::run(&mut build, &[])?).is(HOST, &["cannot fetch `", "127.0.0.1", "hint: "])?;
+            project.nothing_was_built()
+        }),
+        row("a_missing_guest_program_is_named", |()| {
+            let project = Project::copy()?;
+            let empty = project.path("empty").to_string_lossy().into_owned();
+            project.run(&["build", "--offline", "--programs", &empty])?.is(CONFIG, &["eci-"])?;
+            project.nothing_was_built()
+        }),
         row("run_without_artifacts_says_what_to_do", |()| {
             let project = Project::copy()?;
-            project.run(&["run", "nowhere", "--name", "input"])?.0.refused(&["nowhere", "build"]).map(drop)
+            project
+                .run(&["run", "nowhere", "--name", "input"])?
+                .is(INSTANCE, &["nowhere", "eci-builder build"])
         }),
+        row("run_refuses_a_kernel_that_is_not_the_manifest_s", |()| {
+            let project = Project::copy()?;
+            let (out, copy) = (image::out()?, project.path("out"));
+            fs::create_dir(&copy)?;
+            for name in ["manifest.json", "initrd.img"] {
+                fs::copy(out.join(name), copy.join(name))?;
+            }
+            fs::write(copy.join("vmlinuz"), "another kernel")?;
+            project
+                .run(&["run", "--name", "input"])?
+                .is(UNTRUSTED, &["vmlinuz", "sha256", "eci-builder verify"])
+        }),
+        row("the_name_of_a_running_instance_is_taken", |()| {
+            let project = Project::copy()?;
+            let folder = project.path("state/eci/input");
+            fs::create_dir_all(&folder)?;
+            // As a supervisor does: the lock is held while the second `run` starts.
+            let mut flock = Command::new("flock");
+            flock.arg(folder.join("lock")).arg(image::builder()?);
+            project.surround(flock.arg("run").arg(image::out()?).args(["--name", "input", "--accel", "tcg"]));
+            Said(command::run(&mut flock, &[])?).is(INSTANCE, &["`input` is running", "eci-builder stop"])
+        }),
+        row("a_docker_context_of_someone_else_is_left_alone", |()| {
+            let project = Project::copy()?;
+            let context = |words: &[&str]| -> Result<String> {
+                let mut docker = Command::new("docker");
+                project.surround(docker.arg("context").args(words));
+                command::run(&mut docker, &[])?.ok()
+            };
+            context(&["create", "eci-input", "--docker", "host=tcp://192.0.2.1:2376"])?;
+            let out = image::out()?.to_string_lossy().into_owned();
+            project
+                .run(&["run", &out, "--name", "input", "--accel", "tcg", "--detach"])?
+                .is(INSTANCE, &["eci-input", "tcp://192.0.2.1:2376", "docker context rm"])?;
+            ensure!(context(&["inspect", "eci-input"])?.contains("tcp://192.0.2.1:2376"), "it was changed");
+            Ok(())
+        }),
+        row("a_kvm_that_hangs_is_given_up", hanging_kvm),
         row("a_name_that_is_no_name_is_refused", |()| {
             let project = Project::copy()?;
             project.run(&["status", "--name", "../x"])?.0.refused(&["../x"]).map(drop)
@@ -173,8 +231,18 @@ impl Project {
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(image::builder().unwrap_or_default());
-        command.current_dir(self.0.path()).args(arguments).env("XDG_STATE_HOME", self.path("state"));
+        self.surround(command.args(arguments));
         command
+    }
+
+    /// Keeps the user's instances and Docker contexts out of it.
+    fn surround(&self, command: &mut Command) {
+        command
+            .current_dir(self.0.path())
+            .env("XDG_STATE_HOME", self.path("state"))
+            .env("DOCKER_CONFIG", self.path("docker"))
+            .env_remove("DOCKER_HOST")
+            .env_remove("DOCKER_CONTEXT");
     }
 
     fn run(&self, arguments: &[&str]) -> Result<Said> {
@@ -182,10 +250,13 @@ impl Project {
     }
 
     fn build(&self, more: &[&str]) -> Result<Said> {
-        let programs = image::programs()?.to_string_lossy().into_owned();
-        let mut arguments = vec!["build", "--programs", &programs];
-        arguments.extend(more);
-        self.run(&arguments)
+        Ok(Said(command::run(&mut self.build_command(more)?, &[])?))
+    }
+
+    fn build_command(&self, more: &[&str]) -> Result<Command> {
+        let mut build = self.command(&["build"]);
+        build.arg("--programs").arg(image::programs()?).args(more);
+        Ok(build)
     }
 
     fn nothing_was_built(&self) -> Result<()> {
@@ -202,6 +273,28 @@ impl Project {
     }
 }
 
+/// A QEMU that says nothing under KVM, as some hosts' does, and fails at once without it: `run` has to give the first up,
+/// leave nothing of it behind, and go on to the second.
+fn hanging_kvm(_: &()) -> Result<()> {
+    let project = Project::copy()?;
+    let (qemu, pid) = (project.path("empty/qemu-system-x86_64"), project.path("pid"));
+    let script = format!(
+        "#!/bin/sh\ncase \"$*\" in *'-accel kvm'*) echo $$ >{}; exec sleep 600 ;; esac\necho no more >&2; exit 1\n",
+        pid.display()
+    );
+    fs::write(&qemu, script)?;
+    fs::set_permissions(&qemu, fs::Permissions::from_mode(0o755))?;
+    let path = format!("{}:{}", project.path("empty").display(), env::var("PATH")?);
+    let mut run = project.command(&["run", "--name", "input", "--detach"]);
+    run.arg(image::out()?).env("PATH", path).env("XDG_CACHE_HOME", project.path("cache"));
+    Said(command::run(&mut run, &[])?).is(BOOT, &["KVM does not run a guest", "the VM ended by itself"])?;
+    // Without a /dev/kvm it was not even tried.
+    if let Ok(pid) = fs::read_to_string(&pid) {
+        ensure!(!Path::new("/proc").join(pid.trim()).exists(), "the hanging QEMU is still there");
+    }
+    Ok(())
+}
+
 /// Builds into a tmpfs that is too small. Needs the right to mount one, which CI has.
 fn full_disk(_: &()) -> Result<()> {
     let project = Project::copy()?;
@@ -214,7 +307,7 @@ fn full_disk(_: &()) -> Result<()> {
         fs::create_dir(&out)?;
         fs::write(out.join("manifest.json"), "good")?;
         let outcome = project.build(&["--out", &out.to_string_lossy()])?;
-        outcome.0.refused(&["No space left on device"])?;
+        outcome.is(HOST, &["No space left on device", "hint: "])?;
         ensure!(fs::read_to_string(out.join("manifest.json"))? == "good", "the good output was lost");
         ensure!(fs::read_dir(&out)?.count() == 1, "a partial output stayed");
         ensure!(fs::read_dir(&small)?.count() == 1, "a staging folder stayed");
@@ -230,9 +323,8 @@ fn interrupted(_: &()) -> Result<()> {
     let out = project.path("out");
     fs::create_dir(&out)?;
     fs::write(out.join("manifest.json"), "good")?;
-    let programs = image::programs()?.to_string_lossy().into_owned();
-    for moment in [50, 300, 1000, 2500] {
-        let mut build = project.command(&["build", "--offline", "--programs", &programs]).spawn()?;
+    for moment in [50, 300, 1000, 2500, 6000] {
+        let mut build = project.build_command(&["--offline"])?.stderr(Stdio::null()).spawn()?;
         std::thread::sleep(std::time::Duration::from_millis(moment));
         command::host("kill", &["-INT", &build.id().to_string()])?;
         if build.wait()?.success() {

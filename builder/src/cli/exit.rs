@@ -46,6 +46,12 @@ impl Classified {
         self.code
     }
 
+    /// The error itself.
+    #[must_use]
+    pub fn error(&self) -> &anyhow::Error {
+        &self.error
+    }
+
     /// What the user can do about it.
     #[must_use]
     pub fn hint(&self) -> Option<&str> {

@@ -94,7 +94,8 @@ pub fn main() -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        // A reader that closed our stdout had enough; that is not an error.
+        Err(error) if has_kind(&error, io::ErrorKind::BrokenPipe) => ExitCode::SUCCESS,
         Err(error) => report(&ui, &error),
     }
 }
@@ -105,21 +106,33 @@ fn report(ui: &Ui, error: &anyhow::Error) -> ExitCode {
     for cause in error.chain().skip(1) {
         lines.push_str(&format!("\n  caused by: {cause}"));
     }
-    let classified = error.chain().find_map(|cause| cause.downcast_ref::<Classified>());
-    if let Some(hint) = classified.and_then(Classified::hint) {
+    let (code, hint) = judge(error);
+    if let Some(hint) = hint {
         lines.push_str(&format!("\n{} {hint}", ui.paint("36", "hint:")));
     }
     // Nothing is left to tell anyone on when stderr is gone.
     drop(writeln!(io::stderr(), "{lines}"));
-    ExitCode::from(classified.map_or(Exit::Failure, Classified::code) as u8)
+    ExitCode::from(code as u8)
 }
 
-/// A reader that closed our stdout had enough; that is not an error.
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error
-        .chain()
+/// The exit code and the hint of an error. A full disk can stop any operation, so it is found here, whoever met it.
+fn judge(error: &anyhow::Error) -> (Exit, Option<&str>) {
+    if has_kind(error, io::ErrorKind::StorageFull) {
+        return (Exit::Host, Some("free some space; `eci-builder doctor` says how much a build needs"));
+    }
+    let classified = error.chain().find_map(|cause| cause.downcast_ref::<Classified>());
+    (classified.map_or(Exit::Failure, Classified::code), classified.and_then(Classified::hint))
+}
+
+fn has_kind(error: &anyhow::Error, kind: io::ErrorKind) -> bool {
+    // The chain goes from a classified error to the cause of what it holds; what it holds is looked at on its own.
+    let classified = error.downcast_ref::<Classified>().map(Classified::error);
+    classified
+        .into_iter()
+        .chain([error])
+        .flat_map(anyhow::Error::chain)
         .filter_map(|cause| cause.downcast_ref::<io::Error>())
-        .any(|error| error.kind() == io::ErrorKind::BrokenPipe)
+        .any(|error| error.kind() == kind)
 }
 
 /// Writes one line of data to stdout.
@@ -135,6 +148,16 @@ pub fn print_data(text: &str) -> anyhow::Result<()> {
 mod tests {
     use super::*;
     use clap::CommandFactory;
+
+    #[test]
+    fn a_full_disk_is_the_host_s_fault_whoever_met_it() {
+        use exit::Classify;
+        let full = io::Error::from(io::ErrorKind::StorageFull);
+        let error = Err::<(), _>(full).or_exit(Exit::Config).expect_err("it is an error");
+        assert_eq!(judge(&error).0, Exit::Host);
+        let other = Err::<(), _>(io::Error::from(io::ErrorKind::NotFound)).or_exit(Exit::Config);
+        assert_eq!(judge(&other.expect_err("it is an error")), (Exit::Config, None));
+    }
 
     #[test]
     fn the_command_table_is_sound() {
