@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -13,11 +14,10 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use eci_contract::disk::SignaturePartition;
 use eci_tests::qemu::{Ending, Qemu};
 use eci_tests::suite::row;
+use eci_tests::vm::Vm;
 use eci_tests::{command, image, suite};
 use ring::signature::Ed25519KeyPair;
 
-/// What init prints when the engine is ready.
-const READY: &str = "eci: engine ready";
 /// A refused boot takes as long as a good one gets to that point, and then ends.
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -26,24 +26,33 @@ fn main() -> ExitCode {
         row("an_untouched_image_gets_its_engine_ready", |()| {
             let disk = Disk::copy()?;
             let mut qemu = disk.boot("untouched")?;
-            ensure!(qemu.wait_for(READY, DEADLINE)? == Ending::Seen, "{}", qemu.console());
+            ensure!(qemu.wait_for_engine(DEADLINE)? == Ending::Seen, "{}", qemu.console());
             Ok(())
         }),
         row("a_changed_byte_in_the_first_data_block_panics_with_verity_s_reason", |()| {
             let disk = Disk::copy()?;
             disk.flip(ROOT, 1024 + 17)?;
-            disk.refused("data-first", &["dm-verity", "eci-root"])
+            disk.refused(
+                "data-first",
+                &["data block 0 is corrupted", "Kernel panic - not syncing: dm-verity device corrupted"],
+            )
         }),
         row("a_changed_byte_in_init_s_own_blocks_panics_with_verity_s_reason", |()| {
             let disk = Disk::copy()?;
             // Every data block but the first: whichever of them is read first is found out.
             disk.flip_every_block(ROOT, 1)?;
-            disk.refused("data-all", &["dm-verity"])
+            disk.refused(
+                "data-all",
+                &["data block", "is corrupted", "Kernel panic - not syncing: dm-verity device corrupted"],
+            )
         }),
         row("a_changed_byte_in_the_hash_tree_panics_with_verity_s_reason", |()| {
             let disk = Disk::copy()?;
             disk.flip(VERITY, 4096 + 5)?;
-            disk.refused("tree", &["dm-verity"])
+            disk.refused(
+                "tree",
+                &["metadata block 1 is corrupted", "Kernel panic - not syncing: dm-verity device corrupted"],
+            )
         }),
         row("a_changed_root_hash_is_refused_by_name", |()| {
             let disk = Disk::copy()?;
@@ -51,7 +60,7 @@ fn main() -> ExitCode {
                 let last = if signature.root_hash.ends_with('0') { "1" } else { "0" };
                 signature.root_hash.replace_range(63..64, last);
             })?;
-            disk.refused("root-hash", &["boot refused", "root hash"])
+            disk.refused("root-hash", &["boot refused", "eci-signature-a", "rootHash"])
         }),
         row("a_changed_manifest_is_refused_by_name", |()| {
             let disk = Disk::copy()?;
@@ -90,6 +99,19 @@ fn main() -> ExitCode {
             disk.flip(SIGNATURE, 0)?;
             disk.refused("garbage", &["boot refused", "eci-signature-a"])
         }),
+        row("run_tells_the_block_that_stopped_the_kernel_and_leaves_nothing_running", |()| {
+            let disk = Disk::copy()?;
+            disk.flip(ROOT, 1024 + 17)?;
+            disk.run_fails(&[
+                "Kernel panic - not syncing: dm-verity device corrupted",
+                "data block 0 is corrupted",
+            ])
+        }),
+        row("run_tells_the_reason_of_init_and_leaves_nothing_running", |()| {
+            let disk = Disk::copy()?;
+            disk.flip(SIGNATURE, 0)?;
+            disk.run_fails(&["boot refused", "eci-signature-a"])
+        }),
         row("a_read_error_under_verity_stops_the_machine", |()| {
             let disk = Disk::copy()?;
             let (start, _) = disk.partition(ROOT)?;
@@ -101,10 +123,10 @@ fn main() -> ExitCode {
                 start / 512 + 2,
             );
             let mut qemu = Qemu::start("read-error", &image::out()?, &[drive, disk.data()?], &[])?;
-            ensure!(qemu.wait_for(READY, DEADLINE)? == Ending::Ended, "the engine got ready");
+            ensure!(qemu.wait_for_engine(DEADLINE)? == Ending::Ended, "the engine got ready");
             let console = qemu.console();
             ensure!(
-                console.contains("I/O error") && console.contains("verity"),
+                console.contains("Kernel panic - not syncing: dm-verity device has I/O error"),
                 "no reason on the console:\n{console}"
             );
             Ok(())
@@ -152,7 +174,7 @@ impl Disk {
     fn refused(&self, name: &str, words: &[&str]) -> Result<()> {
         let mut qemu = self.boot(name)?;
         ensure!(
-            qemu.wait_for(READY, DEADLINE)? == Ending::Ended,
+            qemu.wait_for_engine(DEADLINE)? == Ending::Ended,
             "the engine got ready:\n{}",
             qemu.console()
         );
@@ -161,6 +183,28 @@ impl Disk {
             ensure!(console.contains(word), "no `{word}` on the console:\n{console}");
         }
         Ok(())
+    }
+
+    /// `eci-builder run --detach` fails with its code for that, says these words, and has ended the VM.
+    fn run_fails(&self, words: &[&str]) -> Result<()> {
+        let out = image::out()?;
+        let folder = tempfile::tempdir()?;
+        for name in ["manifest.json", "vmlinuz", "initrd.img"] {
+            symlink(out.join(name).canonicalize()?, folder.path().join(name))?;
+        }
+        let raw = image::raw(&out)?;
+        symlink(&self.path, folder.path().join(raw.file_name().context("a file")?))?;
+        let vm = Vm::prepare("tamper", folder.path())?;
+        let outcome = vm.run(&[])?;
+        ensure!(
+            outcome.code == 6,
+            "exit code {}, not 6: {}{}",
+            outcome.code,
+            outcome.stderr,
+            vm.last_words()
+        );
+        outcome.refused(words)?;
+        vm.builder(&["status", "--name", "tamper"])?.refused(&["is stopped"]).map(drop)
     }
 
     /// First byte and length in bytes of a partition, as sgdisk sees it.
