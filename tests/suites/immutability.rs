@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -94,8 +94,16 @@ fn rows() -> Vec<Row<Vm>> {
             Ok(())
         }),
         row("no_shell_setuid_file_device_or_package_manager_is_in_the_image", no_tools),
+        row("a_service_that_was_taken_over_changes_nothing", taken_over),
         row("keystrokes_get_no_prompt_and_ctrl_alt_del_is_an_orderly_shutdown", keystrokes),
         row("what_a_boot_loader_appends_changes_nothing", command_line),
+        row("the_image_on_the_host_is_byte_for_byte_what_was_built", |_| {
+            let out = image::out()?;
+            let mut sums = Command::new("sha256sum");
+            command::run(sums.args(["--check", "--quiet", "SHA256SUMS"]).current_dir(&out), &[])?
+                .ok()
+                .map(drop)
+        }),
     ]
 }
 
@@ -153,6 +161,43 @@ fn no_tools(_: &Vm) -> Result<()> {
         ensure!(found.is_empty(), "{found}");
     }
     ensure!(tree.join("usr/bin/runc").exists(), "the tree was not extracted");
+    Ok(())
+}
+
+/// Boots the test flavour, whose service table has an intruder: root in the VM with a shell. The shipped image has neither.
+fn taken_over(_: &Vm) -> Result<()> {
+    let vm = Vm::start("intruder", &image::out()?.join("test"))?;
+    let mut logs = String::new();
+    for _ in 0..60 {
+        logs = vm.builder(&["logs", "--name", "intruder"])?.ok()?;
+        if logs.contains("intruder: all attempts made") {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    let said: Vec<_> = logs
+        .lines()
+        .filter_map(|line| line.split_once("intruder: intruder: "))
+        .map(|(_, said)| said)
+        .collect();
+    ensure!(
+        said.contains(&"control-write: DONE"),
+        "the intruder is not root, or did not run:\n{}",
+        said.join("\n")
+    );
+    ensure!(
+        said.contains(&"all attempts made"),
+        "the intruder did not come to its end:\n{}",
+        said.join("\n")
+    );
+    let done: Vec<_> =
+        said.iter().filter(|line| line.ends_with(": DONE") && !line.starts_with("control-")).collect();
+    ensure!(done.is_empty(), "the intruder did: {done:?}");
+    ensure!(
+        said.iter().filter(|line| line.ends_with(": refused")).count() >= 20,
+        "few attempts:\n{}",
+        said.join("\n")
+    );
     Ok(())
 }
 

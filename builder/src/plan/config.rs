@@ -63,8 +63,8 @@ pub struct Packages {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rootfs {
-    /// Folder whose files are laid into the image as they lie there.
-    pub overlay: PathBuf,
+    /// Folders whose files are laid into the image as they lie there; a later folder's file takes an earlier one's place.
+    pub overlays: Vec<PathBuf>,
     /// Table of folders that the image has.
     pub folders: PathBuf,
     /// Table of names that no image may have.

@@ -14,7 +14,7 @@ arch = "x86_64"
 lists = ["files.toml"]
 locks = ["packages.lock"]
 [rootfs]
-overlay = "overlay"
+overlays = ["overlay"]
 folders = "folders.toml"
 refused = "refused.toml"
 [kernel]

@@ -137,7 +137,8 @@ fn gather(plan: &Plan<Locked>, archives: &[Archive], programs: &Path, folder: &P
     for archive in archives.iter().filter(|archive| archive.package.target == plan.architecture()) {
         select::take(archive, &lists, plan.architecture(), &mut tree)?;
     }
-    overlay::add_overlay(&plan.resolve(&plan.config().rootfs.overlay), &mut tree)?;
+    let overlays: Vec<_> = plan.config().rootfs.overlays.iter().map(|folder| plan.resolve(folder)).collect();
+    overlay::add_overlays(&overlays, &mut tree)?;
     overlay::add_programs(&lists, programs, &mut tree)?;
     Ok(tree)
 }

@@ -78,12 +78,15 @@ pub fn add_folders(table: &Path, tree: &mut Tree) -> Result<(), Error> {
     Ok(())
 }
 
-/// Adds every file below the folder `overlay`.
+/// Adds every file below the folders `overlays`; where two have the same path, the later folder's is taken.
 ///
 /// # Errors
 /// [`Error::Read`], [`Error::BadFile`] and [`Error::Tree`].
-pub fn add_overlay(overlay: &Path, tree: &mut Tree) -> Result<(), Error> {
-    add_below(overlay, "", tree)
+pub fn add_overlays(overlays: &[PathBuf], tree: &mut Tree) -> Result<(), Error> {
+    for (index, overlay) in overlays.iter().enumerate() {
+        add_below(overlay, "", &overlays[index + 1..], tree)?;
+    }
+    Ok(())
 }
 
 /// Adds the links that lists ask for.
@@ -110,7 +113,7 @@ pub fn add_programs(lists: &[&List], folder: &Path, tree: &mut Tree) -> Result<(
     Ok(())
 }
 
-fn add_below(folder: &Path, inside: &str, tree: &mut Tree) -> Result<(), Error> {
+fn add_below(folder: &Path, inside: &str, later: &[PathBuf], tree: &mut Tree) -> Result<(), Error> {
     let failed = |source| Error::Read { path: folder.to_owned(), source };
     let entries: Result<Vec<_>, _> = fs::read_dir(folder).map_err(failed)?.collect();
     let mut names: Vec<_> = entries.map_err(failed)?.iter().map(fs::DirEntry::file_name).collect();
@@ -122,7 +125,9 @@ fn add_below(folder: &Path, inside: &str, tree: &mut Tree) -> Result<(), Error> 
         let metadata =
             path.symlink_metadata().map_err(|source| Error::Read { path: path.clone(), source })?;
         if metadata.is_dir() {
-            add_below(&path, &place, tree)?;
+            add_below(&path, &place, later, tree)?;
+        } else if later.iter().any(|other| other.join(&place[1..]).symlink_metadata().is_ok()) {
+            // A later overlay's file takes its place.
         } else if metadata.is_file() {
             let executable = metadata.permissions().mode() & 0o100 != 0;
             tree.add_file(&place, &mut open(&path)?, executable, Origin::Overlay)?;
@@ -160,15 +165,26 @@ mod tests {
         let etc = home.path().join("overlay/etc");
         fs::write(etc.join("eci/a"), "x").expect("file");
         symlink("/run/eci/resolv.conf", etc.join("resolv.conf")).expect("link");
-        add_overlay(&home.path().join("overlay"), &mut tree).expect("sound");
+        add_overlays(&[home.path().join("overlay")], &mut tree).expect("sound");
         assert!(tree.get("/etc/eci/a").is_some() && tree.get("/etc/resolv.conf").is_some());
+    }
+
+    #[test]
+    fn a_later_overlay_s_file_takes_the_place_of_an_earlier_one() {
+        let (home, mut tree) = home();
+        let [first, second] = ["overlay", "second"].map(|name| home.path().join(name));
+        fs::create_dir_all(second.join("etc/eci")).expect("second overlay");
+        fs::write(first.join("etc/eci/a"), "first").expect("file");
+        fs::write(second.join("etc/eci/a"), "second").expect("file");
+        add_overlays(&[first, second], &mut tree).expect("sound");
+        assert_eq!(fs::read_to_string(tree.folder().join("etc/eci/a")).expect("laid"), "second");
     }
 
     #[test]
     fn a_socket_in_the_overlay_is_refused() {
         let (home, mut tree) = home();
         let _socket = UnixListener::bind(home.path().join("overlay/s")).expect("socket");
-        let error = add_overlay(&home.path().join("overlay"), &mut tree).expect_err("a socket");
+        let error = add_overlays(&[home.path().join("overlay")], &mut tree).expect_err("a socket");
         assert!(matches!(error, Error::BadFile { .. }), "{error}");
     }
 

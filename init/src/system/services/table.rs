@@ -141,6 +141,15 @@ mod tests {
 
     const SHIPPED: &str = include_str!("../../../../rootfs/overlay/etc/eci/services.json");
 
+    const TEST: &str = include_str!("../../../../rootfs/test-overlay/etc/eci/services.json");
+
+    #[test]
+    fn the_test_flavour_s_table_adds_one_service_and_changes_none() {
+        let (shipped, mut test) = (parse(SHIPPED.as_bytes()).unwrap(), parse(TEST.as_bytes()).unwrap());
+        assert_eq!(test.pop().map(|service| service.name).as_deref(), Some("intruder"));
+        assert_eq!(test, shipped);
+    }
+
     fn refused(from: &str, to: &str) -> String {
         assert!(SHIPPED.contains(from), "{from}");
         parse(SHIPPED.replacen(from, to, 1).as_bytes()).unwrap_err().to_string()
