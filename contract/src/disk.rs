@@ -72,9 +72,9 @@ impl BootCount {
     /// Puts the three fields into attribute bits, all other bits zero.
     #[must_use]
     pub fn to_attributes(self) -> u64 {
-        u64::from(self.priority & 0xf) << 48
-            | u64::from(self.tries_left & 0xf) << 52
-            | u64::from(self.successful) << 56
+        (u64::from(self.priority & 0xf) << 48)
+            | (u64::from(self.tries_left & 0xf) << 52)
+            | (u64::from(self.successful) << 56)
     }
 
     /// Whether the boot loader may pick this slot.
