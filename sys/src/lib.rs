@@ -10,5 +10,6 @@ pub mod fsuid;
 pub mod interface;
 pub mod mounts;
 pub mod packet;
+pub mod sha256;
 pub mod spawn;
 pub mod userns;

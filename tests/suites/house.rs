@@ -9,7 +9,7 @@ use serde_json::Value;
 
 /// The table of ARCHITECTURE.md, section "The house": a crate and the crates of ours that it may depend on.
 const EDGES: [(&str, &[&str]); 8] = [
-    ("eci-builder", &["eci-policy", "eci-contract", "eci-link"]),
+    ("eci-builder", &["eci-policy", "eci-sys", "eci-contract", "eci-link"]),
     ("eci-init", &["eci-sys", "eci-contract"]),
     ("eci-runc", &["eci-policy", "eci-sys", "eci-contract"]),
     ("eci-gate", &["eci-policy", "eci-contract", "eci-link"]),

@@ -4,6 +4,7 @@
 //! then the levels of the tree from the top down. Documented in the kernel's `device-mapper/verity.rst` and
 //! cryptsetup's `DMVerity` page.
 
+mod lanes;
 mod superblock;
 mod tree;
 

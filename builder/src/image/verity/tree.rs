@@ -6,7 +6,7 @@ use std::thread;
 
 use super::super::digest::Sha256;
 use super::super::region::Region;
-use super::{BLOCK, BLOCK_BYTES, Error};
+use super::{BLOCK, BLOCK_BYTES, Error, lanes};
 
 /// Bytes of a digest in the tree.
 const DIGEST: usize = 32;
@@ -134,9 +134,7 @@ fn hash_data(data: Region<'_>, salt: &[u8], threads: usize, digests: &mut [u8]) 
             let blocks = &mut buffer[..digests.len() / DIGEST * BLOCK];
             data.read_exact_at(blocks, first * BLOCK_BYTES)
                 .map_err(|source| Error::Read { block: first, source })?;
-            for (block, digest) in blocks.chunks_exact(BLOCK).zip(digests.chunks_exact_mut(DIGEST)) {
-                digest.copy_from_slice(&Sha256::of(&[salt, block]).0);
-            }
+            lanes::hash(salt, blocks, digests);
         }
     };
     thread::scope(|scope| {
