@@ -44,7 +44,7 @@ pub async fn serve(listener: VsockListener) -> Infallible {
                 });
             }
             Ok((_, peer)) => {
-                log::line(Level::Warn, &format!("refused a vsock connection from CID {}", peer.cid()))
+                log::line(Level::Warn, &format!("refused a vsock connection from CID {}", peer.cid()));
             }
             Err(error) => {
                 log::failure(Level::Warn, "cannot accept a vsock connection", &error);

@@ -105,7 +105,7 @@ pub fn from_hex(text: &str) -> Option<Vec<u8>> {
     if rest != 0 {
         return None;
     }
-    pairs.map(|pair| Some(digit(pair[0])? << 4 | digit(pair[1])?)).collect()
+    pairs.map(|pair| Some((digit(pair[0])? << 4) | digit(pair[1])?)).collect()
 }
 
 #[cfg(test)]

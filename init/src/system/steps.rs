@@ -88,7 +88,7 @@ const STEPS: &[BootStep] = &[
         name: "read ahead",
         on_failure: OnFailure::Degrade,
         why: "the engine's 150 MB come into memory while the data disk is looked at",
-        run: |machine| Ok(read_ahead::start(&machine.supervisor).map_err(Error::ReadAhead)?),
+        run: |machine| read_ahead::start(&machine.supervisor).map_err(Error::ReadAhead),
     },
     BootStep {
         name: "data disk",

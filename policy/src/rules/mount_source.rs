@@ -120,15 +120,8 @@ fn is_build_state(path: &str, source: &Source<'_>) -> bool {
 mod tests {
     use super::*;
 
-    fn asked(place: Place, destination: &str, origin: Origin) -> Verdict {
-        judge(Source {
-            requested: "/x",
-            place: &place,
-            destination,
-            container: "c1",
-            origin,
-            read_only: true,
-        })
+    fn asked(place: &Place, destination: &str, origin: Origin) -> Verdict {
+        judge(Source { requested: "/x", place, destination, container: "c1", origin, read_only: true })
     }
 
     fn data(path: &str) -> Place {
@@ -148,7 +141,7 @@ mod tests {
             (Place::EngineMemory("volumes/v/_data".to_owned()), "/x"),
             (Place::Vm(INIT_PROGRAM.to_owned()), "/sbin/docker-init"),
         ] {
-            assert_eq!(asked(place.clone(), destination, Origin::Container), Verdict::Allow, "{place:?}");
+            assert_eq!(asked(&place, destination, Origin::Container), Verdict::Allow, "{place:?}");
         }
     }
 
@@ -170,26 +163,22 @@ mod tests {
             (Place::Vm("/".to_owned()), "/host"),
             (Place::Vm(INIT_PROGRAM.to_owned()), "/x"),
         ] {
-            assert_eq!(
-                asked(place.clone(), destination, Origin::Container).denied_by(),
-                Some(ID),
-                "{place:?}"
-            );
+            assert_eq!(asked(&place, destination, Origin::Container).denied_by(), Some(ID), "{place:?}");
         }
     }
 
     #[test]
     fn only_builds_see_build_state() {
         for path in ["buildkit/executor/hosts.1", "overlay2/abc/diff", "tmp/buildkit-secrets1/s"] {
-            assert_eq!(asked(data(path), "/x", Origin::Build), Verdict::Allow, "{path}");
-            assert_eq!(asked(data(path), "/x", Origin::Container).denied_by(), Some(ID), "{path}");
+            assert_eq!(asked(&data(path), "/x", Origin::Build), Verdict::Allow, "{path}");
+            assert_eq!(asked(&data(path), "/x", Origin::Container).denied_by(), Some(ID), "{path}");
         }
-        assert_eq!(asked(data("containers/c2/config.v2.json"), "/x", Origin::Build).denied_by(), Some(ID));
+        assert_eq!(asked(&data("containers/c2/config.v2.json"), "/x", Origin::Build).denied_by(), Some(ID));
     }
 
     #[test]
     fn the_refusal_has_dockers_words() {
-        let Verdict::Deny { message, .. } = asked(Place::Vm("/etc".to_owned()), "/x", Origin::Container)
+        let Verdict::Deny { message, .. } = asked(&Place::Vm("/etc".to_owned()), "/x", Origin::Container)
         else {
             panic!("allowed")
         };

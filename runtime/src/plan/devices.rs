@@ -64,7 +64,7 @@ fn safe_rules() -> Value {
 mod tests {
     use super::*;
 
-    fn spec(rules: Value) -> Spec {
+    fn spec(rules: &Value) -> Spec {
         let devices = json!([{"type": "b", "path": "/dev/vda", "major": 254, "minor": 0},
             {"type": "c", "path": "/dev/fuse", "major": 10, "minor": 229}]);
         json!({"linux": {"devices": devices, "resources": {"devices": rules}}}).as_object().unwrap().clone()
@@ -72,19 +72,19 @@ mod tests {
 
     #[test]
     fn a_named_disk_is_refused() {
-        let verdict = filter(&mut spec(json!([{"allow": false, "access": "rwm"}]))).unwrap();
+        let verdict = filter(&mut spec(&json!([{"allow": false, "access": "rwm"}]))).unwrap();
         assert_eq!(verdict.denied_by(), Some(device::ID));
     }
 
     #[test]
     fn a_rule_that_the_user_added_does_not_make_a_container_privileged() {
         let rules = json!([{"allow": false, "access": "rwm"}, {"allow": true, "type": "a", "access": "rwm"}]);
-        assert_eq!(filter(&mut spec(rules)).unwrap().denied_by(), Some(device::ID));
+        assert_eq!(filter(&mut spec(&rules)).unwrap().denied_by(), Some(device::ID));
     }
 
     #[test]
     fn a_privileged_container_keeps_the_safe_devices_only() {
-        let mut spec = spec(json!([{"allow": false, "access": "rwm"}, {"allow": true, "access": "rwm"}]));
+        let mut spec = spec(&json!([{"allow": false, "access": "rwm"}, {"allow": true, "access": "rwm"}]));
         assert_eq!(filter(&mut spec).unwrap(), Verdict::Allow);
         assert_eq!(spec["linux"]["devices"].as_array().unwrap().len(), 1);
         assert_eq!(spec["linux"]["resources"]["devices"][0], json!({"allow": false, "access": "rwm"}));

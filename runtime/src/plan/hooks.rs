@@ -43,17 +43,17 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn verdict(hooks: Value) -> Verdict {
+    fn verdict(hooks: &Value) -> Verdict {
         judge(json!({"hooks": hooks}).as_object().unwrap(), |path| path == "/proc/7/exe").unwrap()
     }
 
     #[test]
     fn dockerds_hook_passes() {
         assert_eq!(
-            verdict(json!({"prestart": [{"path": "/proc/7/exe", "args": ["libnetwork-setkey", "-x"]}]})),
+            verdict(&json!({"prestart": [{"path": "/proc/7/exe", "args": ["libnetwork-setkey", "-x"]}]})),
             Verdict::Allow
         );
-        assert_eq!(verdict(Value::Null), Verdict::Allow);
+        assert_eq!(verdict(&Value::Null), Verdict::Allow);
     }
 
     #[test]
@@ -64,7 +64,7 @@ mod tests {
             json!({"prestart": [{"path": "/proc/7/exe"}]}),
             json!({"poststop": [{"path": "/proc/7/exe", "args": ["libnetwork-setkey"]}]}),
         ] {
-            assert_eq!(verdict(hooks.clone()).denied_by(), Some(hook::ID), "{hooks}");
+            assert_eq!(verdict(&hooks).denied_by(), Some(hook::ID), "{hooks}");
         }
     }
 }

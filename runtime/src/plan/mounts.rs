@@ -155,13 +155,13 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn planned(mounts: Value) -> Result<Mounts, Verdict> {
+    fn planned(mounts: &Value) -> Result<Mounts, Verdict> {
         read(json!({"mounts": mounts}).as_object().unwrap()).unwrap()
     }
 
     #[test]
     fn binds_are_told_from_what_crun_makes() {
-        let mounts = planned(json!([
+        let mounts = planned(&json!([
             {"destination": "/proc", "type": "proc"},
             {"destination": "/dev", "type": "tmpfs"},
             {"destination": "/data/", "type": "bind", "source": "/v", "options": ["rbind", "rro", "rslave"]},
@@ -178,7 +178,7 @@ mod tests {
     fn file_systems_of_devices_and_other_types_are_refused() {
         for kind in ["ext4", "overlay", "nfs", "", "devtmpfs"] {
             assert!(
-                planned(json!([{"destination": "/x", "type": kind, "source": "/dev/vda"}])).is_err(),
+                planned(&json!([{"destination": "/x", "type": kind, "source": "/dev/vda"}])).is_err(),
                 "{kind}"
             );
         }
@@ -187,9 +187,9 @@ mod tests {
     #[test]
     fn a_bind_is_one_by_its_options_whatever_its_type_says() {
         let mounts =
-            planned(json!([{"destination": "/x", "type": "tmpfs", "source": "/etc", "options": ["bind"]}]));
+            planned(&json!([{"destination": "/x", "type": "tmpfs", "source": "/etc", "options": ["bind"]}]));
         assert_eq!(mounts.unwrap().binds.len(), 1);
-        assert!(planned(json!([{"destination": "/proc", "type": "bind", "source": "/v"}])).is_err());
+        assert!(planned(&json!([{"destination": "/proc", "type": "bind", "source": "/v"}])).is_err());
     }
 
     #[test]

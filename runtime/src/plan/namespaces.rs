@@ -44,26 +44,26 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn read_rows(rows: Value) -> Namespaces {
+    fn read_rows(rows: &Value) -> Namespaces {
         read(json!({"linux": {"namespaces": rows}}).as_object().unwrap()).unwrap()
     }
 
     #[test]
     fn what_is_left_out_is_the_hosts() {
         let rows = json!([{"type": "mount"}, {"type": "uts"}, {"type": "ipc"}, {"type": "cgroup"}]);
-        assert_eq!(read_rows(rows).missing, ["pid", "network"]);
+        assert_eq!(read_rows(&rows).missing, ["pid", "network"]);
         assert_eq!(read(&Spec::new()).unwrap().missing, ISOLATED);
     }
 
     #[test]
     fn paths_are_joined_and_empty_paths_are_not() {
         let rows = json!([{"type": "network", "path": "/n"}, {"type": "pid", "path": ""}]);
-        assert_eq!(read_rows(rows).joined, [("network", PathBuf::from("/n"))]);
+        assert_eq!(read_rows(&rows).joined, [("network", PathBuf::from("/n"))]);
     }
 
     #[test]
     fn a_second_row_cannot_hide_a_path() {
         let rows = json!([{"type": "network"}, {"type": "network", "path": "/proc/1/ns/net"}]);
-        assert_eq!(read_rows(rows).joined, [("network", PathBuf::from("/proc/1/ns/net"))]);
+        assert_eq!(read_rows(&rows).joined, [("network", PathBuf::from("/proc/1/ns/net"))]);
     }
 }

@@ -99,7 +99,7 @@ fn ext4_size(head: &[u8]) -> Option<Content> {
     let is_64_bit = word(0x60)? & 0x80 != 0;
     let high = if is_64_bit { u64::from(word(0x150)?) } else { 0 };
     let block = 1024_u64.checked_shl(word(24)?).filter(|block| (1024..=65536).contains(block))?;
-    let bytes = (high << 32 | u64::from(word(4)?)).checked_mul(block)?;
+    let bytes = ((high << 32) | u64::from(word(4)?)).checked_mul(block)?;
     Some(Content::Made { bytes, block })
 }
 
