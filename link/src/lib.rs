@@ -6,7 +6,7 @@
 //!
 //! In reading order: [`preamble`] (how two ends agree that a session starts here, on a port that knows no connection
 //! boundaries), [`session`] (streams, multiplexed by yamux), [`request`] (the line of JSON that opens a stream) and
-//! [`pipe`] (joining a stream to a socket).
+//! [`mod@pipe`] (joining a stream to a socket).
 
 pub mod pipe;
 pub mod preamble;

@@ -77,7 +77,7 @@ pub struct Stanza {
 }
 
 impl Apt {
-    /// Fetches the indexes of [`SUITES`] from `mirror` and lets apt check their signatures.
+    /// Fetches the indexes of the suites in `SUITES` from `mirror` and lets apt check their signatures.
     ///
     /// # Errors
     /// All of [`Error`] but the query.

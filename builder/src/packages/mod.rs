@@ -4,7 +4,7 @@
 //! script is run, and nothing is unpacked but what a rule asks for.
 //!
 //! [`mirror`] finds an archive, [`apt`] asks the host's apt what it has, [`update`] makes a lock of that (only for
-//! `eci-builder lock`), [`fetch`] brings what is locked, [`deb`] reads it.
+//! `eci-builder lock`), [`mod@fetch`] brings what is locked, [`deb`] reads it.
 
 use std::path::PathBuf;
 

@@ -4,7 +4,7 @@
 //! everything that its programs need to be loaded. No step needs root, and the same input gives the same bytes.
 //!
 //! In the order of the work: [`select`] takes from packages, [`overlay`] adds what is ours, both into a [`tree`];
-//! [`checks`] and [`elf`] judge it, following links with [`resolve`]; [`erofs`] packs it. [`initrd`] is separate.
+//! [`checks`] and [`elf`] judge it, following links with [`resolve`]; [`erofs`] packs it. [`initrd()`] is separate.
 
 use std::fs;
 use std::io;

@@ -1,6 +1,6 @@
 //! The network: host name and loopback by PID 1, the address by a DHCP client that is a service of its own.
 //!
-//! The client is smoltcp's DHCPv4 state machine over a packet socket ([`phy`]): no port is open, and the kernel's
+//! The client is smoltcp's DHCPv4 state machine over a packet socket (`phy`): no port is open, and the kernel's
 //! filter lets nothing but DHCP and ARP answers in. What it learns is applied in [`lease`]. It is its own process so
 //! that whatever a hostile network sends, PID 1 does not parse it.
 
