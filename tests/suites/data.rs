@@ -4,13 +4,21 @@ use std::fs;
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use eci_tests::qemu::{Ending, Qemu};
 use eci_tests::suite::row;
 use eci_tests::{command, image, suite, vm::Vm};
 
+/// A first boot on two busy cores without KVM takes a third of this.
+const DEADLINE: Duration = Duration::from_secs(60);
+/// How long a VM that refused its engine is watched for one that comes up anyway.
+const WATCHED: Duration = Duration::from_secs(3);
+
 fn main() -> ExitCode {
-    suite::run_alone(vec![
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let rows = vec![
         row("a_full_disk_says_so_and_loses_nothing", full),
         row("a_larger_disk_is_grown_into", larger),
         row("a_disk_cut_short_is_refused_and_whole_again_when_its_size_is_back", shorter),
@@ -18,7 +26,40 @@ fn main() -> ExitCode {
         row("a_disk_whose_start_was_wiped_is_refused_and_left_alone", wiped),
         row("somebody_else_s_file_system_is_refused_and_left_alone", foreign),
         row("an_interrupted_first_format_is_done_again", interrupted),
-    ])
+        row("without_a_disk_the_engine_is_refused_by_name_and_the_vm_stays_up", none),
+        row("an_image_that_may_be_written_to_needs_no_other_disk", own_partition),
+    ];
+    suite::run(Used { folder }, rows, |_| String::new())
+}
+
+/// A data disk of 1 GiB that was used: it has a volume `kept` whose file `f` says `here`. Made once, for rows that begin
+/// with one.
+struct Used {
+    folder: tempfile::TempDir,
+}
+
+impl Used {
+    fn original(&self) -> Result<PathBuf> {
+        let data = self.folder.path().join("data.raw");
+        if !data.exists() {
+            let made = disk(self.folder.path(), 1 << 30)?;
+            let vm = Vm::start_on("data", &image::out()?, &made)?;
+            vm.import_busybox()?;
+            vm.sh(&["-v", "kept:/v"], "echo here >/v/f")?;
+            vm.stop()?;
+        }
+        Ok(data)
+    }
+
+    fn copy(&self, folder: &Path) -> Result<PathBuf> {
+        let copy = folder.join("copy.raw");
+        copy_sparse(&self.original()?, &copy)?;
+        Ok(copy)
+    }
+}
+
+fn copy_sparse(from: &Path, to: &Path) -> Result<()> {
+    command::host("cp", &["--sparse=always", &from.to_string_lossy(), &to.to_string_lossy()])?.ok().map(drop)
 }
 
 fn disk(folder: &Path, size: u64) -> Result<PathBuf> {
@@ -43,7 +84,7 @@ fn refused(data: &Path, words: &[&str]) -> Result<()> {
     outcome.refused(words).map(drop)
 }
 
-fn full(_: &()) -> Result<()> {
+fn full(_: &Used) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let data = disk(folder.path(), 256 << 20)?;
     let vm = Vm::start_on("data", &image::out()?, &data)?;
@@ -63,75 +104,93 @@ fn full(_: &()) -> Result<()> {
     Ok(())
 }
 
-fn larger(_: &()) -> Result<()> {
+fn larger(used: &Used) -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let data = disk(folder.path(), 1 << 30)?;
-    let mut vm = Vm::start_on("data", &image::out()?, &data)?;
-    vm.import_busybox()?;
-    vm.sh(&["-v", "kept:/v"], "echo here >/v/f")?;
-    vm.stop()?;
+    let data = used.copy(folder.path())?;
     fs::File::options().write(true).open(&data)?.set_len(3 << 30)?;
-    vm.boot(&["--data", &data.to_string_lossy()])?;
-    let kib: u64 =
-        vm.sh(&["-v", "kept:/v"], "df -k /v | tail -n 1 | { read -r a size rest; echo $size; }")?.parse()?;
+    let vm = Vm::start_on("data", &image::out()?, &data)?;
+    let kib: u64 = vm
+        .sh(&["-v", "kept:/v"], "df -k /v | { read -r head; read -r device size rest; echo $size; }")?
+        .parse()?;
     ensure!(kib > 2 << 20, "the file system has {kib} KiB");
     ensure!(vm.sh(&["-v", "kept:/v"], "cat /v/f")? == "here", "the volume is lost");
     Ok(())
 }
 
-fn shorter(_: &()) -> Result<()> {
+fn shorter(used: &Used) -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let data = disk(folder.path(), 1 << 30)?;
-    let vm = Vm::start_on("data", &image::out()?, &data)?;
-    vm.stop()?;
-    drop(vm);
-    let cut = folder.path().join("cut.raw");
-    command::host("cp", &["--sparse=always", &data.to_string_lossy(), &cut.to_string_lossy()])?.ok()?;
+    let cut = used.copy(folder.path())?;
     fs::File::options().write(true).open(&cut)?.set_len(512 << 20)?;
-    refused_untouched(&cut, &["data disk"])?;
-    drop(Vm::start_on("data", &image::out()?, &data)?);
-    Ok(())
+    refused_untouched(&cut, &["data disk", "536870912 bytes", "was shrunk", "give it its size back"])?;
+    let vm = Vm::start_on("data", &image::out()?, &used.original()?)?;
+    ensure!(vm.sh(&["-v", "kept:/v"], "cat /v/f")? == "here", "the volume is lost");
+    vm.stop()
 }
 
-fn garbage(_: &()) -> Result<()> {
+fn garbage(_: &Used) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let data = disk(folder.path(), 512 << 20)?;
     let noise: Vec<u8> =
         (0..4u32 << 20).map(|index| (index.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     fs::File::options().write(true).open(&data)?.write_all(&noise)?;
-    refused_untouched(&data, &["data disk"])
+    refused_untouched(&data, &["data disk", "data of an unknown kind", "was left alone"])
 }
 
-fn wiped(_: &()) -> Result<()> {
+fn wiped(used: &Used) -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let data = disk(folder.path(), 1 << 30)?;
-    let vm = Vm::start_on("data", &image::out()?, &data)?;
-    vm.stop()?;
-    drop(vm);
+    let data = used.copy(folder.path())?;
     fs::File::options().write(true).open(&data)?.write_all(&vec![0; 1 << 20])?;
-    refused_untouched(&data, &["data disk"])
+    refused_untouched(&data, &["data disk", "whose beginning was wiped", "was left alone"])
 }
 
-fn foreign(_: &()) -> Result<()> {
+fn foreign(_: &Used) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let data = disk(folder.path(), 512 << 20)?;
     command::host("mkfs.ext4", &["-q", "-F", "-L", "holiday", &data.to_string_lossy()])?.ok()?;
-    refused_untouched(&data, &["data disk"])
+    refused_untouched(&data, &["data disk", "an ext4 file system that is not ours", "was left alone"])
 }
 
-/// The marker that init writes before it formats (sector 1), on an otherwise half-written disk.
-fn interrupted(_: &()) -> Result<()> {
+/// The marker that init writes into the first sector before it formats, on an otherwise half-written disk. The marker's
+/// bytes are repeated here on purpose: disks in use bear them, so they may not change.
+fn interrupted(_: &Used) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let data = disk(folder.path(), 512 << 20)?;
     command::host("mkfs.ext4", &["-q", "-F", &data.to_string_lossy()])?.ok()?;
+    let mut marker = b"eci-data 1 making\n".to_vec();
+    marker.resize(64, 0);
+    marker.extend(0x8256_4557_u32.to_le_bytes());
+    marker.resize(512, 0);
     let mut file = fs::File::options().write(true).open(&data)?;
-    file.seek(SeekFrom::Start(512))?;
-    let mut sector = b"eci-data 1 making".to_vec();
-    sector.resize(512, 0);
-    file.write_all(&sector)?;
+    file.write_all(&marker)?;
+    // The superblock was not written yet.
     file.seek(SeekFrom::Start(1024))?;
     file.write_all(&[0; 1024])?;
     drop(file);
     let vm = Vm::start_on("data", &image::out()?, &data)?;
     vm.import_busybox()
+}
+
+fn none(_: &Used) -> Result<()> {
+    let out = image::out()?;
+    let image = format!("file={},format=raw,readonly=on", image::raw(&out)?.display());
+    let mut qemu = Qemu::start("data-none", &out, &[image], &[])?;
+    let refused = "eci: engine refused: no data disk: attach a virtio disk with serial `eci-data`";
+    ensure!(qemu.wait_for(refused, DEADLINE)? == Ending::Seen, "the VM ended:\n{}", qemu.console());
+    ensure!(
+        qemu.wait_for_engine(WATCHED).is_err(),
+        "the engine got ready or the VM ended:\n{}",
+        qemu.console()
+    );
+    Ok(())
+}
+
+fn own_partition(_: &Used) -> Result<()> {
+    let out = image::out()?;
+    let folder = tempfile::tempdir()?;
+    let image = folder.path().join("image.raw");
+    copy_sparse(&image::raw(&out)?, &image)?;
+    let drive = format!("file={},format=raw", image.display());
+    let mut qemu = Qemu::start("data-own", &out, &[drive], &[])?;
+    ensure!(qemu.wait_for_engine(DEADLINE)? == Ending::Seen, "the VM ended:\n{}", qemu.console());
+    Ok(())
 }

@@ -33,7 +33,7 @@ const MOUNT_OPTIONS: &std::ffi::CStr = c"discard";
 pub enum Error {
     /// There is none.
     #[error(
-        "no data disk: attach a virtio disk with serial `{DATA_NAME}`, or boot an image with a `{DATA_NAME}` partition"
+        "no data disk: attach a virtio disk with serial `{DATA_NAME}`, or let the image's disk with its `{DATA_NAME}` partition be written to"
     )]
     None,
     /// Something else is on it.
@@ -119,7 +119,7 @@ pub fn mount(boot_disk: &str) -> Result<(), Error> {
     disk.grow()
 }
 
-/// A separate disk with our serial, else the partition of the boot disk with our name.
+/// A separate disk with our serial, else the partition of the boot disk with our name, if that disk may be written to.
 fn find(boot_disk: &str) -> Option<PathBuf> {
     let disks = fs::read_dir("/sys/block").into_iter().flatten().flatten();
     let mut names: Vec<_> = disks.map(|disk| disk.file_name().to_string_lossy().into_owned()).collect();
@@ -133,7 +133,11 @@ fn find(boot_disk: &str) -> Option<PathBuf> {
 }
 
 fn find_partition(disk: &str) -> Option<String> {
-    let entries = fs::read_dir(Path::new("/sys/block").join(disk)).ok()?;
+    let disk = Path::new("/sys/block").join(disk);
+    if fs::read_to_string(disk.join("ro")).is_ok_and(|read_only| read_only.trim() == "1") {
+        return None;
+    }
+    let entries = fs::read_dir(disk).ok()?;
     let mut partitions = entries.flatten().filter(|entry| {
         let uevent = fs::read_to_string(entry.path().join("uevent")).unwrap_or_default();
         uevent.lines().any(|line| line.strip_prefix("PARTNAME=") == Some(DATA_NAME))
