@@ -62,6 +62,11 @@ pub const SYSCTLS: &[Sysctl] = &[
     promise("net/core/bpf_jit_harden", "2", "constants in JIT code are blinded"),
     promise("net/ipv4/ip_forward", "1", "containers reach the network"),
     promise("vm/mmap_min_addr", "65536", "a null pointer in the kernel stays a fault"),
+    promise(
+        "vm/min_free_kbytes",
+        "16384",
+        "the kernel's own choice for huge pages sets 66 MB aside, a third of what an idle machine uses",
+    ),
     promise("vm/max_map_count", "1048576", "search engines and databases ask for it"),
     promise("user/max_user_namespaces", "16384", "one a container and room for nesting, but bounded"),
     promise("dev/tty/ldisc_autoload", "0", "no line disciplines on demand"),
