@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::io::{self, Write};
 
+pub use eci_contract::errors::chain;
 use serde_json::json;
 
 /// How much a line matters.
@@ -34,19 +35,6 @@ pub fn line(level: Level, text: &str) {
 /// A line with an error and its causes.
 pub fn failure(level: Level, text: &str, error: &(dyn Error + 'static)) {
     write(&json!({ "level": level.name(), "msg": text, "error": chain(error) }));
-}
-
-/// An error and its causes, outermost first.
-#[must_use]
-pub fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 fn write(line: &serde_json::Value) {

@@ -4,6 +4,8 @@
 use std::fs::OpenOptions;
 use std::io::Write;
 
+pub use eci_contract::errors::chain;
+
 /// Longest record in bytes. The kernel cuts at 1024 with its prefix; 900 leaves room for that.
 const MAX_RECORD_BYTES: usize = 900;
 
@@ -44,19 +46,6 @@ pub fn error(text: &str) {
     log(Level::Error, text);
 }
 
-/// An error and its causes in one line.
-#[must_use]
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
-}
-
 /// Runs `action`, whose failure changes nothing for the caller; `what` says what was tried.
 pub fn best_effort<E: std::error::Error>(what: &str, result: Result<(), E>) {
     if let Err(err) = result {
@@ -93,14 +82,5 @@ mod tests {
         assert!(record.len() <= MAX_RECORD_BYTES);
         assert_eq!(record.iter().filter(|byte| **byte == b'\n').count(), 1);
         assert!(std::str::from_utf8(&record).is_ok());
-    }
-
-    #[test]
-    fn a_chain_names_every_cause() {
-        #[derive(Debug, thiserror::Error)]
-        #[error("cannot open the lid")]
-        struct Lid(#[source] std::io::Error);
-        let err = Lid(std::io::ErrorKind::NotFound.into());
-        assert_eq!(chain(&err), "cannot open the lid: entity not found");
     }
 }

@@ -8,6 +8,7 @@ use std::io::Write;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+pub use eci_contract::errors::chain;
 use serde_json::json;
 
 /// Appends `message` to `file`, if there is one, and writes it to standard error.
@@ -23,19 +24,6 @@ pub fn report(message: &str, file: Option<&Path>, time: SystemTime) {
         best_effort(written);
     }
     best_effort(writeln!(std::io::stderr(), "{line}"));
-}
-
-/// An error with everything that caused it, on one line.
-#[must_use]
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        cause = inner.source();
-    }
-    text
 }
 
 /// There is nowhere left to report a failure to.

@@ -10,6 +10,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use eci_contract::errors::chain;
 use eci_contract::manifest::{Flavour, Manifest};
 use serde::Serialize;
 
@@ -177,18 +178,6 @@ fn read(path: &Path) -> Result<Vec<u8>, Error> {
 
 fn name(path: &Path) -> String {
     path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
-}
-
-/// An error and its causes in one line, for the detail of a check.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]
