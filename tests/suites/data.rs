@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use eci_tests::disk::copy_sparse;
 use eci_tests::qemu::{Ending, Qemu};
 use eci_tests::suite::row;
 use eci_tests::{command, image, suite, vm::Vm};
@@ -56,10 +57,6 @@ impl Used {
         copy_sparse(&self.original()?, &copy)?;
         Ok(copy)
     }
-}
-
-fn copy_sparse(from: &Path, to: &Path) -> Result<()> {
-    command::host("cp", &["--sparse=always", &from.to_string_lossy(), &to.to_string_lossy()])?.ok().map(drop)
 }
 
 fn disk(folder: &Path, size: u64) -> Result<PathBuf> {

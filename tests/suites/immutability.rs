@@ -1,13 +1,14 @@
 //! Nothing in the VM can be changed: not by a privileged container, not from the console, not by the boot loader.
 
 use std::fs;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use eci_tests::disk::Partition;
 use eci_tests::qemu::{Ending, Qemu};
 use eci_tests::suite::{Row, row};
 use eci_tests::{command, image, suite, vm::Vm};
@@ -203,17 +204,9 @@ fn taken_over(_: &Vm) -> Result<()> {
 
 /// Copies the partition named `eci-root-a` out of a raw disk.
 fn cut_root(disk: &Path, to: &Path) -> Result<()> {
-    let info = command::host("sgdisk", &["-i", "1", &disk.to_string_lossy()])?.ok()?;
-    ensure!(info.contains("'eci-root-a'"), "partition 1 is another one:\n{info}");
-    let sector = |key: &str| -> Result<u64> {
-        let line = info.lines().find(|line| line.starts_with(key)).context("sgdisk prints sectors")?;
-        line.split_whitespace().nth(2).context("a number")?.parse().context("a number")
-    };
-    let (first, last) = (sector("First sector")?, sector("Last sector")?);
-    let mut disk = fs::File::open(disk)?;
-    disk.seek(SeekFrom::Start(first * 512))?;
-    std::io::copy(&mut disk.take((last - first + 1) * 512), &mut fs::File::create(to)?)?;
-    Ok(())
+    let partition = Partition::of(disk, 1)?;
+    ensure!(partition.name == "eci-root-a", "partition 1 is `{}`", partition.name);
+    partition.copy(disk, to)
 }
 
 fn drive(path: &Path, more: &str) -> String {

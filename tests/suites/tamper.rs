@@ -12,10 +12,11 @@ use anyhow::{Context, Result, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use eci_contract::disk::SignaturePartition;
+use eci_tests::disk::{self, Partition};
 use eci_tests::qemu::{Ending, Qemu};
 use eci_tests::suite::row;
 use eci_tests::vm::Vm;
-use eci_tests::{command, image, suite};
+use eci_tests::{image, suite};
 use ring::signature::Ed25519KeyPair;
 
 /// A refused boot takes as long as a good one gets to that point, and then ends.
@@ -114,13 +115,13 @@ fn main() -> ExitCode {
         }),
         row("a_read_error_under_verity_stops_the_machine", |()| {
             let disk = Disk::copy()?;
-            let (start, _) = disk.partition(ROOT)?;
+            let root = disk.partition(ROOT)?;
             // Sector 2 of the file system holds its superblock.
             let drive = format!(
                 "file.driver=blkdebug,file.image.driver=file,file.image.filename={},file.inject-error.0.event=read_aio,\
                  file.inject-error.0.errno=5,file.inject-error.0.sector={},format=raw",
                 disk.path.display(),
-                start / 512 + 2,
+                root.start / 512 + 2,
             );
             let mut qemu = Qemu::start("read-error", &image::out()?, &[drive, disk.data()?], &[])?;
             ensure!(qemu.wait_for_engine(DEADLINE)? == Ending::Ended, "the engine got ready");
@@ -150,11 +151,7 @@ impl Disk {
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("disk.raw");
         let from = image::raw(&image::out()?)?;
-        command::host(
-            "cp",
-            &["--sparse=always", "--reflink=auto", &from.to_string_lossy(), &path.to_string_lossy()],
-        )?
-        .ok()?;
+        disk::copy_sparse(&from, &path)?;
         Ok(Self { folder, path })
     }
 
@@ -207,16 +204,8 @@ impl Disk {
         vm.builder(&["status", "--name", "tamper"])?.refused(&["is stopped"]).map(drop)
     }
 
-    /// First byte and length in bytes of a partition, as sgdisk sees it.
-    fn partition(&self, number: u32) -> Result<(u64, u64)> {
-        let info =
-            command::host("sgdisk", &["-i", &number.to_string(), &self.path.to_string_lossy()])?.ok()?;
-        let sector = |key: &str| -> Result<u64> {
-            let line = info.lines().find(|line| line.starts_with(key)).context("sgdisk prints sectors")?;
-            Ok(line.split_whitespace().nth(2).context("a number")?.parse::<u64>()?)
-        };
-        let (first, last) = (sector("First sector")?, sector("Last sector")?);
-        Ok((first * 512, (last - first + 1) * 512))
+    fn partition(&self, number: u32) -> Result<Partition> {
+        Partition::of(&self.path, number)
     }
 
     fn open(&self) -> Result<fs::File> {
@@ -224,22 +213,17 @@ impl Disk {
     }
 
     fn flip(&self, partition: u32, offset: u64) -> Result<()> {
-        let (start, _) = self.partition(partition)?;
-        flip_at(&mut self.open()?, start + offset)
+        disk::flip(&self.path, self.partition(partition)?.start + offset)
     }
 
     fn flip_every_block(&self, partition: u32, from_block: u64) -> Result<()> {
-        let (start, _) = self.partition(partition)?;
+        let start = self.partition(partition)?.start;
         let blocks = image::manifest(&image::out()?)?.root.data_blocks;
-        let mut file = self.open()?;
-        for block in from_block..blocks {
-            flip_at(&mut file, start + block * 4096 + 100)?;
-        }
-        Ok(())
+        (from_block..blocks).try_for_each(|block| disk::flip(&self.path, start + block * 4096 + 100))
     }
 
     fn rewrite_signature(&self, change: impl FnOnce(&mut SignaturePartition)) -> Result<()> {
-        let (start, length) = self.partition(SIGNATURE)?;
+        let Partition { start, bytes: length, .. } = self.partition(SIGNATURE)?;
         let mut file = self.open()?;
         file.seek(SeekFrom::Start(start))?;
         let mut bytes = vec![0; usize::try_from(length)?];
@@ -254,14 +238,4 @@ impl Disk {
         file.write_all(&changed)?;
         Ok(())
     }
-}
-
-fn flip_at(file: &mut fs::File, offset: u64) -> Result<()> {
-    let mut byte = [0];
-    file.seek(SeekFrom::Start(offset))?;
-    file.read_exact(&mut byte)?;
-    byte[0] ^= 1;
-    file.seek(SeekFrom::Start(offset))?;
-    file.write_all(&byte)?;
-    Ok(())
 }

@@ -1,12 +1,12 @@
 //! `eci-builder verify` and the field's own tools agree, on good images and on damaged ones.
 
 use std::fs;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use eci_tests::command::{self, Outcome};
+use eci_tests::disk::{Partition, copy_sparse, flip};
 use eci_tests::suite::row;
 use eci_tests::{image, suite};
 
@@ -73,20 +73,10 @@ impl Parts {
         let raw = image::raw(&image::out()?)?;
         let folder = tempfile::tempdir()?;
         let mut offsets = [0; 2];
-        for (index, name) in ["data", "tree"].into_iter().enumerate() {
-            let info =
-                command::host("sgdisk", &["-i", &(index + 1).to_string(), &raw.to_string_lossy()])?.ok()?;
-            let sector = |key: &str| -> Result<u64> {
-                let line =
-                    info.lines().find(|line| line.starts_with(key)).context("sgdisk prints sectors")?;
-                Ok(line.split_whitespace().nth(2).context("a number")?.parse()?)
-            };
-            let (first, last) = (sector("First sector")?, sector("Last sector")?);
-            offsets[index] = first * 512;
-            let to = format!("of={}", folder.path().join(name).display());
-            let from = format!("if={}", raw.display());
-            let (skip, count) = (format!("skip={first}"), format!("count={}", last - first + 1));
-            command::host("dd", &[&from, &to, "conv=sparse", &skip, &count, "status=none"])?.ok()?;
+        for (index, (number, name)) in [(1, "data"), (2, "tree")].into_iter().enumerate() {
+            let partition = Partition::of(&raw, number)?;
+            offsets[index] = partition.start;
+            partition.copy(&raw, &folder.path().join(name))?;
         }
         Ok(Self { folder, offsets })
     }
@@ -98,15 +88,6 @@ impl Parts {
     }
 }
 
-fn flip(path: &Path, offset: u64) -> Result<()> {
-    let file = fs::File::options().read(true).write(true).open(path)?;
-    let mut byte = [0];
-    file.read_exact_at(&mut byte, offset)?;
-    byte[0] ^= 0x40;
-    file.write_all_at(&byte, offset)?;
-    Ok(())
-}
-
 fn both_refuse(part: Part, offset: u64) -> Result<()> {
     let parts = Parts::cut()?;
     let index = part as usize;
@@ -114,7 +95,7 @@ fn both_refuse(part: Part, offset: u64) -> Result<()> {
     parts.veritysetup()?.refused(&[])?;
     let raw = image::raw(&image::out()?)?;
     let copy = parts.folder.path().join("disk.raw");
-    command::host("cp", &["--sparse=always", &raw.to_string_lossy(), &copy.to_string_lossy()])?.ok()?;
+    copy_sparse(&raw, &copy)?;
     flip(&copy, parts.offsets[index] + offset)?;
     untrusted(verify(&copy, &key()?)?)
 }
@@ -131,11 +112,7 @@ fn copy_of_out() -> Result<tempfile::TempDir> {
     for entry in fs::read_dir(&out)? {
         let path = entry?.path();
         if path.is_file() {
-            command::host(
-                "cp",
-                &["--sparse=always", &path.to_string_lossy(), &folder.path().to_string_lossy()],
-            )?
-            .ok()?;
+            copy_sparse(&path, folder.path())?;
         }
     }
     Ok(folder)
