@@ -169,23 +169,24 @@ impl Vm {
         self.builder(&["stop", "--name", self.name])?.ok().map(drop)
     }
 
-    /// Ends QEMU as a power cut would, and waits until it is gone.
+    /// Ends QEMU as a power cut would, and waits until it and its supervisor are gone.
     ///
     /// # Errors
-    /// When its process id is not known or it does not end.
+    /// When its process is not found or does not end.
     pub fn kill(&self) -> Result<()> {
-        let path = self.state().join("qemu.pid");
-        let pid = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let pid = pid.trim().to_owned();
-        command::host("kill", &["-KILL", &pid])?.ok()?;
-        let process = Path::new("/proc").join(&pid);
+        let supervisor = self.answer["pid"].to_string();
+        let children = Path::new("/proc").join(&supervisor).join("task").join(&supervisor).join("children");
+        let children =
+            fs::read_to_string(&children).with_context(|| format!("cannot read {}", children.display()))?;
+        let qemu = children.split_whitespace().next().context("the supervisor has no QEMU")?;
+        command::host("kill", &["-KILL", qemu])?.ok()?;
         for _ in 0..200 {
-            if !process.exists() {
+            if !is_alive(qemu) && !is_alive(&supervisor) {
                 return Ok(());
             }
             std::thread::sleep(std::time::Duration::from_millis(50));
         }
-        anyhow::bail!("QEMU {pid} did not end")
+        anyhow::bail!("QEMU {qemu} or its supervisor {supervisor} did not end")
     }
 
     /// The instance's state folder.
@@ -237,6 +238,12 @@ impl Drop for Vm {
         // The temporary home goes with the instance; a process that stays would be reported by the next suite.
         drop(self.builder(&["rm", "--force", "--name", self.name]));
     }
+}
+
+/// Whether a process runs; one that ended and that nobody has waited for does not.
+fn is_alive(pid: &str) -> bool {
+    let status = fs::read_to_string(Path::new("/proc").join(pid).join("status"));
+    status.is_ok_and(|status| !status.lines().any(|line| line.starts_with("State:\tZ")))
 }
 
 /// The last lines of a console.

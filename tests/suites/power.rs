@@ -90,7 +90,7 @@ fn running_boots(_: &()) -> Result<()> {
             "busybox",
             "sh",
             "-c",
-            "echo whole >/v/f; sync; echo done",
+            "echo whole >/v/f; echo whole >/made; sync; echo done",
         ])?
         .ok()?;
         let commit = format!("image{round}");
@@ -116,13 +116,30 @@ fn finished_work_is_whole(vm: &Vm, last: u32) -> Result<()> {
         arguments.extend(["-v", volume.as_str()]);
     }
     let image = format!("image{last}");
-    arguments.extend([image.as_str(), "sh", "-c", "cat /v*/f"]);
+    arguments.extend([image.as_str(), "sh", "-c", "cat /v*/f /made"]);
     let text = vm.docker(&arguments)?.ok()?;
     ensure!(
-        text.lines().count() == volumes.len() && text.lines().all(|line| line == "whole"),
-        "volumes hold:\n{text}"
+        text.lines().count() == volumes.len() + 1 && text.lines().all(|line| line == "whole"),
+        "volumes and the image hold:\n{text}"
     );
-    let logs = vm.docker(&["logs", &format!("c{last}")])?.ok()?;
-    ensure!(logs == "done", "the container's log holds `{logs}`");
+    // The engine checks every layer against its digest when it packs it.
+    let images: Vec<_> = (0..=last).map(|round| format!("image{round}")).collect();
+    let mut arguments = vec!["save"];
+    arguments.extend(images.iter().map(String::as_str));
+    let saved = vm.docker(&arguments)?;
+    ensure!(saved.code == 0, "images are damaged: {}", saved.stderr);
+    for round in 0..=last {
+        let name = format!("c{round}");
+        let logs = vm.docker(&["logs", &name])?.ok()?;
+        ensure!(logs == "done", "the log of {name} holds `{logs}`");
+        let state = vm.docker(&["inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", &name])?.ok()?;
+        ensure!(state == "exited 0", "{name} is `{state}`");
+        let made = vm.docker(&["cp", &format!("{name}:/made"), "-"])?;
+        ensure!(
+            made.code == 0 && made.stdout().contains("whole\n"),
+            "{name}'s file is gone: {}",
+            made.stderr
+        );
+    }
     Ok(())
 }
