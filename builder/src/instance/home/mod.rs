@@ -1,4 +1,4 @@
-//! An instance's folder: `$XDG_STATE_HOME/eci/NAME`, its files, its lock and its record.
+//! An instance's folder: `$XDG_STATE_HOME/eci/NAME`, its files, its lock and its record ([`Record`]).
 
 use std::env;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -8,12 +8,13 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
-use serde::{Deserialize, Serialize};
+
+mod record;
+
+pub use record::{RECORD_VERSION, Record};
 
 /// The instance that commands mean when no name is given.
 pub const DEFAULT_NAME: &str = "default";
-/// Format version of `instance.json`.
-pub const RECORD_VERSION: u32 = 1;
 /// Bytes of a Unix socket's path that the kernel takes: `sun_path` is 108 bytes with a NUL at the end (unix(7)).
 const MAX_SOCKET_PATH: usize = 107;
 /// Longest instance name; it is part of socket paths.
@@ -71,26 +72,6 @@ pub enum Error {
         /// Where it goes wrong.
         source: serde_json::Error,
     },
-}
-
-/// What is remembered of an instance: `instance.json`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Record {
-    /// [`RECORD_VERSION`].
-    pub version: u32,
-    /// Folder of the artifacts that it boots.
-    pub artifacts: PathBuf,
-    /// The data disk; inside the instance's folder unless the user named another.
-    pub data: PathBuf,
-    /// Accelerator that QEMU uses: `kvm` or `tcg`.
-    pub accel: String,
-    /// Memory in MiB.
-    pub memory_mib: u64,
-    /// Virtual processors.
-    pub cpus: u32,
-    /// Process id of the supervisor of the last run.
-    pub pid: u32,
 }
 
 /// The folder of one instance. It need not exist.
@@ -245,33 +226,6 @@ impl Home {
         }
     }
 
-    /// Reads the record.
-    ///
-    /// # Errors
-    /// [`Error::Missing`], [`Error::File`] and [`Error::Record`].
-    pub fn record(&self) -> Result<Record, Error> {
-        let path = self.root.join("instance.json");
-        let text = match fs::read(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(Error::Missing { name: self.name.clone() });
-            }
-            text => text.map_err(failed("read", &path))?,
-        };
-        serde_json::from_slice(&text).map_err(|source| Error::Record { path, source })
-    }
-
-    /// Writes the record, replacing an older one whole.
-    ///
-    /// # Errors
-    /// [`Error::File`] and [`Error::Record`].
-    pub fn save(&self, record: &Record) -> Result<(), Error> {
-        let (path, beside) = (self.root.join("instance.json"), self.root.join("instance.json.new"));
-        let text = serde_json::to_vec_pretty(record);
-        let text = text.map_err(|source| Error::Record { path: path.clone(), source })?;
-        fs::write(&beside, text).map_err(failed("write", &beside))?;
-        fs::rename(&beside, &path).map_err(failed("replace", &path))
-    }
-
     /// Makes the sparse data disk if it is not there.
     ///
     /// # Errors
@@ -353,25 +307,5 @@ mod tests {
         assert!(matches!(home.lock(), Err(Error::Running { .. })));
         drop(held);
         home.lock().expect("free again");
-    }
-
-    #[test]
-    fn an_instance_without_a_record_does_not_exist() {
-        let state = tempfile::tempdir().expect("temporary folder");
-        let home = Home::under(state.path(), "x").expect("legal");
-        assert_eq!(home.is_running().expect_err("missing").to_string(), "there is no instance `x`");
-        home.create().expect("made");
-        let record = Record {
-            version: RECORD_VERSION,
-            artifacts: "/out".into(),
-            data: home.data_disk(),
-            accel: "tcg".to_owned(),
-            memory_mib: 2048,
-            cpus: 2,
-            pid: 1,
-        };
-        home.save(&record).expect("saved");
-        assert_eq!(home.record().expect("read"), record);
-        assert!(!home.is_running().expect("known"));
     }
 }
