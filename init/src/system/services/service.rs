@@ -1,0 +1,162 @@
+//! One service: its process, started and stopped as its life says.
+
+use std::process::{Command, Stdio};
+
+use eci_contract::status::Service as Report;
+use eci_sys::spawn::{Confinement, confine};
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::output::Output;
+use super::state::{Action, Event, Life, State};
+use super::table::{Definition, Readiness};
+use crate::system::{cgroups, notify};
+use crate::{clock, kmsg};
+
+/// Open files a service may have: what Docker's own packages set for the engine, for which each container costs about
+/// twenty.
+const OPEN_FILES: u64 = 1_048_576;
+
+/// The programs of the image.
+const PATH: &str = "/usr/sbin:/usr/bin";
+
+/// One service and what is known of it.
+#[derive(Debug)]
+pub struct Service {
+    pub(super) definition: Definition,
+    pub(super) life: Life,
+    restarts: u32,
+    /// What it writes to standard output and error.
+    pub output: Option<Output>,
+    /// The last line of an output that was closed.
+    last_line: String,
+}
+
+impl Service {
+    /// A service that was never started.
+    pub(super) fn new(definition: Definition) -> Self {
+        Self { definition, life: Life::default(), restarts: 0, output: None, last_line: String::new() }
+    }
+
+    /// The program that it runs.
+    #[must_use]
+    pub fn program(&self) -> Option<&str> {
+        self.definition.argv.first().map(String::as_str)
+    }
+
+    /// The service closed its output.
+    pub fn close_output(&mut self) {
+        if let Some(output) = self.output.take() {
+            output.last_line().clone_into(&mut self.last_line);
+        }
+    }
+
+    /// For the status.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        Report {
+            name: self.definition.name.clone(),
+            state: state_word(self.life.state).to_owned(),
+            pid: self.life.pid(),
+            restarts: self.restarts,
+        }
+    }
+
+    /// Its process ended; `how` says how.
+    pub(super) fn ended(&mut self, how: &str) {
+        let last_line = self.output.as_ref().map_or(self.last_line.as_str(), Output::last_line);
+        kmsg::notice(&format!("service {} ended: {how}; its last line: {last_line}", self.definition.name));
+        self.advance(Event::Ended);
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.definition.name
+    }
+
+    pub(super) fn advance(&mut self, event: Event) {
+        let (life, action) = self.life.next(event, &self.definition.limits(), clock::boot_ms());
+        self.life = life;
+        match action {
+            Action::None => {}
+            Action::Spawn => self.start(),
+            Action::Terminate(pid) => self.terminate(pid),
+            Action::Kill => {
+                kmsg::notice(&format!("service {} took too long: killing it", self.name()));
+                kmsg::best_effort("kill a service", cgroups::kill_service(self.name()));
+            }
+        }
+    }
+
+    fn start(&mut self) {
+        let again = self.life.state != State::Waiting;
+        match self.spawn() {
+            Ok(pid) => {
+                self.restarts += u32::from(again);
+                self.advance(Event::Spawned { pid });
+                if self.definition.readiness == Readiness::None {
+                    self.advance(Event::Ready);
+                }
+            }
+            Err(err) => {
+                kmsg::error(&format!("service {}: {}", self.name(), kmsg::chain(&err)));
+                self.advance(Event::Ended);
+            }
+        }
+    }
+
+    fn terminate(&self, pid: u32) {
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+        let result = pid.map_or(Ok(()), |pid| kill_process(pid, Signal::TERM));
+        kmsg::best_effort("stop a service", result);
+    }
+
+    fn spawn(&mut self) -> Result<u32, SpawnError> {
+        let (program, arguments) =
+            self.definition.argv.split_first().expect("invariant: the table was checked to name a program");
+        // What an earlier process left behind would fight the new one for sockets and locks.
+        let cgroup_procs = cgroups::open_service(self.name())?;
+        cgroups::kill_service(self.name())?;
+        let (output, write) = Output::new().map_err(SpawnError::Pipe)?;
+        let twin = write.try_clone().map_err(SpawnError::Pipe)?;
+        let mut command = Command::new(program);
+        command
+            .args(arguments)
+            .env_clear()
+            .env("PATH", PATH)
+            .envs(&self.definition.environment)
+            .current_dir("/");
+        if self.definition.readiness == Readiness::Notify {
+            command.env("NOTIFY_SOCKET", notify::PATH);
+        }
+        command.stdin(Stdio::null()).stdout(write).stderr(twin);
+        let oom_score_adj = self.definition.oom_score;
+        confine(&mut command, Confinement { cgroup_procs, oom_score_adj, open_files: OPEN_FILES });
+        let child =
+            command.spawn().map_err(|source| SpawnError::Start { program: program.clone(), source })?;
+        self.output = Some(output);
+        Ok(child.id())
+    }
+}
+
+/// Why a service did not start.
+#[derive(Debug, thiserror::Error)]
+enum SpawnError {
+    #[error(transparent)]
+    Cgroup(#[from] cgroups::Error),
+    #[error("cannot make a pipe for its output")]
+    Pipe(#[source] std::io::Error),
+    #[error("cannot start `{program}`")]
+    Start { program: String, source: std::io::Error },
+}
+
+fn state_word(state: State) -> &'static str {
+    match state {
+        State::Waiting => "waiting",
+        State::Starting { .. } => "starting",
+        State::Ready { .. } => "ready",
+        State::BackingOff { .. } => "backing-off",
+        State::Stopping { .. } => "stopping",
+        State::Stopped => "stopped",
+    }
+}
