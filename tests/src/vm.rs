@@ -4,7 +4,7 @@ use std::env;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -12,9 +12,22 @@ use serde_json::Value;
 use crate::clients;
 use crate::command::{self, Outcome};
 use crate::image;
+use crate::suite::{self, Row};
 
 /// How many lines of the console a failure shows.
 const SHOWN_LINES: usize = 40;
+
+/// Boots the image under test and runs rows of assertions over the instance.
+#[must_use]
+pub fn run_suite(name: &'static str, rows: Vec<Row<Vm>>) -> ExitCode {
+    match image::out().and_then(|out| Vm::start(name, &out)) {
+        Ok(vm) => suite::run(vm, rows, Vm::last_words),
+        Err(error) => {
+            eprintln!("the image does not boot: {error:?}");
+            ExitCode::FAILURE
+        }
+    }
+}
 
 /// A running instance with a home of its own, so that the user's instances and Docker contexts are left alone.
 pub struct Vm {

@@ -3,18 +3,12 @@
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, ensure};
+use eci_tests::command;
 use eci_tests::suite::{Row, row};
-use eci_tests::{command, image, suite, vm::Vm};
+use eci_tests::vm::{self, Vm};
 
 fn main() -> ExitCode {
-    let vm = match image::out().and_then(|out| Vm::start("boot", &out)) {
-        Ok(vm) => vm,
-        Err(error) => {
-            eprintln!("the image does not boot: {error:?}");
-            return ExitCode::FAILURE;
-        }
-    };
-    suite::run(vm, rows(), Vm::last_words)
+    vm::run_suite("boot", rows())
 }
 
 fn rows() -> Vec<Row<Vm>> {

@@ -11,20 +11,14 @@ use anyhow::{Context, Result, ensure};
 use eci_tests::disk::Partition;
 use eci_tests::qemu::{Ending, Qemu};
 use eci_tests::suite::{Row, row};
-use eci_tests::{command, image, suite, vm::Vm};
+use eci_tests::vm::{self, Vm};
+use eci_tests::{command, image};
 
 /// What init prints when the engine is ready.
 const READY: &str = "eci: boot ";
 
 fn main() -> ExitCode {
-    let vm = match image::out().and_then(|out| Vm::start("immutability", &out)) {
-        Ok(vm) => vm,
-        Err(error) => {
-            eprintln!("the image does not boot: {error:?}");
-            return ExitCode::FAILURE;
-        }
-    };
-    suite::run(vm, rows(), Vm::last_words)
+    vm::run_suite("immutability", rows())
 }
 
 fn rows() -> Vec<Row<Vm>> {
