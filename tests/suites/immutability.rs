@@ -14,9 +14,6 @@ use eci_tests::suite::{Row, row};
 use eci_tests::vm::{self, Vm};
 use eci_tests::{command, image};
 
-/// What init prints when the engine is ready.
-const READY: &str = "eci: boot ";
-
 fn main() -> ExitCode {
     vm::run_suite("immutability", rows())
 }
@@ -217,7 +214,7 @@ fn boot(name: &str, data: &Path, more: &[&str]) -> Result<Qemu> {
 fn keystrokes(_: &Vm) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let mut qemu = boot("keystrokes", &folder.path().join("data"), &[])?;
-    ensure!(qemu.wait_for(READY, Duration::from_secs(90))? == Ending::Seen, "no engine:\n{}", qemu.console());
+    ensure!(qemu.wait_for_engine(Duration::from_secs(90))? == Ending::Seen, "no engine:\n{}", qemu.console());
     let before = qemu.console().len();
     let mut monitor = Monitor::connect(&qemu.monitor())?;
     for key in ["ret", "a", "ret", "ctrl-c", "alt-sysrq-b", "ctrl-d", "f1", "ret"] {
@@ -238,7 +235,7 @@ fn command_line(_: &Vm) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let hostile = "init=/bin/sh rdinit=/bin/sh single rd.break systemd.unit=rescue.target systemd.debug-shell ro=0 rw 1 emergency lockdown=none apparmor=0";
     let mut qemu = boot("command-line", &folder.path().join("data"), &["-append", hostile])?;
-    ensure!(qemu.wait_for(READY, Duration::from_secs(90))? == Ending::Seen, "no engine:\n{}", qemu.console());
+    ensure!(qemu.wait_for_engine(Duration::from_secs(90))? == Ending::Seen, "no engine:\n{}", qemu.console());
     Ok(())
 }
 
