@@ -1,5 +1,5 @@
 //! What the suites share: the built image ([`image`]), a booted instance of it ([`vm`]), QEMU without our own `run` in
-//! between ([`qemu`]), raw disks as other tools see them ([`disk`]), commands with everything they said ([`command`]),
+//! between ([`qemu`]), raw disks as other tools see them ([`disk`]), the other end of a machine's network cable ([`wire`]), commands with everything they said ([`command`]),
 //! clients of the engine's API ([`clients`]), and rows of assertions that share one boot ([`suite`]).
 //!
 //! The suites are run by `scripts/test`, which sets `ECI_BUILDER`, `ECI_PROGRAMS` and `ECI_OUT`. Nothing here skips:
@@ -12,3 +12,4 @@ pub mod image;
 pub mod qemu;
 pub mod suite;
 pub mod vm;
+pub mod wire;

@@ -32,12 +32,20 @@ impl Qemu {
     /// # Errors
     /// When QEMU cannot be started.
     pub fn start(name: &str, out: &Path, drives: &[String], more: &[&str]) -> Result<Self> {
+        Self::start_on("user,id=net", name, out, drives, more)
+    }
+
+    /// The same on network `net` of this `-netdev` definition.
+    ///
+    /// # Errors
+    /// As [`Qemu::start`].
+    pub fn start_on(netdev: &str, name: &str, out: &Path, drives: &[String], more: &[&str]) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("eci-qemu-").tempdir()?;
         let mut command = Command::new("qemu-system-x86_64");
         command
             .args(["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-m", "1G", "-smp", "2"])
             .args(["-nodefaults", "-display", "none", "-no-reboot"])
-            .args(["-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net"])
+            .args(["-netdev", netdev, "-device", "virtio-net-pci,netdev=net"])
             .arg("-serial")
             .arg(format!("file:{}", folder.path().join("console").display()))
             .arg("-qmp")
