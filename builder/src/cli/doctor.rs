@@ -53,6 +53,7 @@ const ROWS: &[Row] = &[
     program("flex", "compiles the kernel", "apt-get install flex"),
     program("bison", "compiles the kernel", "apt-get install bison"),
     program("bc", "compiles the kernel", "apt-get install bc"),
+    program("lz4", "packs the kernel", "apt-get install lz4"),
     file("libelf.h", "/usr/include/libelf.h", "compiles the kernel's tools", "apt-get install libelf-dev"),
     file(
         "openssl/ssl.h",
