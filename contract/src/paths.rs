@@ -18,6 +18,8 @@ pub const RUNC: &str = "/usr/bin/runc";
 pub const ENGINE_DATA: &str = "/var/lib/docker";
 /// Ed25519 public key (32 raw bytes) in the initramfs that image manifests are checked with.
 pub const IMAGE_KEY: &str = "/etc/eci/image.pub";
+/// Compiled AppArmor profiles, a file each under the profile's name. PID 1 loads them.
+pub const APPARMOR_DIR: &str = "/etc/eci/apparmor";
 /// The signed manifest, handed from the initramfs stage to the system stage.
 pub const RUN_MANIFEST: &str = "/run/eci/manifest.json";
 /// The resolver configuration that PID 1 writes from DHCP; `/etc/resolv.conf` is a symlink to it.

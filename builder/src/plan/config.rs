@@ -65,6 +65,8 @@ pub struct Packages {
 pub struct Rootfs {
     /// Folders whose files are laid into the image as they lie there; a later folder's file takes an earlier one's place.
     pub overlays: Vec<PathBuf>,
+    /// Folder of AppArmor profiles, which are compiled.
+    pub apparmor: PathBuf,
     /// Table of folders that the image has.
     pub folders: PathBuf,
     /// Table of names that no image may have.

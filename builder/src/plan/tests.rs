@@ -15,6 +15,7 @@ lists = ["files.toml"]
 locks = ["packages.lock"]
 [rootfs]
 overlays = ["overlay"]
+apparmor = "apparmor"
 folders = "folders.toml"
 refused = "refused.toml"
 [kernel]

@@ -1,25 +1,16 @@
-//! Making the EROFS image with the locked `mkfs.erofs`, run from the cache through its own loader, so that neither the
-//! host's version nor its libraries matter.
+//! Making the EROFS image with the locked `mkfs.erofs`.
 //!
 //! The same tree gives the same bytes: no clock, no host owner, no extended attribute goes in, and the file system's
 //! UUID is a digest of the tree.
 
-use std::collections::BTreeSet;
-use std::fs::{self, Permissions};
-use std::io::{self, Read};
-use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use eci_contract::manifest::Architecture;
 use sha2::{Digest, Sha256};
 
+use super::tools::{MKFS, Tools};
 use super::tree::{Kind, Tree};
-use crate::cache::{self, Cache};
-use crate::packages::{Archive, deb};
-use crate::tool::{self, Tool};
+use crate::tool;
 use crate::ui::Ui;
-
-const MKFS: &str = "/usr/bin/mkfs.erofs";
 
 /// How the image is packed, with the reasons.
 ///
@@ -28,79 +19,15 @@ const MKFS: &str = "/usr/bin/mkfs.erofs";
 /// 128 KiB save a hundredth and read more than is asked for. Deduplication and fragments save a hundredth, too.
 const PACKING: [&str; 2] = ["-zlz4hc,9", "-C65536"];
 
-/// Why there is no EROFS image.
+/// The image could not be made.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The cache cannot be used.
-    #[error(transparent)]
-    Cache(#[from] cache::Error),
-    /// A package with the tools cannot be read.
-    #[error(transparent)]
-    Deb(#[from] deb::Error),
-    /// The tools cannot be unpacked.
-    #[error("cannot unpack `{}`", .path.display())]
-    Unpack {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The image could not be made.
-    #[error("cannot make the EROFS image")]
-    Make(#[source] tool::Error),
-}
-
-/// Tools of the build, unpacked in the cache.
-#[derive(Debug)]
-pub struct Tools {
-    root: PathBuf,
-    architecture: Architecture,
-}
-
-impl Tools {
-    /// Unpacks programs and libraries of `archives`, packages for this host's `architecture`, once.
-    ///
-    /// # Errors
-    /// All of [`Error`] but the last.
-    pub fn unpack(archives: &[&Archive], architecture: Architecture, cache: &Cache) -> Result<Self, Error> {
-        let digests: BTreeSet<&str> =
-            archives.iter().map(|archive| archive.package.sha256.as_str()).collect();
-        let key = format!("{:x}", Sha256::digest(digests.into_iter().collect::<String>()));
-        let root = cache.folder("tools")?.join(key);
-        if !root.exists() {
-            let partial = root.with_extension(format!("partial-{}", std::process::id()));
-            for archive in archives {
-                deb::entries(&archive.path, |entry, content| unpack(&partial, &entry, content))?;
-            }
-            // Another builder may have been first; then its folder is as good, and ours is not needed.
-            if let Err(source) = fs::rename(&partial, &root) {
-                drop(fs::remove_dir_all(&partial));
-                if !root.exists() {
-                    return Err(Error::Unpack { path: root, source });
-                }
-            }
-        }
-        Ok(Self { root, architecture })
-    }
-
-    /// One of the programs, run through the loader that came with it.
-    fn tool(&self, program: &str) -> Tool {
-        let (libraries, loader) = match self.architecture {
-            Architecture::X86_64 => ("usr/lib/x86_64-linux-gnu", "ld-linux-x86-64.so.2"),
-            Architecture::Aarch64 => ("usr/lib/aarch64-linux-gnu", "ld-linux-aarch64.so.1"),
-        };
-        let libraries = self.root.join(libraries);
-        Tool::new(libraries.join(loader))
-            .arg("--library-path")
-            .arg(&libraries)
-            .arg(self.root.join(program.trim_start_matches('/')))
-    }
-}
+#[error("cannot make the EROFS image")]
+pub struct Error(#[source] tool::Error);
 
 /// Packs the tree into an EROFS image at `out`.
 ///
 /// # Errors
-/// [`Error::Make`].
+/// mkfs fails.
 pub fn make(tree: &Tree, tools: &Tools, out: &Path, ui: &Ui) -> Result<(), Error> {
     tools
         .tool(MKFS)
@@ -110,7 +37,7 @@ pub fn make(tree: &Tree, tools: &Tools, out: &Path, ui: &Ui) -> Result<(), Error
         .arg(out)
         .arg(tree.folder())
         .run(ui)
-        .map_err(Error::Make)
+        .map_err(Error)
 }
 
 /// A UUID (version 8, RFC 9562) from a digest over all that the image has.
@@ -127,32 +54,6 @@ fn uuid_of(tree: &Tree) -> String {
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&digest.finalize()[..16]);
     uuid::Builder::from_custom_bytes(bytes).into_uuid().to_string()
-}
-
-/// Puts programs, libraries and links of a package below `root`; nothing else of it is needed.
-fn unpack(root: &Path, entry: &deb::Entry, content: &mut dyn Read) -> Result<(), Error> {
-    let wanted = entry.path == MKFS || (entry.path.starts_with("/usr/lib/") && entry.path.contains(".so"));
-    let path = root.join(entry.path.trim_start_matches('/'));
-    let written = match &entry.kind {
-        deb::Kind::File(_) if wanted => write(&path, content),
-        // A target with a slash could lead out of the folder; libraries link to their neighbours.
-        deb::Kind::Symlink(target) if wanted && !target.contains('/') => {
-            make_parent(&path).and_then(|()| symlink(target, &path))
-        }
-        _ => return Ok(()),
-    };
-    written.map_err(|source| Error::Unpack { path, source })
-}
-
-fn write(path: &Path, content: &mut dyn Read) -> io::Result<()> {
-    make_parent(path)?;
-    let mut file = fs::File::create_new(path)?;
-    io::copy(content, &mut file)?;
-    file.set_permissions(Permissions::from_mode(0o755))
-}
-
-fn make_parent(path: &Path) -> io::Result<()> {
-    path.parent().map_or(Ok(()), fs::create_dir_all)
 }
 
 #[cfg(test)]

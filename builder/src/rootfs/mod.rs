@@ -3,8 +3,9 @@
 //! Invariant: the image has nothing that no rule asked for, nothing that the table refuses, no special file, and
 //! everything that its programs need to be loaded. No step needs root, and the same input gives the same bytes.
 //!
-//! In the order of the work: [`select`] takes from packages, [`overlay`] adds what is ours, both into a [`tree`];
-//! [`checks`] and [`elf`] judge it, following links with [`resolve`]; [`erofs`] packs it. [`initrd()`] is separate.
+//! In the order of the work: [`select`] takes from packages, [`overlay`] adds what is ours, [`apparmor`] what it compiles,
+//! all into a [`tree`]; [`checks`] and [`elf`] judge it, following links with [`resolve`]; [`erofs`] packs it. Compiler and
+//! packer are [`tools`] from locked packages. [`initrd()`] is separate.
 
 use std::fs;
 use std::io;
@@ -17,6 +18,7 @@ use crate::plan::lock::LockedPackage;
 use crate::plan::{Locked, Plan};
 use crate::ui::{Ui, human_size};
 
+pub mod apparmor;
 pub mod checks;
 pub mod elf;
 pub mod erofs;
@@ -24,9 +26,11 @@ mod initrd;
 pub mod overlay;
 pub mod resolve;
 pub mod select;
+pub mod tools;
 pub mod tree;
 
 pub use initrd::{Error as InitrdError, initrd};
+use tools::Tools;
 use tree::{Kind, Node, Origin, Tree};
 
 /// Bound on the image's size in bytes: what people are ready to download and hold in memory twice.
@@ -41,6 +45,12 @@ pub enum Error {
     /// Something of ours cannot be added.
     #[error(transparent)]
     Overlay(#[from] overlay::Error),
+    /// The tools of the build cannot be had.
+    #[error(transparent)]
+    Tools(#[from] tools::Error),
+    /// A profile of ours cannot be added.
+    #[error(transparent)]
+    Apparmor(#[from] apparmor::Error),
     /// The tree cannot be written.
     #[error(transparent)]
     Tree(#[from] tree::Error),
@@ -106,14 +116,15 @@ pub fn assemble(
     ui: &Ui,
 ) -> Result<Root, Error> {
     let stage = ui.stage("root file system");
-    let tree = gather(plan, archives, programs, &work.join("root"))?;
+    let tool_packages: Vec<&Archive> =
+        archives.iter().filter(|archive| plan.tools().contains(&archive.package)).collect();
+    let tools = Tools::unpack(&tool_packages, plan.tools_architecture(), cache)?;
+    let mut tree = gather(plan, archives, programs, &work.join("root"))?;
+    apparmor::add_profiles(&plan.resolve(&plan.config().rootfs.apparmor), &tools, &mut tree, ui)?;
     check(plan, &tree)?;
     stage.done(&format!("{} files", tree.nodes().count()));
 
     let stage = ui.stage("EROFS image");
-    let tool_packages: Vec<&Archive> =
-        archives.iter().filter(|archive| plan.tools().contains(&archive.package)).collect();
-    let tools = erofs::Tools::unpack(&tool_packages, plan.tools_architecture(), cache)?;
     let image = work.join("root.erofs");
     erofs::make(&tree, &tools, &image, ui)?;
     let size = fs::metadata(&image).map_err(|source| Error::Read { path: image.clone(), source })?.len();

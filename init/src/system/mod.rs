@@ -6,6 +6,7 @@
 //! Invariant: the engine is started only after every fatal step and every promise of [`selfcheck`] held, and is
 //! stopped when one does not hold after it started.
 
+pub mod apparmor;
 pub mod cgroups;
 pub mod control;
 pub mod data;

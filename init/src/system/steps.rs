@@ -3,7 +3,7 @@
 use eci_contract::status::Step;
 
 use super::machine::Machine;
-use super::{cgroups, data, mounts, network, read_ahead, selfcheck, services, sysctls};
+use super::{apparmor, cgroups, data, mounts, network, read_ahead, selfcheck, services, sysctls};
 use crate::{clock, kmsg, power};
 
 /// What a failed step means.
@@ -76,6 +76,12 @@ const STEPS: &[BootStep] = &[
         run: |_| Ok(cgroups::prepare()?),
     },
     BootStep {
+        name: "apparmor",
+        on_failure: OnFailure::RefuseEngine,
+        why: "the profile of containers is loaded before there are any",
+        run: |_| Ok(apparmor::load()?),
+    },
+    BootStep {
         name: "services",
         on_failure: OnFailure::RefuseEngine,
         why: "the table of what runs",
@@ -119,6 +125,8 @@ enum Error {
     Network(#[from] network::Error),
     #[error(transparent)]
     Cgroups(#[from] cgroups::Error),
+    #[error(transparent)]
+    Apparmor(#[from] apparmor::Error),
     #[error(transparent)]
     Services(#[from] services::Error),
     #[error("cannot start the helper that reads ahead")]

@@ -34,6 +34,8 @@ pub struct Evidence {
     pub lockdown: String,
     /// `/sys/module/apparmor/parameters/enabled`.
     pub apparmor: String,
+    /// `/sys/kernel/security/apparmor/profiles`.
+    pub profiles: String,
     /// Values by setting name, of settings that exist.
     pub sysctls: BTreeMap<&'static str, String>,
     /// Those of [`FORBIDDEN_PATHS`] that exist.
@@ -63,6 +65,7 @@ impl Evidence {
             table: dm::table(DEVICE_NAME).ok(),
             lockdown: read("/sys/kernel/security/lockdown"),
             apparmor: read("/sys/module/apparmor/parameters/enabled"),
+            profiles: read("/sys/kernel/security/apparmor/profiles"),
             sysctls: values.collect(),
             forbidden: forbidden.collect(),
             tcp: both("/proc/net/tcp", "/proc/net/tcp6"),

@@ -72,7 +72,7 @@ pub const PROMISES: &[Promise] = &[
     },
     Promise {
         id: "apparmor",
-        promise: "AppArmor is enabled, so that containers get Docker's profile",
+        promise: "AppArmor enforces the profile that containers get",
         integrity: false,
         check: apparmor,
     },
@@ -184,8 +184,10 @@ fn no_core_helper(evidence: &Evidence, _: &Manifest) -> Result<String, String> {
 }
 
 fn apparmor(evidence: &Evidence, _: &Manifest) -> Result<String, String> {
+    let profile = "docker-default (enforce)";
     match evidence.apparmor.trim() {
-        "Y" => Ok("enabled".to_owned()),
+        "Y" if evidence.profiles.lines().any(|line| line == profile) => Ok(profile.to_owned()),
+        "Y" => Err(format!("no `{profile}` among the loaded profiles")),
         other => Err(format!("enabled is `{other}`")),
     }
 }

@@ -42,6 +42,7 @@ fn good() -> Evidence {
         table: Some(Table { device: (253, 0), read_only: true, targets: vec![target] }),
         lockdown: "none [integrity] confidentiality\n".into(),
         apparmor: "Y\n".into(),
+        profiles: "docker-default (enforce)\n".into(),
         sysctls: SYSCTLS.iter().map(|sysctl| (sysctl.name, sysctl.value.to_owned())).collect(),
         ..Evidence::default()
     }
@@ -156,4 +157,5 @@ fn doors_helpers_and_console_readers_are_found() {
     assert_eq!(broken_by(|e| e.core_pattern = Some("core".into())), [""; 0]);
     assert_eq!(broken_by(|e| e.console_users.push("7: /dev/ttyS0".into())), ["console-unread"]);
     assert_eq!(broken_by(|e| e.apparmor = "N".into()), ["apparmor"]);
+    assert_eq!(broken_by(|e| e.profiles = "docker-default (complain)\n".into()), ["apparmor"]);
 }
