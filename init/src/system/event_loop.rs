@@ -18,6 +18,8 @@ use crate::{clock, kmsg};
 
 /// The longest sleep, so that deadlines and restart pauses (the shortest is 100 ms) are met closely enough.
 const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+/// The sleep while a service is about to read its settings: a boot waits for it.
+const SETTLING_TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
 /// How long the whole shutdown may take. Services have their own, shorter limits; this is for those that add up.
 const SHUTDOWN_MS: u64 = 60_000;
 
@@ -154,7 +156,8 @@ impl Sources {
             sources.push(Source::Client(index));
             polled.push(PollFd::new(client, flags));
         }
-        match poll(&mut polled, Some(&TICK)) {
+        let tick = if machine.supervisor.is_settling() { &SETTLING_TICK } else { &TICK };
+        match poll(&mut polled, Some(tick)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(err) => return Err(Error::Poll(err)),
         }

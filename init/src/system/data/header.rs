@@ -30,6 +30,8 @@ pub enum Content {
         bytes: u64,
         /// Its block size in bytes.
         block: u64,
+        /// Whether it was unmounted in order and nothing is known to be wrong with it.
+        clean: bool,
     },
     /// Something that is not ours, and is never touched.
     Foreign {
@@ -72,7 +74,8 @@ pub fn judge(head: &[u8], backup_superblock: bool) -> Content {
         return Content::Make;
     }
     if first == sector(Marker::Made) {
-        return ext4_size(head).unwrap_or(Content::Foreign { what: "a damaged data file system of ours" });
+        return read_superblock(head)
+            .unwrap_or(Content::Foreign { what: "a damaged data file system of ours" });
     }
     if head.iter().any(|byte| *byte != 0) {
         return Content::Foreign { what: name(head) };
@@ -89,8 +92,10 @@ pub fn is_superblock(bytes: &[u8]) -> bool {
     bytes.get(56..58) == Some(&EXT4_MAGIC)
 }
 
-/// Size by the superblock (`struct ext4_super_block`): blocks at 4 and, for 64-bit, 0x150; block size at 24.
-fn ext4_size(head: &[u8]) -> Option<Content> {
+/// What the superblock (`struct ext4_super_block`) says. Blocks at 4 and, for 64-bit, 0x150; block size at 24; state at 58:
+/// 1 is unmounted in order, 2 and 4 are trouble; features at 0x60 and 0x64: a journal to replay, orphans to remove; the
+/// first of a list of orphans at 0xe8.
+fn read_superblock(head: &[u8]) -> Option<Content> {
     let superblock = head.get(SUPERBLOCK_AT..SUPERBLOCK_AT + 1024)?;
     let word = |at: usize| Some(u32::from_le_bytes(superblock.get(at..at + 4)?.try_into().ok()?));
     if !is_superblock(superblock) {
@@ -100,7 +105,9 @@ fn ext4_size(head: &[u8]) -> Option<Content> {
     let high = if is_64_bit { u64::from(word(0x150)?) } else { 0 };
     let block = 1024_u64.checked_shl(word(24)?).filter(|block| (1024..=65536).contains(block))?;
     let bytes = ((high << 32) | u64::from(word(4)?)).checked_mul(block)?;
-    Some(Content::Made { bytes, block })
+    let (replay, orphans) = (word(0x60)? & 0x4 != 0, word(0x64)? & 0x1_0000 != 0);
+    let clean = word(56)? >> 16 == 1 && !replay && !orphans && word(0xe8)? == 0;
+    Some(Content::Made { bytes, block, clean })
 }
 
 /// A name for what is there, for the message.
@@ -142,6 +149,7 @@ mod tests {
         head[1024 + 56..1024 + 58].copy_from_slice(&EXT4_MAGIC);
         head[1024 + 4..1024 + 8].copy_from_slice(&1000_u32.to_le_bytes());
         head[1024 + 24] = 2;
+        head[1024 + 58] = 1;
         head
     }
 
@@ -155,11 +163,25 @@ mod tests {
 
     #[test]
     fn ours_tells_its_size() {
-        assert_eq!(judge(&made(), true), Content::Made { bytes: 4_096_000, block: 4096 });
+        assert_eq!(judge(&made(), true), Content::Made { bytes: 4_096_000, block: 4096, clean: true });
         let mut large = made();
         large[1024 + 0x60] = 0x80;
         large[1024 + 0x150] = 1;
-        assert_eq!(judge(&large, true), Content::Made { bytes: ((1 << 32) + 1000) * 4096, block: 4096 });
+        assert_eq!(
+            judge(&large, true),
+            Content::Made { bytes: ((1 << 32) + 1000) * 4096, block: 4096, clean: true }
+        );
+    }
+
+    #[test]
+    fn a_file_system_with_anything_left_to_do_is_not_clean() {
+        for (at, value) in
+            [(58, 0), (58, 2), (58, 3), (58, 5), (0x60, 0x4), (0x66, 0x1), (0xe8, 12), (0xeb, 1)]
+        {
+            let mut head = made();
+            head[1024 + at] = value;
+            assert!(matches!(judge(&head, true), Content::Made { clean: false, .. }), "{value} at {at:#x}");
+        }
     }
 
     #[test]

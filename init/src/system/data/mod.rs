@@ -113,7 +113,9 @@ pub fn mount(boot_disk: &str) -> Result<(), Error> {
         Content::Made { bytes, .. } if bytes > disk.bytes => {
             return Err(Error::Shrunk { device: disk.device, disk: disk.bytes, filesystem: bytes });
         }
-        Content::Made { .. } => disk.check()?,
+        Content::Made { clean: false, .. } => disk.check()?,
+        // e2fsck would look at the same few fields and go.
+        Content::Made { clean: true, .. } => {}
     }
     disk.mount()?;
     disk.grow()
@@ -201,7 +203,7 @@ impl Disk {
     /// Grows the mounted file system to the size of the disk. The check may have changed the superblock, so it is read
     /// again.
     fn grow(&self) -> Result<(), Error> {
-        let Content::Made { bytes, block } = self.content()? else { return Ok(()) };
+        let Content::Made { bytes, block, .. } = self.content()? else { return Ok(()) };
         if self.bytes < bytes + GROW_STEP_BYTES {
             return Ok(());
         }

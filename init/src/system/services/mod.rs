@@ -1,8 +1,9 @@
-//! Supervised services: what the table says ([`table`]), how one lives ([`state`]), what it says ([`output`]), doing it
-//! ([`service`]), and all of them in their order (here).
+//! Supervised services: what the table says ([`table`]), how one lives ([`state`]), what it says ([`output`]), what it
+//! waits for ([`settings`]), doing it ([`service`]), and all of them in their order (here).
 
 pub mod output;
 pub mod service;
+pub mod settings;
 pub mod state;
 pub mod table;
 
@@ -36,6 +37,16 @@ impl Supervisor {
         for (service, wanted) in self.services.iter_mut().zip(wanted) {
             service.advance(Event::Tick { wanted });
         }
+        let settled: Vec<_> = self.services.iter().map(|service| self.may_settle(service)).collect();
+        for (service, _) in self.services.iter_mut().zip(settled).filter(|(_, may)| *may) {
+            service.settle();
+        }
+    }
+
+    /// Whether a service could have its settings, and has not begun to read them.
+    #[must_use]
+    pub fn is_settling(&self) -> bool {
+        self.services.iter().any(|service| self.may_settle(service))
     }
 
     /// Takes note that a process ended. Orphans belong to nobody and are just gone.
@@ -96,19 +107,22 @@ impl Supervisor {
             Goal::StopAll if later_stopped() => Wanted::Stop,
             Goal::StopAll => Wanted::Wait,
             Goal::RunWithoutEngine if service.definition.only_with_engine => Wanted::Stop,
-            Goal::RunWithoutEngine | Goal::Run if self.needs_are_ready(service) => Wanted::Run,
+            Goal::RunWithoutEngine | Goal::Run if self.are_ready(&service.definition.after) => Wanted::Run,
             Goal::RunWithoutEngine | Goal::Run => Wanted::Wait,
         }
     }
 
-    fn needs_are_ready(&self, service: &Service) -> bool {
-        let ready = |name: &String| {
+    fn may_settle(&self, service: &Service) -> bool {
+        service.awaited_settings().is_some_and(|settings| self.are_ready(&settings.after))
+    }
+
+    fn are_ready(&self, names: &[String]) -> bool {
+        names.iter().all(|name| {
             let mut services = self.services.iter();
             services.any(|other| {
                 other.definition.name == *name && matches!(other.life.state, State::Ready { .. })
             })
-        };
-        service.definition.after.iter().all(ready)
+        })
     }
 }
 
@@ -139,6 +153,7 @@ mod tests {
             environment: BTreeMap::new(),
             readiness: Readiness::None,
             after: after.iter().map(|name| (*name).to_owned()).collect(),
+            settings: None,
             only_with_engine: name == ENGINE,
             oom_score: 0,
             start_seconds: 1,

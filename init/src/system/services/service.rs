@@ -7,8 +7,9 @@ use eci_sys::spawn::{Confinement, confine};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::output::Output;
+use super::settings;
 use super::state::{Action, Event, Life, State};
-use super::table::{Definition, Readiness};
+use super::table::{Definition, Readiness, Settings};
 use crate::system::{cgroups, notify};
 use crate::{clock, kmsg};
 
@@ -29,12 +30,21 @@ pub struct Service {
     pub output: Option<Output>,
     /// The last line of an output that was closed.
     last_line: String,
+    /// It runs and does not have its settings yet.
+    awaits_settings: bool,
 }
 
 impl Service {
     /// A service that was never started.
     pub(super) fn new(definition: Definition) -> Self {
-        Self { definition, life: Life::default(), restarts: 0, output: None, last_line: String::new() }
+        Self {
+            definition,
+            life: Life::default(),
+            restarts: 0,
+            output: None,
+            last_line: String::new(),
+            awaits_settings: false,
+        }
     }
 
     /// The program that it runs.
@@ -47,6 +57,24 @@ impl Service {
     pub fn close_output(&mut self) {
         if let Some(output) = self.output.take() {
             output.last_line().clone_into(&mut self.last_line);
+        }
+    }
+
+    /// Its settings, when it runs without having them yet.
+    pub(super) fn awaited_settings(&self) -> Option<&Settings> {
+        self.definition.settings.as_ref().filter(|_| self.awaits_settings)
+    }
+
+    /// Hands its settings over, if it waits for them. What cannot be handed over is logged once; the service then takes
+    /// too long, and is started again.
+    pub(super) fn settle(&mut self) {
+        let Some(settings) = self.awaited_settings() else { return };
+        match settings::hand_over(settings) {
+            Ok(done) => self.awaits_settings = !done,
+            Err(err) => {
+                kmsg::error(&format!("service {}: {}", self.name(), kmsg::chain(&err)));
+                self.awaits_settings = false;
+            }
         }
     }
 
@@ -65,6 +93,7 @@ impl Service {
     pub(super) fn ended(&mut self, how: &str) {
         let last_line = self.output.as_ref().map_or(self.last_line.as_str(), Output::last_line);
         kmsg::notice(&format!("service {} ended: {how}; its last line: {last_line}", self.definition.name));
+        self.awaits_settings = false;
         self.advance(Event::Ended);
     }
 
@@ -117,6 +146,9 @@ impl Service {
         // What an earlier process left behind would fight the new one for sockets and locks.
         let cgroup_procs = cgroups::open_service(self.name())?;
         cgroups::kill_service(self.name())?;
+        if let Some(settings) = &self.definition.settings {
+            settings::make_pipe(settings)?;
+        }
         let (output, write) = Output::new().map_err(SpawnError::Pipe)?;
         let twin = write.try_clone().map_err(SpawnError::Pipe)?;
         let mut command = Command::new(program);
@@ -135,6 +167,7 @@ impl Service {
         let child =
             command.spawn().map_err(|source| SpawnError::Start { program: program.clone(), source })?;
         self.output = Some(output);
+        self.awaits_settings = self.definition.settings.is_some();
         Ok(child.id())
     }
 }
@@ -144,6 +177,8 @@ impl Service {
 enum SpawnError {
     #[error(transparent)]
     Cgroup(#[from] cgroups::Error),
+    #[error("cannot give it its settings")]
+    Settings(#[from] settings::Error),
     #[error("cannot make a pipe for its output")]
     Pipe(#[source] std::io::Error),
     #[error("cannot start `{program}`")]

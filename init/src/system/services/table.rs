@@ -39,6 +39,9 @@ pub struct Definition {
     /// Services that must be ready first.
     #[serde(default)]
     pub after: Vec<String>,
+    /// It gets its settings through a pipe.
+    #[serde(default)]
+    pub settings: Option<Settings>,
     /// It is stopped when the engine is refused.
     #[serde(default)]
     pub only_with_engine: bool,
@@ -50,6 +53,18 @@ pub struct Definition {
     pub stop_seconds: u64,
     /// First and longest pause before a restart, in milliseconds.
     pub restart_pause_ms: [u64; 2],
+}
+
+/// Settings that a service reads from a pipe, and so waits for.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// The file with the settings.
+    pub file: String,
+    /// The pipe that the service takes for its settings file.
+    pub pipe: String,
+    /// Services that must be ready before it gets them.
+    pub after: Vec<String>,
 }
 
 /// How a service says that it is ready.
@@ -122,7 +137,9 @@ fn parse(bytes: &[u8]) -> Result<Vec<Definition>, Error> {
         if !service.argv.first().is_some_and(|program| program.starts_with('/')) {
             return content(format!("{name} has no absolute program path"));
         }
-        if let Some(missing) = service.after.iter().find(|other| !before.contains(other.as_str())) {
+        let settled_after = service.settings.iter().flat_map(|settings| &settings.after);
+        let mut needs = service.after.iter().chain(settled_after);
+        if let Some(missing) = needs.find(|other| !before.contains(other.as_str())) {
             return content(format!("{name} is after `{missing}`, which is not above it"));
         }
         if !before.insert(name.as_str()) {
@@ -171,6 +188,10 @@ mod tests {
             format!("{text}: `../up` is not a name of lower-case letters")
         );
         assert_eq!(refused("\"network\"", "\"gate\""), format!("{text}: gate is there twice"));
+        assert_eq!(
+            refused("\"after\": [\"containerd\"]", "\"after\": [\"other\"]"),
+            format!("{text}: engine is after `other`, which is not above it")
+        );
         assert_eq!(refused("\"oomScore\"", "\"oomscore\""), format!("{text} is not understood"));
     }
 }
