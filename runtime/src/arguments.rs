@@ -85,14 +85,6 @@ impl Flags {
         self.0.iter().rev().find(|(flag, _)| *flag == name).and_then(|(_, value)| value.as_deref())
     }
 
-    /// Replaces the value of every flag `name`.
-    pub fn replace(&mut self, name: &str, new: &str) {
-        self.0
-            .iter_mut()
-            .filter(|(flag, _)| *flag == name)
-            .for_each(|(_, value)| *value = Some(new.to_owned()));
-    }
-
     /// The flags as crun takes them.
     #[must_use]
     pub fn to_arguments(&self) -> Vec<String> {

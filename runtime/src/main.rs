@@ -29,7 +29,7 @@ fn run(Invocation { globals, verb }: Invocation) -> ExitCode {
             Err(error) => fail(&error, log),
         },
         Verb::Create(create) => fail(&verbs::create::run(&globals, create), log),
-        Verb::Exec(flags, rest) => fail(&verbs::exec::run(&globals, flags, rest), log),
+        Verb::Exec(flags, rest) => fail(&verbs::exec::run(&globals, &flags, rest), log),
         Verb::Delete(flags, id) => match verbs::delete::run(&globals, &flags, id) {
             Ok(code) => ExitCode::from(code),
             Err(error) => fail(&error, log),

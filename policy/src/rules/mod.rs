@@ -6,6 +6,8 @@ pub mod hook;
 pub mod host_namespace;
 pub mod mount_destination;
 pub mod mount_source;
+pub mod resource;
+pub mod syscall;
 
 /// Opens every message; Docker Desktop's own words, so that what users find on the web helps them.
 pub const PREFIX: &str = "enhanced container isolation";

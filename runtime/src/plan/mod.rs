@@ -12,4 +12,7 @@ pub mod mounts;
 pub mod namespaces;
 pub mod place;
 pub mod root;
+pub mod settings;
+pub mod syscalls;
 pub mod sysctls;
+pub mod time;

@@ -11,6 +11,7 @@ use eci_policy::Verdict;
 use eci_policy::rules::host_namespace;
 use eci_policy::rules::mount_source::Origin;
 use eci_sys::userns;
+use rustix::time::{ClockId, clock_gettime};
 
 use super::delete::state_folder;
 use super::program;
@@ -25,7 +26,7 @@ use crate::container::{self, Container, Wanted};
 use crate::plan::ids::{Range, UserNamespace};
 use crate::plan::mounts::Mounts;
 use crate::plan::root::{self, Tree};
-use crate::plan::{annotations, devices, hooks, ids, mounts, namespaces, sysctls};
+use crate::plan::{annotations, devices, hooks, ids, mounts, namespaces, settings, syscalls, sysctls, time};
 use crate::processes;
 
 /// dockerd's places, Debian's first. A hook must be one of them by device and inode.
@@ -110,14 +111,17 @@ fn judge(create: &Create) -> Result<Judged, Error> {
     let folder = fs::canonicalize(&create.bundle)
         .map_err(|source| Error::NoBundle { path: create.bundle.clone(), source })?;
     let mut spec = bundle::read_object(&folder.join("config.json"))?;
+    allow(settings::judge(&spec)?)?;
     let joined = judge_namespaces(&spec)?;
     allow(hooks::judge(&spec, runs_engine)?)?;
     allow(devices::filter(&mut spec)?)?;
+    allow(syscalls::confine(&mut spec)?)?;
     annotations::strip(&mut spec);
     if let Some(process) = spec.get_mut("process").and_then(serde_json::Value::as_object_mut) {
         annotations::strip_environment(process);
     }
     sysctls::clamp(&mut spec)?;
+    time::set(&mut spec, clock_gettime(ClockId::Boottime).tv_sec)?;
     let mounts = mounts::read(&spec)?.map_err(denied)?;
     let root =
         spec.get("root").and_then(|root| text(root, "path")).ok_or(bundle::Error::Field { field: "root" })?;

@@ -1,17 +1,21 @@
 //! `exec`: crun enters the container; what could give crun orders is taken out.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use eci_contract::paths::RUN_DIR;
+use eci_policy::Verdict;
 
 use super::program;
 use crate::arguments::Flags;
 use crate::bundle;
 use crate::plan::annotations::strip_environment;
+use crate::plan::settings;
 
 /// Why a process could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// A rule says no.
+    #[error("{0}")]
+    Denied(String),
     /// Its description cannot be read or written.
     #[error("cannot use the description of the process")]
     Description(#[from] bundle::Error),
@@ -22,25 +26,26 @@ pub enum Error {
 
 /// Becomes crun. Only ever returns an error.
 #[must_use]
-pub fn run(globals: &Flags, mut flags: Flags, rest: Vec<String>) -> Error {
-    if let Some(path) = flags.value("process").map(PathBuf::from) {
-        match clean(&path) {
-            Ok(None) => {}
-            Ok(Some(cleaned)) => flags.replace("process", &cleaned),
+pub fn run(globals: &Flags, flags: &Flags, rest: Vec<String>) -> Error {
+    if let Some(path) = flags.value("process") {
+        match judge(Path::new(path)) {
+            Ok(Verdict::Allow) => {}
+            Ok(Verdict::Deny { message, .. }) => return Error::Denied(message),
             Err(error) => return error.into(),
         }
     }
     let words = [vec!["exec".to_owned()], flags.to_arguments(), rest].concat();
-    program::pass(globals, &words, program::inherited(&flags)).into()
+    program::pass(globals, &words, program::inherited(flags)).into()
 }
 
-/// Writes a copy without orders to crun, when the original has some.
-fn clean(path: &Path) -> Result<Option<String>, bundle::Error> {
+/// Judges the process, and takes orders to crun out of its description: in place, for the shim made the file for this
+/// one call and removes it afterwards.
+fn judge(path: &Path) -> Result<Verdict, bundle::Error> {
     let mut process = bundle::read_object(path)?;
-    if !strip_environment(&mut process) {
-        return Ok(None);
+    let strips = strip_environment(&mut process);
+    let verdict = settings::judge_process(&serde_json::Value::Object(process.clone()))?;
+    if strips && verdict == Verdict::Allow {
+        bundle::write_object(path, &process)?;
     }
-    let cleaned = format!("{RUN_DIR}/process-{}.json", std::process::id());
-    bundle::write_object(Path::new(&cleaned), &process)?;
-    Ok(Some(cleaned))
+    Ok(verdict)
 }
