@@ -10,6 +10,8 @@ pub mod fsuid;
 pub mod interface;
 pub mod mounts;
 pub mod packet;
+#[cfg(feature = "probe")]
+pub mod raw;
 pub mod sha256;
 pub mod spawn;
 pub mod userns;
