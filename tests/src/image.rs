@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use eci_contract::manifest::Manifest;
+use serde_json::json;
+use sha2::{Digest, Sha256};
 
 /// The folder of artifacts that `scripts/test` has just built.
 ///
@@ -29,6 +31,18 @@ pub fn builder() -> Result<PathBuf> {
 /// When `ECI_PROGRAMS` is not set.
 pub fn programs() -> Result<PathBuf> {
     variable("ECI_PROGRAMS")
+}
+
+/// The static program of attacks, `eci-probe`: `ECI_PROBE`, or beside the guest programs.
+///
+/// # Errors
+/// When it is not there.
+pub fn probe() -> Result<Vec<u8>> {
+    let path = match env::var_os("ECI_PROBE") {
+        Some(path) => PathBuf::from(path),
+        None => programs()?.join("eci-probe"),
+    };
+    fs::read(&path).with_context(|| format!("cannot read {}; scripts/test compiles it", path.display()))
 }
 
 fn variable(name: &str) -> Result<PathBuf> {
@@ -63,11 +77,15 @@ const APPLETS: [&str; 44] = [
 ];
 
 /// A root file system with Debian's static busybox, as the tar that `docker import` takes: users root and `user`
-/// (1000), a file owned by each, and a setuid copy of busybox at `/bin/setuid-id`.
+/// (1000), a file owned by each, a setuid copy of busybox at `/bin/setuid-id`, and the program of attacks at `/probe`.
 ///
 /// # Errors
-/// When the host has no `/bin/busybox` (package busybox-static).
+/// When the host has no `/bin/busybox` (package busybox-static), or the program of attacks is not built.
 pub fn busybox_tar() -> Result<Vec<u8>> {
+    Ok(busybox()?.into_inner()?)
+}
+
+fn busybox() -> Result<tar::Builder<Vec<u8>>> {
     let busybox = fs::read("/bin/busybox").context("cannot read /bin/busybox; install busybox-static")?;
     let mut archive = tar::Builder::new(Vec::new());
     for folder in ["bin", "etc", "tmp", "root", "home", "var", "proc", "sys", "dev"] {
@@ -89,7 +107,134 @@ pub fn busybox_tar() -> Result<Vec<u8>> {
     )?;
     append(&mut archive, "etc/group", tar::EntryType::Regular, 0o644, 0, b"root:x:0:\nuser:x:1000:\n")?;
     append(&mut archive, "home/theirs", tar::EntryType::Regular, 0o600, 1000, b"theirs\n")?;
+    append(&mut archive, "probe", tar::EntryType::Regular, 0o755, 0, &probe()?)?;
+    Ok(archive)
+}
+
+/// Ids of [`odd_tar`]: the last of a container's range, and one that has no place in it.
+pub const LAST_ID: u64 = 65_535;
+/// See [`LAST_ID`].
+pub const FOREIGN_ID: u64 = 70_000;
+
+/// The busybox image with what is rare in images, in `/odd`: a file of [`LAST_ID`] with a second name `link`, a file and a
+/// folder of [`FOREIGN_ID`], and copies of `/probe`: `setuid` is root's with that bit, `capable` has `CAP_NET_RAW` as a
+/// file capability.
+///
+/// # Errors
+/// As [`busybox_tar`].
+pub fn odd_tar() -> Result<Vec<u8>> {
+    let mut archive = busybox()?;
+    let probe = probe()?;
+    append(&mut archive, "odd/", tar::EntryType::Directory, 0o755, 0, &[])?;
+    append(&mut archive, "odd/last", tar::EntryType::Regular, 0o644, LAST_ID, b"last\n")?;
+    let mut link = header(tar::EntryType::Link, 0o644, LAST_ID, 0);
+    archive.append_link(&mut link, "odd/link", "odd/last")?;
+    append(&mut archive, "odd/foreign", tar::EntryType::Regular, 0o644, FOREIGN_ID, b"foreign\n")?;
+    append(&mut archive, "odd/foreign-folder/", tar::EntryType::Directory, 0o755, FOREIGN_ID, &[])?;
+    append(&mut archive, "odd/setuid", tar::EntryType::Regular, 0o4755, 0, &probe)?;
+    let capability = extended_attribute("security.capability", &net_raw());
+    append(&mut archive, "odd/PaxHeaders/capable", tar::EntryType::XHeader, 0o644, 0, &capability)?;
+    append(&mut archive, "odd/capable", tar::EntryType::Regular, 0o755, 0, &probe)?;
     Ok(archive.into_inner()?)
+}
+
+/// The busybox image with symbolic links, of which some stand where every image has a folder or a device.
+///
+/// # Errors
+/// As [`busybox_tar`].
+pub fn linked_tar(links: &[(&str, &str)]) -> Result<Vec<u8>> {
+    let mut archive = busybox()?;
+    for (path, target) in links {
+        let mut header = header(tar::EntryType::Symlink, 0o777, 0, 0);
+        archive.append_link(&mut header, path, target)?;
+    }
+    Ok(archive.into_inner()?)
+}
+
+/// The busybox image with an executable file.
+///
+/// # Errors
+/// As [`busybox_tar`].
+pub fn scripted_tar(path: &str, text: &str) -> Result<Vec<u8>> {
+    let mut archive = busybox()?;
+    append(&mut archive, path, tar::EntryType::Regular, 0o755, 0, text.as_bytes())?;
+    Ok(archive.into_inner()?)
+}
+
+/// The busybox image with a file whose name climbs out of the root.
+///
+/// # Errors
+/// As [`busybox_tar`].
+pub fn climbing_tar() -> Result<Vec<u8>> {
+    let mut archive = busybox()?;
+    let mut climbing = header(tar::EntryType::Regular, 0o644, 0, 2);
+    // Past the crate's own check of names.
+    let name = b"../../../../../../../../var/lib/docker/climbed";
+    climbing.as_old_mut().name[..name.len()].copy_from_slice(name);
+    climbing.set_cksum();
+    archive.append(&climbing, &b"x\n"[..])?;
+    Ok(archive.into_inner()?)
+}
+
+/// `struct vfs_cap_data` of version 2: `CAP_NET_RAW`, permitted and effective.
+fn net_raw() -> Vec<u8> {
+    let words: [u32; 5] = [0x0200_0001, 1 << 13, 0, 0, 0];
+    words.iter().flat_map(|word| word.to_le_bytes()).collect()
+}
+
+/// A record of a pax header: its own length, which counts its own digits, then `key=value`.
+fn extended_attribute(name: &str, value: &[u8]) -> Vec<u8> {
+    let mut rest = format!(" SCHILY.xattr.{name}=").into_bytes();
+    rest.extend(value);
+    rest.push(b'\n');
+    let mut length = rest.len();
+    while length != rest.len() + length.to_string().len() {
+        length = rest.len() + length.to_string().len();
+    }
+    let mut record = length.to_string().into_bytes();
+    record.append(&mut rest);
+    record
+}
+
+/// The busybox image with further layers, `layers` in all, as the archive that `docker load` takes. Layer N has a file
+/// `/layers/N`, and all but the first write `/layers/top`.
+///
+/// # Errors
+/// As [`busybox_tar`].
+pub fn layered_tar(name: &str, layers: usize) -> Result<Vec<u8>> {
+    let mut archive = tar::Builder::new(Vec::new());
+    let (mut digests, mut paths) = (Vec::new(), Vec::new());
+    for number in 0..layers {
+        let layer = if number == 0 { busybox_tar()? } else { small_layer(number)? };
+        digests.push(format!("sha256:{}", hexadecimal(&Sha256::digest(&layer))));
+        let path = format!("{number}/layer.tar");
+        append(&mut archive, &path, tar::EntryType::Regular, 0o644, 0, &layer)?;
+        paths.push(path);
+    }
+    let configuration = json!({
+        "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
+        "os": "linux",
+        "config": {"Cmd": ["sh"], "Env": ["PATH=/bin"]},
+        "rootfs": {"type": "layers", "diff_ids": digests},
+    });
+    let manifest = json!([{"Config": "config.json", "RepoTags": [name], "Layers": paths}]);
+    for (path, document) in [("config.json", configuration), ("manifest.json", manifest)] {
+        append(&mut archive, path, tar::EntryType::Regular, 0o644, 0, document.to_string().as_bytes())?;
+    }
+    Ok(archive.into_inner()?)
+}
+
+fn small_layer(number: usize) -> Result<Vec<u8>> {
+    let mut layer = tar::Builder::new(Vec::new());
+    let text = number.to_string();
+    append(&mut layer, "layers/", tar::EntryType::Directory, 0o755, 0, &[])?;
+    append(&mut layer, &format!("layers/{number}"), tar::EntryType::Regular, 0o644, 0, text.as_bytes())?;
+    append(&mut layer, "layers/top", tar::EntryType::Regular, 0o644, 0, text.as_bytes())?;
+    Ok(layer.into_inner()?)
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn append(
@@ -114,4 +259,27 @@ fn header(kind: tar::EntryType, mode: u32, owner: u64, size: u64) -> tar::Header
     header.set_size(size);
     header.set_mtime(0);
     header
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pax_record_begins_with_its_own_length() {
+        for length in [1, 60, 70, 80, 960, 970, 980] {
+            let record = extended_attribute("a", &vec![b'x'; length]);
+            let text = String::from_utf8(record.clone()).unwrap();
+            assert_eq!(text.split(' ').next().unwrap(), record.len().to_string());
+        }
+    }
+
+    #[test]
+    fn a_layer_holds_its_number() {
+        let layer = small_layer(7).unwrap();
+        let mut archive = tar::Archive::new(layer.as_slice());
+        let paths: Vec<_> =
+            archive.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().into_owned()).collect();
+        assert_eq!(paths, ["layers/", "layers/7", "layers/top"].map(PathBuf::from));
+    }
 }

@@ -1,10 +1,12 @@
 //! What the suites share: the built image ([`image`]), a booted instance of it ([`vm`]), QEMU without our own `run` in
-//! between ([`qemu`]), raw disks as other tools see them ([`disk`]), the other end of a machine's network cable ([`wire`]), commands with everything they said ([`command`]),
-//! clients of the engine's API ([`clients`]), and rows of assertions that share one boot ([`suite`]).
+//! between ([`qemu`]), raw disks as other tools see them ([`disk`]), the other end of a machine's network cable ([`wire`]),
+//! commands with everything they said ([`command`]), clients of the engine's API ([`clients`]), attacks from inside of a
+//! container ([`attempts`]), and rows of assertions that share one boot ([`suite`]).
 //!
 //! The suites are run by `scripts/test`, which sets `ECI_BUILDER`, `ECI_PROGRAMS` and `ECI_OUT`. Nothing here skips:
 //! what is missing fails.
 
+pub mod attempts;
 pub mod clients;
 pub mod command;
 pub mod disk;

@@ -1,0 +1,109 @@
+//! Sockets that lead to the VM, to its host, or past the container's own network.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::fd::AsRawFd;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, VsockAddr, connect, recv, sendto,
+    socket,
+};
+
+use crate::attempt::{At, Attempt, Failure, Verb};
+
+/// How long an answer is waited for.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The verbs.
+pub const VERBS: &[Verb] = &[
+    Verb {
+        name: "vsock",
+        why: "the host (2) and the VM itself (1) listen for control there, not for containers; takes CID:PORT",
+        run: vsock,
+    },
+    Verb {
+        name: "tcp-gateway",
+        why: "the engine's API on an address that containers reach (CVE-2025-9074); takes a port",
+        run: |port| {
+            let port = port.parse().map_err(|_| Failure::NotUnderstood("the port"))?;
+            Ok(TcpStream::connect_timeout(&SocketAddr::from((gateway()?, port)), PATIENCE).map(drop)?)
+        },
+    },
+    Verb {
+        name: "packet-socket",
+        why: "tcpdump and DHCP in the container's own network",
+        run: |_| Ok(socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None).map(drop)?),
+    },
+    Verb { name: "audit", why: "the kernel's audit trail could be switched off or flooded", run: audit },
+    Verb {
+        name: "abstract-sockets",
+        why: "names without a file are parted by the network namespace alone (CVE-2020-15257)",
+        run: abstract_sockets,
+    },
+    Verb {
+        name: "unix",
+        why: "a socket of the VM that is mounted; takes its path",
+        run: |path| Ok(UnixStream::connect(path).map(drop)?),
+    },
+];
+
+fn vsock(target: &str) -> Attempt {
+    let numbers =
+        target.split_once(':').and_then(|(cid, port)| Some((cid.parse().ok()?, port.parse().ok()?)));
+    let (cid, port) = numbers.ok_or(Failure::NotUnderstood("CID:PORT"))?;
+    let socket = socket(AddressFamily::Vsock, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).at("socket")?;
+    Ok(connect(socket.as_raw_fd(), &VsockAddr::new(cid, port))?)
+}
+
+/// The default route's, from the kernel's table: addresses in hexadecimal, in the machine's order.
+fn gateway() -> Result<Ipv4Addr, Failure> {
+    let routes = fs::read_to_string("/proc/net/route").at("open")?;
+    let gateway = routes.lines().skip(1).find_map(|line| {
+        let mut fields = line.split_whitespace().skip(1);
+        (fields.next()? == "00000000").then(|| fields.next())?
+    });
+    let gateway = gateway.and_then(|text| u32::from_str_radix(text, 16).ok()).ok_or(Failure::NothingThere)?;
+    Ok(Ipv4Addr::from(gateway.to_ne_bytes()))
+}
+
+/// Asks for the state of the audit system. The answer, also a refusal, is a message.
+fn audit(_: &str) -> Attempt {
+    const GET: u16 = 1000;
+    const REQUEST_WITH_ACKNOWLEDGEMENT: u16 = 5;
+    const ERROR: u16 = 2;
+    let socket =
+        socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkAudit)
+            .at("socket")?;
+    let mut message = Vec::new();
+    message.extend(16_u32.to_ne_bytes());
+    message.extend(GET.to_ne_bytes());
+    message.extend(REQUEST_WITH_ACKNOWLEDGEMENT.to_ne_bytes());
+    message.extend([1, 0, 0, 0, 0, 0, 0, 0]);
+    sendto(socket.as_raw_fd(), &message, &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
+    let mut answer = [0_u8; 256];
+    recv(socket.as_raw_fd(), &mut answer, MsgFlags::empty()).at("recv")?;
+    let kind = u16::from_ne_bytes([answer[4], answer[5]]);
+    let error = i32::from_ne_bytes([answer[16], answer[17], answer[18], answer[19]]);
+    match (kind, error) {
+        (ERROR, error) if error != 0 => Err(Failure::Refused(Errno::from_raw(-error))),
+        _ => Ok(()),
+    }
+}
+
+fn abstract_sockets(_: &str) -> Attempt {
+    let table = fs::read_to_string("/proc/net/unix").at("open")?;
+    let mut outcome = Err(Failure::NothingThere);
+    for name in table.lines().filter_map(|line| line.split_whitespace().last()?.strip_prefix('@')) {
+        let address = std::os::unix::net::SocketAddr::from_abstract_name(name).at("name")?;
+        outcome = UnixStream::connect_addr(&address).map(drop).map_err(Failure::from);
+        if outcome.is_ok() {
+            eprintln!("connected to @{name}");
+            break;
+        }
+    }
+    outcome
+}
