@@ -14,4 +14,5 @@ pub mod packet;
 pub mod raw;
 pub mod sha256;
 pub mod spawn;
+pub mod timens;
 pub mod userns;

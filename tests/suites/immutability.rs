@@ -36,11 +36,20 @@ fn rows() -> Vec<Row<Vm>> {
             for node in [
                 "kernel/core_pattern",
                 "kernel/sysrq",
-                "vm/overcommit_memory",
+                "kernel/warn_limit",
                 "fs/suid_dumpable",
                 "kernel/randomize_va_space",
             ] {
                 denied(vm, &format!("echo 1 >/proc/sys/{node}"))?;
+            }
+            Ok(())
+        }),
+        row("what_a_privileged_container_writes_to_its_own_settings_reaches_nobody_else", |vm| {
+            let script = "cd /proc/sys/vm && echo 2 >overcommit_memory && cat overcommit_memory";
+            ensure!(vm.sh(&["--privileged"], script)? == "2", "the container has no setting of its own");
+            for flags in [&[][..], &["--privileged"]] {
+                let others = vm.sh(flags, "cat /proc/sys/vm/overcommit_memory")?;
+                ensure!(others == "0", "another container has {others}");
             }
             Ok(())
         }),

@@ -5,6 +5,7 @@ use std::fs;
 use eci_contract::manifest::Manifest;
 use eci_contract::status::{BootTimes, Check, Image, State, Status, Step};
 
+use super::firewall::Loading;
 use super::ring::Ring;
 use super::services::Supervisor;
 use crate::handover::Handover;
@@ -21,6 +22,8 @@ pub struct Machine {
     pub steps: Vec<Step>,
     /// Why the engine may not run.
     pub refusal: Option<String>,
+    /// The firewall, while it is loaded.
+    pub firewall: Option<Loading>,
     /// The services.
     pub supervisor: Supervisor,
     /// The log.
@@ -45,6 +48,7 @@ impl Machine {
             handover,
             manifest,
             refusal: None,
+            firewall: None,
             supervisor: Supervisor::default(),
             ring: Ring::new(),
             checks: Vec::new(),

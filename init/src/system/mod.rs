@@ -11,6 +11,7 @@ pub mod cgroups;
 pub mod control;
 pub mod data;
 pub mod event_loop;
+pub mod firewall;
 pub mod input;
 pub mod kernel_log;
 pub mod machine;

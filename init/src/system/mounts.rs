@@ -3,7 +3,7 @@
 use std::ffi::CStr;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, symlink};
 
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change, mount_remount};
 
@@ -87,6 +87,14 @@ pub const MOUNTS: &[MountRow] = &[
     },
 ];
 
+/// Links in `/dev` that programs expect and devtmpfs lacks: crun reads the limits of `docker update` from one.
+const DEVICE_LINKS: [(&str, &str); 4] = [
+    ("/proc/self/fd", "/dev/fd"),
+    ("/proc/self/fd/0", "/dev/stdin"),
+    ("/proc/self/fd/1", "/dev/stdout"),
+    ("/proc/self/fd/2", "/dev/stderr"),
+];
+
 /// Folders on `/run` that programs expect, all with mode 0700.
 pub const RUN_FOLDERS: &[&str] = &["/run/eci/engine"];
 
@@ -111,6 +119,14 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
+    /// A link in `/dev` could not be made.
+    #[error("cannot make the link `{link}`")]
+    Link {
+        /// Its path.
+        link: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// Standard descriptors could not be moved.
     #[error("cannot put `/dev/null` in the place of the console")]
     Console {
@@ -127,6 +143,9 @@ pub fn mount_all() -> Result<(), Error> {
     let failed = |operation, target| {
         move |source: rustix::io::Errno| Error::Mount { operation, target, source: source.into() }
     };
+    for (target, link) in DEVICE_LINKS {
+        symlink(target, link).map_err(|source| Error::Link { link, source })?;
+    }
     for MountRow { kind, target, flags, options, .. } in MOUNTS {
         match kind {
             Kind::New(fstype) => {

@@ -3,7 +3,7 @@
 use eci_contract::status::Step;
 
 use super::machine::Machine;
-use super::{apparmor, cgroups, data, mounts, network, read_ahead, selfcheck, services, sysctls};
+use super::{apparmor, cgroups, data, firewall, mounts, network, read_ahead, selfcheck, services, sysctls};
 use crate::{clock, kmsg, power};
 
 /// What a failed step means.
@@ -76,6 +76,15 @@ const STEPS: &[BootStep] = &[
         run: |_| Ok(cgroups::prepare()?),
     },
     BootStep {
+        name: "firewall",
+        on_failure: OnFailure::RefuseEngine,
+        why: "no program of the VM is reached over a network, whatever port one opens; loaded beside what follows",
+        run: |machine| {
+            machine.firewall = Some(firewall::start()?);
+            Ok(())
+        },
+    },
+    BootStep {
         name: "apparmor",
         on_failure: OnFailure::RefuseEngine,
         why: "the profile of containers is loaded before there are any",
@@ -103,6 +112,12 @@ const STEPS: &[BootStep] = &[
         run: |machine| Ok(data::mount(&machine.handover.disk)?),
     },
     BootStep {
+        name: "firewall in force",
+        on_failure: OnFailure::RefuseEngine,
+        why: "before the engine opens anything",
+        run: |machine| Ok(machine.firewall.take().map_or(Ok(()), firewall::Loading::finish)?),
+    },
+    BootStep {
         name: "self-check",
         on_failure: OnFailure::RefuseEngine,
         why: "every promise is read back before the engine may start; again when it is ready",
@@ -125,6 +140,8 @@ enum Error {
     Network(#[from] network::Error),
     #[error(transparent)]
     Cgroups(#[from] cgroups::Error),
+    #[error(transparent)]
+    Firewall(#[from] firewall::Error),
     #[error(transparent)]
     Apparmor(#[from] apparmor::Error),
     #[error(transparent)]

@@ -2,10 +2,12 @@
 
 pub mod device;
 pub mod engine_socket;
+pub mod hidden_path;
 pub mod hook;
 pub mod host_namespace;
 pub mod mount_destination;
 pub mod mount_source;
+pub mod own_node;
 pub mod resource;
 pub mod syscall;
 

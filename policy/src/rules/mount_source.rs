@@ -10,8 +10,8 @@ use crate::Verdict;
 /// Identifier of the rule.
 pub const ID: &str = "restricted-host-mount";
 
-/// Where the engine's `--init` program is in the image.
-const INIT_PROGRAM: &str = "/usr/bin/docker-init";
+/// The engine's `--init` program: what `/usr/bin/docker-init` is a link to in the image.
+const INIT_PROGRAM: &str = "/usr/bin/tini-static";
 
 /// Who made the bundle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

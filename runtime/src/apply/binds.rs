@@ -8,8 +8,8 @@ use std::path::Path;
 
 use eci_contract::paths::{ENGINE_DATA, ENGINE_SOCKET};
 use eci_policy::Verdict;
-use eci_policy::rules::engine_socket;
 use eci_policy::rules::mount_source::{self, Origin, Place};
+use eci_policy::rules::{engine_socket, mount_destination};
 use eci_sys::mounts::{self, MountAttributes};
 use rustix::mount::{MoveMountFlags, move_mount};
 
@@ -107,13 +107,14 @@ pub struct Ground<'a> {
 /// Lays every bind into the tree; where a mount of crun's would cover it, it becomes a source for crun instead.
 ///
 /// # Errors
-/// A source cannot be mapped, or a destination cannot be made.
+/// A source cannot be mapped, or a destination cannot be made. The verdict is a refusal when the image's links lead a bind
+/// to where none may be.
 pub fn lay(
     judged: &[Judged<'_>],
     mounts: &Mounts,
     ground: &Ground<'_>,
     scratch: &mut Scratch,
-) -> Result<Vec<(usize, Fate)>, Error> {
+) -> Result<Result<Vec<(usize, Fate)>, Verdict>, Error> {
     let mut fates = Vec::with_capacity(judged.len());
     for judged in judged {
         let mount = map(judged, ground, scratch)?;
@@ -127,8 +128,13 @@ pub fn lay(
                 ground.range,
             )?;
             let real = real_path(&target, Path::new(&judged.bind.destination))?;
-            let inside = below(&real, &ground.root_path.to_string_lossy()).unwrap_or_default();
-            if mounts.covers(&format!("/{inside}")) {
+            let inside =
+                format!("/{}", below(&real, &ground.root_path.to_string_lossy()).unwrap_or_default());
+            let verdict = mount_destination::judge(&inside);
+            if verdict != Verdict::Allow {
+                return Ok(Err(verdict));
+            }
+            if mounts.covers(&inside) {
                 hand_to_crun(&mount, judged, scratch)?
             } else {
                 attach_at(&mount, &target, judged)?;
@@ -137,7 +143,7 @@ pub fn lay(
         };
         fates.push((judged.bind.position, fate));
     }
-    Ok(fates)
+    Ok(Ok(fates))
 }
 
 fn content_of(source: &Source, place: &Place, view: &View) -> Result<Content, Error> {

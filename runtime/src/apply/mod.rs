@@ -8,12 +8,14 @@
 //! | [`tree`]: layers id-mapped, overlay built | the kernel locks it when crun makes the user namespace |
 //! | [`destination::check_folders`] | on the tree that crun will see |
 //! | [`binds`]: volumes and files id-mapped and laid | same lock |
+//! | [`uptime`]: the clock that counts from the boot | crun is executed under it |
 
 pub mod binds;
 pub mod destination;
 mod error;
 pub mod scratch;
 pub mod tree;
+pub mod uptime;
 pub mod view;
 
 pub use error::Error;

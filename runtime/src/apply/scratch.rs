@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 
 use eci_contract::paths::{CONTAINERS_DIR, RUN_DIR};
@@ -18,6 +19,7 @@ use rustix::mount::{
 };
 
 use super::error::{Error, call};
+use crate::plan::ids::Range;
 
 /// Enters a mount namespace that sees what the VM mounts and shows it nothing.
 ///
@@ -84,6 +86,17 @@ impl Scratch {
         make_file(&path)?;
         mount_bind(format!("/proc/self/fd/{}", namespace.as_raw_fd()), &path)
             .map_err(call("bind a user namespace to", &path))?;
+        Ok(path)
+    }
+
+    /// Makes a file with this content that belongs to the root of `range`.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn file(&mut self, content: &str, range: Range) -> Result<PathBuf, Error> {
+        let path = self.next_path();
+        fs::write(&path, content).map_err(call("write", &path))?;
+        chown(&path, Some(range.base), Some(range.base)).map_err(call("change the owner of", &path))?;
         Ok(path)
     }
 

@@ -64,9 +64,21 @@ impl Layers {
     /// # Errors
     /// A layer is missing, or the kernel refuses the overlay.
     pub fn build(&self, tree: &Tree) -> Result<OwnedFd, Error> {
+        self.build_on(None, tree)
+    }
+
+    /// The same, with a folder of the VM below the layers of an overlay.
+    ///
+    /// # Errors
+    /// As [`Layers::build`].
+    pub fn build_on(&self, lowest: Option<&Path>, tree: &Tree) -> Result<OwnedFd, Error> {
         match tree {
             Tree::Layer(layer) => scratch::clone(rustix::fs::CWD, &self.path.join(layer)),
-            Tree::Overlay { lowers, upper } => self.build_overlay(lowers, upper.as_deref()),
+            Tree::Overlay { lowers, upper } => {
+                let lowers = lowers.iter().map(|lower| self.path.join(lower));
+                let lowers: Vec<_> = lowers.chain(lowest.map(Path::to_owned)).collect();
+                self.build_overlay(&lowers, upper.as_deref())
+            }
         }
     }
 
@@ -78,13 +90,12 @@ impl Layers {
         scratch::detach(&self.path)
     }
 
-    fn build_overlay(&self, lowers: &[String], upper: Option<&str>) -> Result<OwnedFd, Error> {
+    fn build_overlay(&self, lowers: &[PathBuf], upper: Option<&str>) -> Result<OwnedFd, Error> {
         let failed = || call("mount an overlay of", &self.path);
         let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(failed())?;
         fsconfig_set_string(&context, "source", "overlay").map_err(failed())?;
         for lower in lowers {
-            let path = self.path.join(lower);
-            fsconfig_set_string(&context, "lowerdir+", &path).map_err(call("use as a layer", &path))?;
+            fsconfig_set_string(&context, "lowerdir+", lower).map_err(call("use as a layer", lower))?;
         }
         match upper {
             Some(upper) => self.set_writable(&context, upper)?,

@@ -15,4 +15,4 @@ pub mod root;
 pub mod settings;
 pub mod syscalls;
 pub mod sysctls;
-pub mod time;
+pub mod views;

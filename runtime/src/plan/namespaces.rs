@@ -4,10 +4,25 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use crate::bundle::{Error, Spec, array, text};
+use crate::bundle::{Error, Spec, array, linux, text};
 
 /// Namespaces that must not be the VM's, in Docker's words and order, which are the specification's too.
 const ISOLATED: &[&str] = &["pid", "ipc", "uts", "network", "cgroup", "mount"];
+
+/// All that a bundle may list: those above, and two that are not taken from it but made anew.
+const KNOWN: &[&str] = &["pid", "ipc", "uts", "network", "cgroup", "mount", "user", "time"];
+
+/// Takes every row out of `spec` that is not about a namespace that crun is to make or join: of kinds that are not known,
+/// and the time namespace, which is made before crun starts.
+///
+/// # Errors
+/// The bundle has no `linux` object or no list of namespaces.
+pub fn strip(spec: &mut Spec) -> Result<(), Error> {
+    let rows = linux(spec)?.get_mut("namespaces").and_then(Value::as_array_mut);
+    let rows = rows.ok_or(Error::Field { field: "namespaces" })?;
+    rows.retain(|row| text(row, "type").is_some_and(|kind| kind != "time" && KNOWN.contains(&kind)));
+    Ok(())
+}
 
 /// The namespaces of a bundle.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -59,6 +74,14 @@ mod tests {
     fn paths_are_joined_and_empty_paths_are_not() {
         let rows = json!([{"type": "network", "path": "/n"}, {"type": "pid", "path": ""}]);
         assert_eq!(read_rows(&rows).joined, [("network", PathBuf::from("/n"))]);
+    }
+
+    #[test]
+    fn time_and_what_is_not_known_are_left_out() {
+        let rows = json!([{"type": "time", "path": "/proc/1/ns/time"}, {"type": "pid"}, {"type": "new"}, {}]);
+        let mut spec = json!({"linux": {"namespaces": rows}}).as_object().unwrap().clone();
+        strip(&mut spec).unwrap();
+        assert_eq!(spec["linux"]["namespaces"], json!([{"type": "pid"}]));
     }
 
     #[test]

@@ -16,7 +16,7 @@ struct Known {
 
 /// What is not here and why: `linux.intelRdt` and `linux.personality`, `process.scheduler`, `ioPriority` and
 /// `execCPUAffinity` (the scheduler's, and nothing of Docker's sets them); `linux.resources.unified` (writes any file of
-/// a cgroup); `linux.mountLabel` and `process.selinuxLabel` only when they are empty (there is no SELinux).
+/// a cgroup); `linux.timeOffsets` (ours are made before crun starts); `linux.mountLabel` and `process.selinuxLabel` only when they are empty (there is no SELinux).
 const KNOWN: &[Known] = &[
     Known {
         object: &[],
@@ -62,7 +62,6 @@ const KNOWN: &[Known] = &[
             "rootfsPropagation",
             "maskedPaths",
             "readonlyPaths",
-            "timeOffsets",
         ],
     },
     Known {

@@ -8,14 +8,21 @@ use crate::bundle::{Error, Spec, linux};
 /// dockerd asks for groups 0 to 2147483647; the kernel refuses groups that the container's map has not.
 const PING_GROUP_RANGE: &str = "net.ipv4.ping_group_range";
 
-/// Clamps settings that name ids to the container's map.
+/// dockerd sets the domain name as a kernel setting, which only root of the VM may write; the system call goes by the
+/// namespace. The specification (1.1) has a field for it.
+const DOMAIN_NAME: &str = "kernel.domainname";
+
+/// Clamps settings that name ids to the container's map, and moves the domain name to its field.
 ///
 /// # Errors
 /// The bundle has no `linux` object.
-pub fn clamp(spec: &mut Spec) -> Result<(), Error> {
+pub fn adjust(spec: &mut Spec) -> Result<(), Error> {
     let Some(sysctls) = linux(spec)?.get_mut("sysctl").and_then(Value::as_object_mut) else { return Ok(()) };
     if let Some(value) = sysctls.get_mut(PING_GROUP_RANGE) {
         *value = json!(clamp_range(value.as_str().unwrap_or_default()));
+    }
+    if let Some(name) = sysctls.remove(DOMAIN_NAME) {
+        spec.insert("domainname".to_owned(), name);
     }
     Ok(())
 }
@@ -44,12 +51,20 @@ mod tests {
     }
 
     #[test]
+    fn the_domain_name_is_set_by_its_field() {
+        let mut spec =
+            json!({"linux": {"sysctl": {DOMAIN_NAME: "example.org"}}}).as_object().unwrap().clone();
+        adjust(&mut spec).unwrap();
+        assert_eq!(Value::Object(spec), json!({"domainname": "example.org", "linux": {"sysctl": {}}}));
+    }
+
+    #[test]
     fn other_settings_are_left_alone() {
         let mut spec = json!({"linux": {"sysctl": {"kernel.msgmax": "1", PING_GROUP_RANGE: "0 2147483647"}}})
             .as_object()
             .unwrap()
             .clone();
-        clamp(&mut spec).unwrap();
+        adjust(&mut spec).unwrap();
         assert_eq!(
             Value::Object(spec),
             json!({"linux": {"sysctl": {"kernel.msgmax": "1", PING_GROUP_RANGE: "0 65535"}}})

@@ -11,22 +11,20 @@ use eci_policy::Verdict;
 use eci_policy::rules::host_namespace;
 use eci_policy::rules::mount_source::Origin;
 use eci_sys::userns;
-use rustix::time::{ClockId, clock_gettime};
 
-use super::delete::state_folder;
-use super::program;
+use super::program::{self, state_folder};
 use crate::apply::binds::{self, Ground};
 use crate::apply::scratch::{self, Scratch};
 use crate::apply::tree::Layers;
 use crate::apply::view::{Source, View};
-use crate::apply::{self, destination};
+use crate::apply::{self, destination, uptime};
 use crate::arguments::{Create, Flags};
 use crate::bundle::{self, Spec, text};
 use crate::container::{self, Container, Wanted};
 use crate::plan::ids::{Range, UserNamespace};
 use crate::plan::mounts::Mounts;
 use crate::plan::root::{self, Tree};
-use crate::plan::{annotations, devices, hooks, ids, mounts, namespaces, settings, syscalls, sysctls, time};
+use crate::plan::{annotations, devices, hooks, ids, mounts, namespaces, settings, syscalls, sysctls, views};
 use crate::processes;
 
 /// dockerd's places, Debian's first. A hook must be one of them by device and inode.
@@ -120,8 +118,8 @@ fn judge(create: &Create) -> Result<Judged, Error> {
     if let Some(process) = spec.get_mut("process").and_then(serde_json::Value::as_object_mut) {
         annotations::strip_environment(process);
     }
-    sysctls::clamp(&mut spec)?;
-    time::set(&mut spec, clock_gettime(ClockId::Boottime).tv_sec)?;
+    sysctls::adjust(&mut spec)?;
+    namespaces::strip(&mut spec)?;
     let mounts = mounts::read(&spec)?.map_err(denied)?;
     let root =
         spec.get("root").and_then(|root| text(root, "path")).ok_or(bundle::Error::Field { field: "root" })?;
@@ -207,16 +205,31 @@ fn build(
     };
     let layers = Layers::map(&mut scratch, view.engine.file.as_fd(), user_namespace, range)?;
     let root_path = container.root();
-    scratch::attach(layers.build(tree)?.as_fd(), &root_path)?;
+    // A single layer is a step of a build that changes it in place: it has no room for mount points.
+    let has_nodes = views::sees_all(&judged.spec)? && matches!(tree, Tree::Overlay { .. });
+    let lowest = has_nodes.then_some(Path::new(views::MOUNT_POINTS));
+    scratch::attach(layers.build_on(lowest, tree)?.as_fd(), &root_path)?;
     let root = Source::open(&root_path)?;
     destination::check_folders(root.file.as_fd())?;
     let ground =
         Ground { root: root.file.as_fd(), root_path: &root_path, user_namespace, range, layers: &layers };
-    let fates = binds::lay(binds, &judged.mounts, &ground, &mut scratch)?;
+    let fates = binds::lay(binds, &judged.mounts, &ground, &mut scratch)?.map_err(denied)?;
     layers.detach()?;
     let mut spec = judged.spec.clone();
     ids::set(&mut spec, &wanted)?;
     mounts::rewrite(&mut spec, &fates)?;
+    if has_nodes {
+        let nodes = views::nodes(kernel_setting).into_iter();
+        let nodes: Result<Vec<_>, Error> = nodes
+            .map(|node| {
+                let file = scratch.file(&node.content, range)?;
+                Ok((node, file.to_string_lossy().into_owned()))
+            })
+            .collect();
+        views::mount(&mut spec, &nodes?)?;
+    }
+    views::hide(&mut spec)?;
+    uptime::start()?;
     set_root(&mut spec, &root_path)?;
     Ok(bundle::write_object(&container.bundle().join("config.json"), &spec)?)
 }
@@ -233,6 +246,11 @@ fn set_root(spec: &mut Spec, path: &Path) -> Result<(), Error> {
     let root = root.ok_or(bundle::Error::Field { field: "root" })?;
     root.insert("path".to_owned(), path.to_string_lossy().into_owned().into());
     Ok(())
+}
+
+/// The VM's value of a setting below `/proc/sys`.
+fn kernel_setting(name: &str) -> Option<String> {
+    fs::read_to_string(Path::new("/proc/sys").join(name)).ok()
 }
 
 fn runs_engine(path: &str) -> bool {

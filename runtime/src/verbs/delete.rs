@@ -1,11 +1,10 @@
 //! `delete`: crun's delete, then the container's folder and range.
 
 use std::io;
-use std::path::PathBuf;
 
 use eci_contract::paths::CRUN;
 
-use super::program;
+use super::program::{self, state_folder};
 use crate::arguments::Flags;
 use crate::container::{self, Container};
 
@@ -37,10 +36,4 @@ pub fn run(globals: &Flags, flags: &Flags, id: String) -> Result<u8, Error> {
         container.dissolve()?;
     }
     Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
-}
-
-/// crun's folder for a container, there as long as crun knows it.
-#[must_use]
-pub fn state_folder(globals: &Flags, id: &str) -> PathBuf {
-    PathBuf::from(globals.value("root").unwrap_or("/run/crun")).join(id)
 }

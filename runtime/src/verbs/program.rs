@@ -3,12 +3,15 @@
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use eci_contract::paths::CRUN;
 use eci_sys::descriptors::close_on_exec_from;
 
+use crate::apply::{self, uptime};
 use crate::arguments::Flags;
+use crate::bundle;
 use crate::plan::annotations::VARIABLE_PREFIX;
 
 /// crun could not be started.
@@ -18,7 +21,7 @@ pub struct Error {
     source: io::Error,
 }
 
-/// Becomes crun with these words after the global flags.
+/// Becomes crun with these words after the global flags, under the clock of the container that one of them names.
 #[must_use]
 pub fn pass(globals: &Flags, words: &[String], inherited: u32) -> Error {
     let first = inherited.saturating_add(3);
@@ -28,8 +31,13 @@ pub fn pass(globals: &Flags, words: &[String], inherited: u32) -> Error {
     }
 }
 
-/// crun with these words, without the environment that it takes orders from.
+/// crun with these words, without the environment that it takes orders from, under the clock of the container that one
+/// of them names.
 pub(super) fn command(globals: &Flags, words: &[String]) -> Command {
+    if let Some(pid) = words.iter().find_map(|word| main_process(&state_folder(globals, word))) {
+        // It has ended, then, which crun will say.
+        best_effort(uptime::join(pid));
+    }
     let mut command = Command::new(CRUN);
     command.args(globals.to_arguments()).args(words);
     for (name, _) in std::env::vars_os().filter(|(name, _)| is_order(name)) {
@@ -45,6 +53,21 @@ pub(super) fn inherited(flags: &Flags) -> u32 {
     let listening = std::env::var("LISTEN_FDS").ok().and_then(|number| number.parse().ok()).unwrap_or(0_u32);
     asked.saturating_add(listening)
 }
+
+/// crun's folder for a container, there as long as crun knows it.
+#[must_use]
+pub(super) fn state_folder(globals: &Flags, id: &str) -> PathBuf {
+    PathBuf::from(globals.value("root").unwrap_or("/run/crun")).join(id)
+}
+
+/// The first process of a container, by what crun keeps of the container. crun knows it again by the time of its start,
+/// which the kernel tells by the reader's clock: that of another time namespace than crun made it in gives another time.
+fn main_process(state: &Path) -> Option<u32> {
+    let status = bundle::read_object(&state.join("status")).ok()?;
+    status.get("pid")?.as_u64().and_then(|pid| u32::try_from(pid).ok())
+}
+
+fn best_effort(_outcome: Result<(), apply::Error>) {}
 
 fn is_order(name: &OsString) -> bool {
     name.to_str().is_some_and(|name| name.starts_with(VARIABLE_PREFIX))
