@@ -86,9 +86,15 @@ pub fn busybox_tar() -> Result<Vec<u8>> {
 }
 
 fn busybox() -> Result<tar::Builder<Vec<u8>>> {
+    busybox_without(&[])
+}
+
+/// Without some of the folders right below the root: an image has no path twice.
+fn busybox_without(left_out: &[&str]) -> Result<tar::Builder<Vec<u8>>> {
     let busybox = fs::read("/bin/busybox").context("cannot read /bin/busybox; install busybox-static")?;
     let mut archive = tar::Builder::new(Vec::new());
-    for folder in ["bin", "etc", "tmp", "root", "home", "var", "proc", "sys", "dev"] {
+    let folders = ["bin", "etc", "tmp", "root", "home", "var", "proc", "sys", "dev"];
+    for folder in folders.into_iter().filter(|folder| !left_out.contains(folder)) {
         append(&mut archive, &format!("{folder}/"), tar::EntryType::Directory, 0o755, 0, &[])?;
     }
     append(&mut archive, "bin/busybox", tar::EntryType::Regular, 0o755, 0, &busybox)?;
@@ -143,7 +149,8 @@ pub fn odd_tar() -> Result<Vec<u8>> {
 /// # Errors
 /// As [`busybox_tar`].
 pub fn linked_tar(links: &[(&str, &str)]) -> Result<Vec<u8>> {
-    let mut archive = busybox()?;
+    let paths: Vec<_> = links.iter().map(|(path, _)| *path).collect();
+    let mut archive = busybox_without(&paths)?;
     for (path, target) in links {
         let mut header = header(tar::EntryType::Symlink, 0o777, 0, 0);
         archive.append_link(&mut header, path, target)?;

@@ -87,9 +87,9 @@ fn sources() -> Vec<Row<Vm>> {
                 ("erofs", "ro", "/dev/dm-0"),
                 ("proc", "", "proc"),
                 ("sysfs", "", "sysfs"),
-                ("cgroup2", "", "none"),
-                ("devtmpfs", "", "none"),
-                ("securityfs", "", "none"),
+                ("cgroup2", "", "cgroup2"),
+                ("devtmpfs", "", "devtmpfs"),
+                ("securityfs", "", "securityfs"),
                 ("overlay", "lowerdir=/etc:/usr", "overlay"),
             ];
             for (kind, flags, device) in options {
@@ -161,14 +161,15 @@ fn images() -> Vec<Row<Vm>> {
             contained(vm, &links, &["--sysctl", "net.ipv4.ip_forward=0"])
         }),
         row("an_image_whose_dev_proc_or_sys_is_a_link_is_refused", |vm| {
-            for folder in ["dev", "proc", "sys"] {
-                for target in ["/tmp", "/", "../../../../etc", "/proc/self/root"] {
-                    vm.docker_with(&["import", "-", "linked"], &image::linked_tar(&[(folder, target)])?)?
-                        .ok()?;
-                    let outcome = vm.docker(&["run", "--rm", "linked", "true"])?;
-                    vm.docker(&["rmi", "-f", "linked"])?.ok()?;
-                    outcome.refused(&["the image has something else than a folder at"])?;
-                }
+            for (folder, target) in [("dev", "/tmp"), ("proc", "../../../../etc"), ("sys", "/proc/self/root")]
+            {
+                vm.docker_with(&["import", "-", "linked"], &image::linked_tar(&[(folder, target)])?)?.ok()?;
+                // dockerd puts folders in the place of the links before it asks for a container; BuildKit does not.
+                let script = format!("test -d /{folder} && test ! -L /{folder}");
+                vm.docker(&["run", "--rm", "linked", "sh", "-c", &script])?.ok()?;
+                let outcome = build(vm, "1", &[], "FROM linked\nRUN true\n")?;
+                vm.docker(&["rmi", "-f", "linked"])?.ok()?;
+                outcome.refused(&["the image has something else than a folder at"])?;
             }
             Ok(())
         }),
