@@ -3,6 +3,9 @@
 //! Why: a device node is a way past every mount and namespace. Those below hand out nothing of the VM. A privileged
 //! container is sent every device of the VM by the engine without the user having named one: there the unsafe ones
 //! are dropped without a word, as the container could not have used them; one named by `--device` is refused.
+//!
+//! Number and path both have to be those of the list: in a user namespace crun makes no node but binds what the VM has
+//! at the path, so that `--device /dev/null:/etc/passwd` would bring in the VM's file.
 
 use super::PREFIX;
 use crate::Verdict;
@@ -21,6 +24,18 @@ pub struct SafeDevice {
     pub minor: Option<i64>,
     /// Why it is harmless.
     pub why: &'static str,
+}
+
+impl SafeDevice {
+    /// Whether this is `major`:`minor` under the name that it has in the VM.
+    #[must_use]
+    pub fn is(&self, major: i64, minor: i64, path: &str) -> bool {
+        self.major == major
+            && match self.minor {
+                Some(only) => only == minor && self.path == path,
+                None => path == format!("{}/{minor}", self.path),
+            }
+    }
 }
 
 /// The safe devices. Everything else is refused or dropped.
@@ -91,8 +106,7 @@ pub enum Outcome {
 /// Judges the device `kind` (`c`, `b`, `p`) `major`:`minor` at `path`.
 #[must_use]
 pub fn judge(kind: &str, major: i64, minor: i64, path: &str, wish: Wish) -> Outcome {
-    let safe = matches!(kind, "c" | "u")
-        && SAFE.iter().any(|device| device.major == major && device.minor.is_none_or(|only| only == minor));
+    let safe = matches!(kind, "c" | "u") && SAFE.iter().any(|device| device.is(major, minor, path));
     match (safe, wish) {
         (true, _) => Outcome::Keep,
         (false, Wish::Privileged) => Outcome::Drop,
@@ -122,6 +136,21 @@ mod tests {
         for (kind, major, minor) in [("c", 1, 1), ("c", 10, 237), ("b", 1, 3), ("b", 10, 229), ("c", 5, 3)] {
             assert_eq!(judge(kind, major, minor, "/dev/x", Wish::Privileged), Outcome::Drop);
             assert!(matches!(judge(kind, major, minor, "/dev/x", Wish::Named), Outcome::Refuse(_)));
+        }
+    }
+
+    #[test]
+    fn a_safe_device_is_kept_under_its_own_name_only() {
+        for (major, minor, path) in [
+            (1, 3, "/etc/passwd"),
+            (1, 3, "/dev/vda"),
+            (1, 3, "/dev/zero"),
+            (1, 3, "/dev/../dev/null"),
+            (136, 7, "/dev/pts/8"),
+            (136, 7, "/dev/pts"),
+        ] {
+            assert_eq!(judge("c", major, minor, path, Wish::Privileged), Outcome::Drop, "{path}");
+            assert!(matches!(judge("c", major, minor, path, Wish::Named), Outcome::Refuse(_)), "{path}");
         }
     }
 
