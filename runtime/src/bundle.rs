@@ -36,6 +36,12 @@ pub enum Error {
         /// Why.
         source: serde_json::Error,
     },
+    /// A text that ends elsewhere for crun than for us.
+    #[error("`{}` has a text with a zero byte", .path.display())]
+    ZeroByte {
+        /// The file.
+        path: PathBuf,
+    },
     /// A field that we decide on has another type than the specification says.
     #[error("field `{field}` of the bundle is missing or of another type than the OCI specification says")]
     Field {
@@ -67,7 +73,33 @@ pub fn read_object(path: &Path) -> Result<Spec, Error> {
     if u64::try_from(text.len()).is_ok_and(|length| length > MAX_CONFIG_BYTES) {
         return Err(Error::TooLarge { path: path.to_owned() });
     }
-    serde_json::from_slice(&text).map_err(|source| Error::Parse { path: path.to_owned(), source })
+    parse(&text, path)
+}
+
+/// Reads a JSON object from `text`, which came from `path`.
+///
+/// # Errors
+/// Not an object, or a text in it has a zero byte: crun reads texts up to the first one, and would see another option,
+/// type or field than the rules did.
+pub fn parse(text: &[u8], path: &Path) -> Result<Spec, Error> {
+    let object: Spec =
+        serde_json::from_slice(text).map_err(|source| Error::Parse { path: path.to_owned(), source })?;
+    if object.iter().any(|(name, value)| name.contains('\0') || has_zero_byte(value)) {
+        return Err(Error::ZeroByte { path: path.to_owned() });
+    }
+    Ok(object)
+}
+
+/// The parser bounds the depth of what it reads, and with it this recursion.
+fn has_zero_byte(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(items) => items.iter().any(has_zero_byte),
+        Value::Object(fields) => {
+            fields.iter().any(|(name, value)| name.contains('\0') || has_zero_byte(value))
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
 }
 
 /// Writes a JSON object to a file that only root may read.
@@ -124,6 +156,20 @@ mod tests {
         assert!(array(Some(&json!({"mounts": "x"})), "mounts").is_err());
         assert!(array(Some(&json!({"mounts": null})), "mounts").unwrap().is_empty());
         assert!(array(None, "mounts").unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_text_that_ends_elsewhere_for_crun_is_refused() {
+        let path = Path::new("/b/config.json");
+        for text in [
+            r#"{"mounts": [{"destination": "/x", "type": "tmpfs", "source": "/etc", "options": ["bind\u0000"]}]}"#,
+            r#"{"linux": {"namespaces": [{"type": "network", "path\u0000": "/proc/1/ns/net"}]}}"#,
+            r#"{"vm\u0000": 1}"#,
+        ] {
+            let error = parse(text.as_bytes(), path).unwrap_err();
+            assert_eq!(error.to_string(), "`/b/config.json` has a text with a zero byte", "{text}");
+        }
+        assert!(parse(br#"{"process": {"args": ["printf", "a\\u0000"]}}"#, path).is_ok());
     }
 
     #[test]
