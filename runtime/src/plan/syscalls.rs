@@ -2,6 +2,9 @@
 //!
 //! Rules of the profile are merged, not stacked: crun installs one filter and knows every architecture that a process
 //! could switch to, the 32-bit twins included.
+//!
+//! A filter compares whole registers, and socket(2) looks at the lower half of its first: 40 with a bit set above is
+//! `AF_VSOCK` too. So the family is compared under a mask, never as a whole.
 
 use eci_policy::Verdict;
 use eci_policy::rules::syscall::{REFUSED, REFUSED_SOCKET_FAMILY, deny_listener, is_refused};
@@ -49,12 +52,19 @@ fn refusals() -> Vec<Value> {
     let names: Vec<&str> = REFUSED.iter().map(|refused| refused.name).collect();
     vec![
         json!({"names": names, "action": "SCMP_ACT_ERRNO", "errnoRet": EPERM}),
-        json!({"names": ["socket"], "action": "SCMP_ACT_ERRNO", "errnoRet": EAFNOSUPPORT, "args": [family("SCMP_CMP_EQ")]}),
+        json!({"names": ["socket"], "action": "SCMP_ACT_ERRNO", "errnoRet": EAFNOSUPPORT, "args": [masked(u64::from(u32::MAX), REFUSED_SOCKET_FAMILY)]}),
     ]
 }
 
-fn family(comparison: &str) -> Value {
-    json!({"index": 0, "value": REFUSED_SOCKET_FAMILY, "op": comparison})
+/// Compares the bits of the first argument that are in `mask`.
+fn masked(mask: u64, value: u64) -> Value {
+    json!({"index": 0, "value": mask, "valueTwo": value, "op": "SCMP_CMP_MASKED_EQ"})
+}
+
+/// Comparisons of the first argument that every other family passes at least one of, and the refused one none: each
+/// asks for one bit to differ. There are no families above 63, so six bits tell them apart.
+fn other_families() -> impl Iterator<Item = Value> {
+    (0..6).map(|bit| 1 << bit).map(|bit| masked(bit, !REFUSED_SOCKET_FAMILY & bit))
 }
 
 fn confined(profile: &Value) -> Result<Value, Error> {
@@ -91,28 +101,46 @@ fn narrowed(rule: &Value) -> Result<Vec<Value>, Error> {
         rules.push(with(rule, others, arguments.to_vec())?);
     }
     if !sockets.is_empty() {
-        let first = arguments.iter().filter(|argument| argument.get("index") == Some(&json!(0)));
-        match first.map(is_clear_of_family).reduce(|one, other| one && other) {
-            // One comparison per argument is all that a filter can have.
-            Some(true) => rules.push(with(rule, sockets, arguments.to_vec())?),
-            Some(false) => {}
-            None => {
-                let all = arguments.iter().cloned().chain([family("SCMP_CMP_NE")]).collect();
-                rules.push(with(rule, sockets, all)?);
-            }
+        for arguments in alternatives(arguments).into_iter().flat_map(without_family) {
+            rules.push(with(rule, sockets.clone(), arguments)?);
         }
     }
     Ok(rules)
 }
 
-/// Whether a comparison of the first argument of socket(2) leaves the refused family out.
-fn is_clear_of_family(argument: &Value) -> bool {
-    let is_family = argument.get("value").and_then(Value::as_u64) == Some(REFUSED_SOCKET_FAMILY);
-    match text(argument, "op") {
-        Some("SCMP_CMP_EQ") => !is_family,
-        Some("SCMP_CMP_NE") => is_family,
-        _ => false,
+/// The lists of comparisons of which one has to hold. crun takes all comparisons together unless two are about the
+/// same argument: then each stands alone.
+fn alternatives(arguments: &[Value]) -> Vec<&[Value]> {
+    let mut indices: Vec<_> = arguments.iter().map(index).collect();
+    indices.sort_unstable();
+    indices.dedup();
+    if indices.len() == arguments.len() { vec![arguments] } else { arguments.chunks(1).collect() }
+}
+
+/// The same comparisons without sockets of the refused family, as lists of which one has to hold; no list when that
+/// cannot be said, or when the refused family is all that they let through.
+fn without_family(arguments: &[Value]) -> Vec<Vec<Value>> {
+    if arguments.iter().any(|argument| index(argument).is_none()) {
+        return Vec::new();
     }
+    let (first, others): (Vec<_>, Vec<_>) =
+        arguments.iter().cloned().partition(|argument| index(argument) == Some(0));
+    let narrow = || other_families().map(|family| others.iter().cloned().chain([family]).collect()).collect();
+    let Some(first) = first.first() else { return narrow() };
+    let value = first.get("value").and_then(Value::as_u64);
+    match (text(first, "op"), value) {
+        (Some("SCMP_CMP_EQ"), Some(value)) if value & u64::from(u32::MAX) != REFUSED_SOCKET_FAMILY => {
+            vec![arguments.to_vec()]
+        }
+        // One comparison per argument is all that a rule can have: the masked ones say this one as well.
+        (Some("SCMP_CMP_NE"), Some(REFUSED_SOCKET_FAMILY)) => narrow(),
+        _ => Vec::new(),
+    }
+}
+
+/// Which argument is compared; `None` when that is no number of an argument. crun reads a missing one as 0.
+fn index(argument: &Value) -> Option<u64> {
+    argument.get("index").map_or(Some(0), Value::as_u64).filter(|index| *index < 6)
 }
 
 fn with(rule: &Value, names: Vec<Value>, arguments: Vec<Value>) -> Result<Value, Error> {
@@ -159,7 +187,7 @@ mod tests {
             let profile = &spec["linux"]["seccomp"];
             assert_eq!(profile["defaultAction"], "SCMP_ACT_ALLOW");
             assert!(profile["syscalls"][0]["names"].as_array().unwrap().contains(&json!("perf_event_open")));
-            assert_eq!(profile["syscalls"][1]["args"][0]["value"], 40);
+            assert_eq!(profile["syscalls"][1]["args"][0]["valueTwo"], 40);
             assert_eq!(profile["architectures"].as_array().unwrap().len(), ARCHITECTURES.len());
         }
     }
@@ -192,24 +220,60 @@ mod tests {
         );
     }
 
+    /// The comparisons of each rule that lets socket(2) through.
+    fn sockets(arguments: &Value) -> Vec<Value> {
+        planned(&json!({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [
+            {"names": ["socket", "bind"], "action": "SCMP_ACT_ALLOW", "args": arguments}]}))["syscalls"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|rule| rule["names"] == json!(["socket"]))
+            .map(|rule| rule["args"].clone())
+            .collect()
+    }
+
+    fn compare(index: u64, op: &str, value: u64) -> Value {
+        json!({"index": index, "value": value, "op": op})
+    }
+
     #[test]
     fn sockets_pass_but_for_the_one_family() {
-        let sockets = |arguments: Value| {
-            planned(&json!({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [
-                {"names": ["socket", "bind"], "action": "SCMP_ACT_ALLOW", "args": arguments}]}))["syscalls"]
-                .as_array()
-                .unwrap()
-                .iter()
-                .find(|rule| rule["names"] == json!(["socket"]))
-                .map(|rule| rule["args"].clone())
+        let others: Vec<_> = other_families().map(|family| json!([family])).collect();
+        assert_eq!(sockets(&json!([])), others);
+        assert_eq!(sockets(&json!([compare(0, "SCMP_CMP_NE", 40)])), others);
+        let inet = json!([compare(0, "SCMP_CMP_EQ", 2)]);
+        assert_eq!(sockets(&inet), [inet]);
+        for (op, value) in
+            [("SCMP_CMP_EQ", 40), ("SCMP_CMP_NE", 39), ("SCMP_CMP_GT", 39), ("SCMP_CMP_NEW", 2)]
+        {
+            assert!(sockets(&json!([compare(0, op, value)])).is_empty(), "{op} {value}");
+        }
+    }
+
+    #[test]
+    fn bits_above_the_family_do_not_hide_it() {
+        assert!(sockets(&json!([compare(0, "SCMP_CMP_EQ", (1 << 32) | 40)])).is_empty());
+        assert!(sockets(&json!([{"index": 0, "value": -4_294_967_256_i64, "op": "SCMP_CMP_EQ"}])).is_empty());
+        let passes = |register: u64| {
+            other_families().any(|family| {
+                register & family["value"].as_u64().unwrap() == family["valueTwo"].as_u64().unwrap()
+            })
         };
-        let compare = |op: &str, value: u64| json!([{"index": 0, "value": value, "op": op}]);
-        assert_eq!(sockets(json!([])), Some(compare("SCMP_CMP_NE", 40)));
-        assert_eq!(sockets(compare("SCMP_CMP_NE", 40)), Some(compare("SCMP_CMP_NE", 40)));
-        assert_eq!(sockets(compare("SCMP_CMP_EQ", 2)), Some(compare("SCMP_CMP_EQ", 2)));
-        assert_eq!(sockets(compare("SCMP_CMP_EQ", 40)), None);
-        assert_eq!(sockets(compare("SCMP_CMP_NE", 39)), None);
-        assert_eq!(sockets(compare("SCMP_CMP_GT", 39)), None);
+        assert!((0..64).filter(|family| *family != 40).all(passes));
+        assert!(!passes(40) && !passes((1 << 32) | 40));
+    }
+
+    #[test]
+    fn comparisons_that_crun_takes_as_alternatives_are_each_narrowed() {
+        let types = [compare(1, "SCMP_CMP_EQ", 1), compare(1, "SCMP_CMP_EQ", 2)];
+        let rules = sockets(&json!(types));
+        assert_eq!(rules.len(), 12);
+        assert!(rules.iter().all(|rule| rule.as_array().unwrap().len() == 2));
+        let inet = compare(0, "SCMP_CMP_EQ", 2);
+        assert_eq!(sockets(&json!([inet, compare(0, "SCMP_CMP_EQ", 40)])), [json!([inet])]);
+        // Without an index it is the first argument, and a seventh argument is none.
+        assert!(sockets(&json!([{"value": 39, "op": "SCMP_CMP_NE"}])).is_empty());
+        assert!(sockets(&json!([compare(6, "SCMP_CMP_EQ", 1)])).is_empty());
     }
 
     #[test]
