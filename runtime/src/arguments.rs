@@ -29,8 +29,10 @@ pub enum Error {
         /// The verb.
         verb: String,
     },
-    /// An id that could be a path.
-    #[error("container id `{id}` has characters other than letters, digits and `_+-.`")]
+    /// An id that could be a path or a flag.
+    #[error(
+        "container id `{id}` has characters other than letters, digits and `_+-.`, or begins with one of `-.`"
+    )]
     BadContainer {
         /// The id as given.
         id: String,
@@ -180,12 +182,15 @@ fn parse_verb(verb: &str, rest: &[String]) -> Result<Verb, Error> {
         }
         "exec" => {
             let (flags, rest) = scan(rest, EXEC)?;
+            only_container(verb, rest.get(..1).unwrap_or_default())?;
             Ok(Verb::Exec(flags, rest.to_vec()))
         }
         "delete" => {
             let (flags, rest) = scan(rest, DELETE)?;
             Ok(Verb::Delete(flags, only_container(verb, rest)?))
         }
+        // After `--` a flag would be taken for the verb, and crun, which the `--` does not reach, for a flag again.
+        _ if verb.starts_with('-') => Err(Error::UnknownFlag { flag: verb.to_owned() }),
         _ => Ok(Verb::Pass(std::iter::once(verb.to_owned()).chain(rest.iter().cloned()).collect())),
     }
 }
@@ -225,7 +230,7 @@ fn scan<'a>(words: &'a [String], table: &[Flag]) -> Result<(Flags, &'a [String])
 fn only_container(verb: &str, rest: &[String]) -> Result<String, Error> {
     let [id] = rest else { return Err(Error::NoContainer { verb: verb.to_owned() }) };
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_+-.".contains(&byte);
-    if id.is_empty() || id.starts_with('.') || !id.bytes().all(plain) {
+    if id.is_empty() || id.starts_with(['.', '-']) || !id.bytes().all(plain) {
         return Err(Error::BadContainer { id: id.clone() });
     }
     Ok(id.clone())
@@ -269,11 +274,21 @@ mod tests {
     }
 
     #[test]
-    fn ids_that_are_paths_are_refused() {
-        for id in ["../x", "a/b", ".", "..", ".hidden", "a b"] {
-            let words = ["delete".to_owned(), id.to_owned()];
-            assert!(matches!(parse(&words), Err(Error::BadContainer { .. })), "{id}");
+    fn ids_that_are_paths_or_flags_are_refused() {
+        for verb in ["create", "delete", "exec"] {
+            for id in ["../x", "a/b", ".", "..", ".hidden", "a b", "-fx", "-"] {
+                let words = [verb.to_owned(), "--".to_owned(), id.to_owned()];
+                assert!(matches!(parse(&words), Err(Error::BadContainer { .. })), "{verb} {id}");
+            }
         }
+    }
+
+    #[test]
+    fn two_dashes_carry_no_flag_past_the_tables() {
+        assert!(matches!(parsed("exec -- --cgroup=/x id sh"), Err(Error::BadContainer { .. })));
+        assert!(matches!(parsed("-- -- create id"), Err(Error::UnknownFlag { .. })));
+        assert!(matches!(parsed("-- --root=/x create id"), Err(Error::UnknownFlag { .. })));
+        assert!(matches!(parsed("exec -d"), Err(Error::NoContainer { .. })));
     }
 
     #[test]
