@@ -90,7 +90,7 @@ fn read_overlay(options: &str, engine: &str) -> Result<Tree, Error> {
 fn relative(layer: &str, engine: &str) -> Result<String, Error> {
     let folder = format!("{}/{LAYERS}", engine.trim_end_matches('/'));
     let path = if layer.starts_with('/') { below(layer, &folder) } else { Some(layer.to_owned()) };
-    path.filter(|path| !path.is_empty() && !path.contains('\\') && path.split('/').all(|part| part != ".."))
+    path.filter(|path| !path.contains('\\') && path.split('/').all(|part| !matches!(part, "" | "." | "..")))
         .ok_or_else(|| Error::Layer { layer: layer.to_owned() })
 }
 
@@ -117,9 +117,15 @@ mod tests {
 
     #[test]
     fn layers_from_elsewhere_are_refused() {
-        for layer in
-            ["/etc", "/var/lib/docker/overlay2", "/var/lib/docker/volumes/v/_data", "../volumes", r"l/A\:B"]
-        {
+        for layer in [
+            "/etc",
+            "/var/lib/docker/overlay2",
+            "/var/lib/docker/overlay2/.",
+            "/var/lib/docker/volumes/v/_data",
+            "../volumes",
+            ".",
+            r"l/A\:B",
+        ] {
             let options = format!("rw,lowerdir={layer}");
             assert!(read_overlay(&options, ENGINE).is_err(), "{layer}");
         }
