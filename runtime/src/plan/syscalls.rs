@@ -14,6 +14,9 @@ use crate::bundle::{Error, Spec, array, linux, text};
 
 /// errno of a refused call.
 const EPERM: u32 = 1;
+/// Bound of socket families: the kernel has 46, and a power of two lets bits tell them apart.
+const FAMILIES: u64 = 64;
+
 /// errno of socket(2) for a family that is not there.
 const EAFNOSUPPORT: u32 = 97;
 
@@ -62,9 +65,9 @@ fn masked(mask: u64, value: u64) -> Value {
 }
 
 /// Comparisons of the first argument that every other family passes at least one of, and the refused one none: each
-/// asks for one bit to differ. There are no families above 63, so six bits tell them apart.
+/// asks for one bit to differ.
 fn other_families() -> impl Iterator<Item = Value> {
-    (0..6).map(|bit| 1 << bit).map(|bit| masked(bit, !REFUSED_SOCKET_FAMILY & bit))
+    (0..FAMILIES.ilog2()).map(|bit| 1 << bit).map(|bit| masked(bit, !REFUSED_SOCKET_FAMILY & bit))
 }
 
 fn confined(profile: &Value) -> Result<Value, Error> {
@@ -126,12 +129,23 @@ fn without_family(arguments: &[Value]) -> Vec<Vec<Value>> {
     let (first, others): (Vec<_>, Vec<_>) =
         arguments.iter().cloned().partition(|argument| index(argument) == Some(0));
     let narrow = || other_families().map(|family| others.iter().cloned().chain([family]).collect()).collect();
+    let exactly = |least: u64| {
+        let families = (least..FAMILIES).filter(|family| *family != REFUSED_SOCKET_FAMILY);
+        let equal = families.map(|family| json!({"index": 0, "value": family, "op": "SCMP_CMP_EQ"}));
+        equal.map(|family| others.iter().cloned().chain([family]).collect()).collect()
+    };
     let Some(first) = first.first() else { return narrow() };
     let value = first.get("value").and_then(Value::as_u64);
     match (text(first, "op"), value) {
         (Some("SCMP_CMP_EQ"), Some(value)) if value & u64::from(u32::MAX) != REFUSED_SOCKET_FAMILY => {
             vec![arguments.to_vec()]
         }
+        // A register below the refused family has no bits above the lower half.
+        (Some("SCMP_CMP_LT"), Some(value)) if value <= REFUSED_SOCKET_FAMILY => vec![arguments.to_vec()],
+        (Some("SCMP_CMP_LE"), Some(value)) if value < REFUSED_SOCKET_FAMILY => vec![arguments.to_vec()],
+        // One above may have: the families are named instead, as Docker's profile has it since it refuses two.
+        (Some("SCMP_CMP_GT"), Some(value)) => exactly(value.saturating_add(1)),
+        (Some("SCMP_CMP_GE"), Some(value)) => exactly(value),
         // One comparison per argument is all that a rule can have: the masked ones say this one as well.
         (Some("SCMP_CMP_NE"), Some(REFUSED_SOCKET_FAMILY)) => narrow(),
         _ => Vec::new(),
@@ -243,11 +257,22 @@ mod tests {
         assert_eq!(sockets(&json!([compare(0, "SCMP_CMP_NE", 40)])), others);
         let inet = json!([compare(0, "SCMP_CMP_EQ", 2)]);
         assert_eq!(sockets(&inet), [inet]);
-        for (op, value) in
-            [("SCMP_CMP_EQ", 40), ("SCMP_CMP_NE", 39), ("SCMP_CMP_GT", 39), ("SCMP_CMP_NEW", 2)]
-        {
+        for (op, value) in [("SCMP_CMP_EQ", 40), ("SCMP_CMP_NE", 39), ("SCMP_CMP_NEW", 2)] {
             assert!(sockets(&json!([compare(0, op, value)])).is_empty(), "{op} {value}");
         }
+    }
+
+    #[test]
+    fn a_profile_that_refuses_two_families_keeps_the_others() {
+        // Docker's since CVE-2026-31431: below 38, 39, and above 40.
+        let below = json!([compare(0, "SCMP_CMP_LT", 38)]);
+        assert_eq!(sockets(&below), [below]);
+        let above: Vec<_> = (41..64).map(|family| json!([compare(0, "SCMP_CMP_EQ", family)])).collect();
+        assert_eq!(sockets(&json!([compare(0, "SCMP_CMP_GT", 40)])), above);
+        assert_eq!(sockets(&json!([compare(0, "SCMP_CMP_GE", 40)])), above);
+        assert!(sockets(&json!([compare(0, "SCMP_CMP_LE", 40)])).is_empty());
+        assert!(sockets(&json!([compare(0, "SCMP_CMP_LT", 41)])).is_empty());
+        assert!(sockets(&json!([compare(0, "SCMP_CMP_GT", u64::MAX)])).is_empty());
     }
 
     #[test]
