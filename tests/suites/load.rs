@@ -167,15 +167,16 @@ impl Ground {
         while started.elapsed() < Duration::from_secs(12) {
             failed += u32::from(self.vm.docker(&["run", "--rm", "busybox", "true"])?.code != 0);
         }
-        let shots = self.answer(&name)?;
-        ensure!(shots != "shots=0" && failed > 0, "nothing was hit: {shots}, {failed} containers failed");
+        let hits = self.answer(&name)?;
+        ensure!(hits != "hits=0" && failed > 0, "nothing was hit: {hits}, {failed} containers failed");
         self.clear()
     }
 
     /// A container runs while every process of that name is killed.
     fn survives_killing(&self, target: &str) -> Result<()> {
         self.vm.docker(&["run", "-d", "--name", "bystander", "busybox", "sleep", "900"])?.ok()?;
-        self.order("kill", target)?;
+        let hits = self.order("kill", target)?;
+        ensure!(hits != "hits=0", "nothing was hit");
         self.clear()
     }
 

@@ -105,6 +105,7 @@ struct Joined {
     range: Range,
 }
 
+/// The pure steps from here to [`build`]'s last stand in the same order in `fuzz/src/bundle.rs`.
 fn judge(create: &Create) -> Result<Judged, Error> {
     let folder = fs::canonicalize(&create.bundle)
         .map_err(|source| Error::NoBundle { path: create.bundle.clone(), source })?;
