@@ -1,6 +1,7 @@
 //! The other end of a virtual machine's network cable: a DHCP server that does as a script says, and a host that asks who
 //! has an address. QEMU sends and takes each Ethernet frame with its length, 4 bytes big-endian, in front.
 
+use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
@@ -16,10 +17,10 @@ use smoltcp::wire::{
 pub const SERVER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const SERVER_HARDWARE: EthernetAddress = EthernetAddress([0x02, 0, 0, 0, 0, 1]);
 const MASK: Ipv4Addr = Ipv4Addr::new(255, 255, 255, 0);
-/// Seconds of a lease, and after how many of them it is renewed (options 51 and 58).
+/// Seconds of a lease (option 51).
 const LEASE_SECONDS: u32 = 60;
-/// After this time a client asks for its lease again.
-pub const RENEW_AFTER: Duration = Duration::from_secs(5);
+/// A client asks for its lease again when half of it is over (RFC 2131, 4.4.5).
+pub const RENEWS_AFTER: Duration = Duration::from_secs(LEASE_SECONDS as u64 / 2);
 /// Largest frame that is taken: Ethernet's, and room for a tag.
 const FRAME_BYTES: usize = 1518;
 
@@ -40,7 +41,11 @@ pub struct Asked {
 pub struct Socket(TcpListener);
 
 /// The cable, with a machine at the other end.
-pub struct Wire(TcpStream);
+pub struct Wire {
+    stream: TcpStream,
+    /// What the client sent while something else was waited for: it does not ask again for a minute.
+    unheard: VecDeque<Asked>,
+}
 
 impl Socket {
     /// Listens on the loopback of this host.
@@ -64,7 +69,7 @@ impl Socket {
     /// # Errors
     /// When it does not come.
     pub fn accept(&self) -> Result<Wire> {
-        Ok(Wire(self.0.accept()?.0))
+        Ok(Wire { stream: self.0.accept()?.0, unheard: VecDeque::new() })
     }
 }
 
@@ -74,6 +79,9 @@ impl Wire {
     /// # Errors
     /// When none comes within `deadline`.
     pub fn hear(&mut self, deadline: Duration) -> Result<Asked> {
+        if let Some(asked) = self.unheard.pop_front() {
+            return Ok(asked);
+        }
         let end = Instant::now() + deadline;
         while let Some(frame) = self.receive(end)? {
             if let Some(asked) = parse_dhcp(&frame) {
@@ -111,7 +119,7 @@ impl Wire {
             dns_servers: None,
             max_size: None,
             lease_duration: grants.then_some(LEASE_SECONDS),
-            renew_duration: grants.then_some(u32::try_from(RENEW_AFTER.as_secs())?),
+            renew_duration: None,
             rebind_duration: None,
             additional_options: &[],
         };
@@ -147,6 +155,7 @@ impl Wire {
             if answers_for(&frame, address) {
                 return Ok(true);
             }
+            self.unheard.extend(parse_dhcp(&frame));
         }
         Ok(false)
     }
@@ -172,28 +181,28 @@ impl Wire {
         let mut frame = EthernetFrame::new_unchecked(&mut message[4..]);
         header.emit(&mut frame);
         frame.payload_mut().copy_from_slice(payload);
-        self.0.write_all(&message).context("the machine has gone")
+        self.stream.write_all(&message).context("the machine has gone")
     }
 
     /// The next frame, `None` when none comes before `end`.
     fn receive(&mut self, end: Instant) -> Result<Option<Vec<u8>>> {
         let mut length = [0; 4];
         let left = end.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-        self.0.set_read_timeout(Some(left))?;
-        match self.0.peek(&mut length) {
+        self.stream.set_read_timeout(Some(left))?;
+        match self.stream.peek(&mut length) {
             Ok(_) => {}
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                 return Ok(None);
             }
             Err(error) => return Err(error.into()),
         }
-        self.0.set_read_timeout(None)?;
-        self.0.read_exact(&mut length).context("the machine has gone")?;
+        self.stream.set_read_timeout(None)?;
+        self.stream.read_exact(&mut length).context("the machine has gone")?;
         let mut frame = vec![0; usize::try_from(u32::from_be_bytes(length))?];
         if frame.len() > FRAME_BYTES {
             bail!("a frame of {} bytes", frame.len());
         }
-        self.0.read_exact(&mut frame).context("the machine has gone")?;
+        self.stream.read_exact(&mut frame).context("the machine has gone")?;
         Ok(Some(frame))
     }
 }
