@@ -1,7 +1,7 @@
 //! What the suites share: the built image ([`image`]), a booted instance of it ([`vm`]), QEMU without our own `run` in
 //! between ([`qemu`]), raw disks as other tools see them ([`disk`]), the other end of a machine's network cable ([`wire`]),
 //! commands with everything they said ([`command`]), clients of the engine's API ([`clients`]), attacks from inside of a
-//! container ([`attempts`]), and rows of assertions that share one boot ([`suite`]).
+//! container ([`attempts`]), scripts beside the engine in the test flavour ([`workbench`]), and rows of assertions that share one boot ([`suite`]).
 //!
 //! The suites are run by `scripts/test`, which sets `ECI_BUILDER`, `ECI_PROGRAMS` and `ECI_OUT`. Nothing here skips:
 //! what is missing fails.
@@ -15,3 +15,4 @@ pub mod qemu;
 pub mod suite;
 pub mod vm;
 pub mod wire;
+pub mod workbench;

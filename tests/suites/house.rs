@@ -126,3 +126,18 @@ fn unsafe_stands_only_in_sys() {
         }
     }
 }
+
+/// What the test flavour measures would say nothing about the appliance if its engine were set up in another way.
+#[test]
+fn the_test_flavour_s_engine_has_two_more_runtimes_and_is_the_same_otherwise() {
+    let settings = |overlay: &str| -> Value {
+        let path = root().join("rootfs").join(overlay).join("etc/docker/daemon.json");
+        serde_json::from_slice(&fs::read(path).expect("settings of the engine")).expect("JSON")
+    };
+    let (shipped, mut test) = (settings("overlay"), settings("test-overlay"));
+    let runtimes = test["runtimes"].as_object_mut().expect("a table of runtimes");
+    for name in ["bare-crun", "bare-runc"] {
+        assert!(runtimes.remove(name).is_some(), "no runtime {name}");
+    }
+    assert_eq!(test, shipped);
+}

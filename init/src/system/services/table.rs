@@ -161,9 +161,10 @@ mod tests {
     const TEST: &str = include_str!("../../../../rootfs/test-overlay/etc/eci/services.json");
 
     #[test]
-    fn the_test_flavour_s_table_adds_one_service_and_changes_none() {
+    fn the_test_flavour_s_table_adds_two_services_and_changes_none() {
         let (shipped, mut test) = (parse(SHIPPED.as_bytes()).unwrap(), parse(TEST.as_bytes()).unwrap());
-        assert_eq!(test.pop().map(|service| service.name).as_deref(), Some("intruder"));
+        let added: Vec<_> = test.drain(shipped.len()..).map(|service| service.name).collect();
+        assert_eq!(added, ["intruder", "workbench"]);
         assert_eq!(test, shipped);
     }
 
