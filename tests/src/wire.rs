@@ -21,6 +21,8 @@ const MASK: Ipv4Addr = Ipv4Addr::new(255, 255, 255, 0);
 const LEASE_SECONDS: u32 = 60;
 /// A client asks for its lease again when half of it is over (RFC 2131, 4.4.5).
 pub const RENEWS_AFTER: Duration = Duration::from_secs(LEASE_SECONDS as u64 / 2);
+/// Pause between two questions for the same address.
+const ASKS_AGAIN_AFTER: Duration = Duration::from_millis(300);
 /// Largest frame that is taken: Ethernet's, and room for a tag.
 const FRAME_BYTES: usize = 1518;
 
@@ -144,18 +146,21 @@ impl Wire {
         self.send(asked.hardware, EthernetProtocol::Ipv4, &packet)
     }
 
-    /// Whether a machine answers for `address` within `deadline`.
+    /// Whether a machine answers for `address` within `deadline`; it is asked again and again, for it may be about to take it.
     ///
     /// # Errors
     /// When the machine has gone.
     pub fn has(&mut self, address: Ipv4Addr, deadline: Duration) -> Result<bool> {
-        self.send_arp(ArpOperation::Request, address, EthernetAddress::BROADCAST)?;
         let end = Instant::now() + deadline;
-        while let Some(frame) = self.receive(end)? {
-            if answers_for(&frame, address) {
-                return Ok(true);
+        while Instant::now() < end {
+            self.send_arp(ArpOperation::Request, address, EthernetAddress::BROADCAST)?;
+            let next = end.min(Instant::now() + ASKS_AGAIN_AFTER);
+            while let Some(frame) = self.receive(next)? {
+                if answers_for(&frame, address) {
+                    return Ok(true);
+                }
+                self.unheard.extend(parse_dhcp(&frame));
             }
-            self.unheard.extend(parse_dhcp(&frame));
         }
         Ok(false)
     }

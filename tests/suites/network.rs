@@ -67,6 +67,15 @@ fn rows() -> Vec<Row<Machine>> {
             ensure!(wire.has(FIRST, SOON)?, "nobody has {FIRST} after it was renewed");
             Ok(())
         }),
+        row("a_renewed_lease_is_a_new_one_and_one_that_is_taken_back_is_given_up", |machine| {
+            let mut wire = machine.wire.lock().unwrap_or_else(PoisonError::into_inner);
+            let asked = renewal(&mut wire)?;
+            wire.answer(&asked, DhcpMessageType::Nak, FIRST)?;
+            grant(&mut wire, OTHER, SOON)?;
+            ensure!(wire.has(OTHER, SOON)?, "nobody has {OTHER}");
+            ensure!(!wire.has(FIRST, Duration::from_secs(2))?, "somebody still has {FIRST}");
+            Ok(())
+        }),
     ]
 }
 
