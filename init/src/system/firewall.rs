@@ -2,8 +2,9 @@
 //! emulation, so the data disk is looked at meanwhile.
 
 use std::fs::File;
-use std::io;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
+
+use super::program;
 
 /// A program and the rules that it loads.
 const TABLES: [(&str, &str); 2] = [
@@ -11,29 +12,12 @@ const TABLES: [(&str, &str); 2] = [
     ("/usr/sbin/ip6tables-restore", "/etc/eci/firewall.v6"),
 ];
 
-/// Why it is not in force.
+/// Rules that are not in force.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The rules or the program are missing.
-    #[error("cannot start `{program}` with `{rules}`")]
-    Start {
-        /// The program.
-        program: &'static str,
-        /// Its rules.
-        rules: &'static str,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// The rules are not taken.
-    #[error("`{program}` does not take `{rules}`: {said}")]
-    Refused {
-        /// The program.
-        program: &'static str,
-        /// Its rules.
-        rules: &'static str,
-        /// The last line of what it said.
-        said: String,
-    },
+#[error("the firewall's rules `{rules}` are not in force")]
+pub struct Error {
+    rules: &'static str,
+    source: program::Error,
 }
 
 /// The programs, at work.
@@ -50,7 +34,8 @@ pub fn start() -> Result<Loading, Error> {
             let mut command = Command::new(program);
             command.env_clear().stdin(file).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()
         });
-        let child = child.map_err(|source| Error::Start { program, rules, source })?;
+        let child =
+            child.map_err(|source| Error { rules, source: program::Error::Start { program, source } })?;
         Ok((program, rules, child))
     };
     TABLES.into_iter().map(start).collect::<Result<_, _>>().map(Loading)
@@ -63,28 +48,16 @@ impl Loading {
     /// When they are not.
     pub fn finish(self) -> Result<(), Error> {
         for (program, rules, child) in self.0 {
-            let output = child.wait_with_output();
-            judge(program, rules, &output.map_err(|source| Error::Start { program, rules, source })?)?;
+            let output = child.wait_with_output().map_err(|source| program::Error::Start { program, source });
+            let judged = output.and_then(|output| program::judge(program, &output, 0));
+            judged.map_err(|source| Error { rules, source })?;
         }
         Ok(())
     }
 }
 
-fn judge(program: &'static str, rules: &'static str, output: &Output) -> Result<(), Error> {
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stderr);
-    let last = said.lines().rev().find(|line| !line.trim().is_empty());
-    Err(Error::Refused { program, rules, said: last.unwrap_or("no output").trim().to_owned() })
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use std::os::unix::process::ExitStatusExt;
-    use std::process::ExitStatus;
-
     const SHIPPED: [&str; 2] = [
         include_str!("../../../rootfs/overlay/etc/eci/firewall.v4"),
         include_str!("../../../rootfs/overlay/etc/eci/firewall.v6"),
@@ -96,19 +69,5 @@ mod tests {
             assert!(rules.contains(":INPUT DROP") && rules.trim_end().ends_with("COMMIT"));
             assert!(!rules.contains("--dport"), "no port is open");
         }
-    }
-
-    #[test]
-    fn refused_rules_are_told_with_the_last_line() {
-        let output = Output {
-            status: ExitStatus::from_raw(2 << 8),
-            stdout: vec![],
-            stderr: b"one\niptables-restore: line 6 failed\n".to_vec(),
-        };
-        let error = judge("iptables-restore", "/r", &output).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "`iptables-restore` does not take `/r`: iptables-restore: line 6 failed"
-        );
     }
 }

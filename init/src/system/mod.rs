@@ -18,6 +18,7 @@ pub mod machine;
 pub mod mounts;
 pub mod network;
 pub mod notify;
+pub mod program;
 pub mod read_ahead;
 pub mod ring;
 pub mod selfcheck;

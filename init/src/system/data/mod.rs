@@ -18,6 +18,7 @@ use rustix::mount::{MountFlags, mount as mount_file_system};
 
 use self::header::{BACKUP_SUPERBLOCKS, Content, HEAD_BYTES, Marker, SECTOR_BYTES};
 use crate::kmsg;
+use crate::system::program;
 
 /// Growing by less than this is not worth it.
 const GROW_STEP_BYTES: u64 = 16 * 1024 * 1024;
@@ -88,7 +89,7 @@ pub enum Error {
         /// The device.
         device: PathBuf,
         /// What e2fsck said.
-        source: tool::Error,
+        source: program::Error,
     },
     /// mkfs failed.
     #[error("cannot make a file system on data disk {}", .device.display())]
@@ -96,7 +97,7 @@ pub enum Error {
         /// The device.
         device: PathBuf,
         /// What mkfs said.
-        source: tool::Error,
+        source: program::Error,
     },
 }
 
