@@ -266,6 +266,12 @@ fn mounts() -> Vec<Row<Vm>> {
             run(vm, &["--read-only"], "touch /x").refused(&["Read-only file system"])?;
             run(vm, &["--read-only", "--tmpfs", "/t"], "touch /t/x && test -e /t/x").ok()
         }),
+        row("a_tmpfs_over_proc_is_refused_and_one_beside_it_is_not", |vm| {
+            for place in ["/proc", "/proc/sys", "/proc/self/attr"] {
+                run(vm, &["--tmpfs", place], "true").refused(&["can't mount over", place])?;
+            }
+            run(vm, &["--tmpfs", "/process"], "true").ok()
+        }),
         row("a_tmpfs_has_the_size_the_mode_and_the_owner_asked_for", |vm| {
             let flags = ["--tmpfs", "/t:size=8m,mode=1770,uid=1000,noexec"];
             says(vm, &flags, "stat -c %a:%u /t", "1770:1000")?;

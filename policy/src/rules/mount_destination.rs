@@ -25,7 +25,7 @@ const PROC_FILES: &[&str] = &[
     "/proc/uptime",
 ];
 
-/// Judges the destination of a bind or volume, an absolute path without `.` and `..`: as it was asked for, and where the
+/// Judges the destination of a mount, an absolute path without `.` and `..`: as it was asked for, and where the
 /// image's links lead it.
 #[must_use]
 pub fn judge(destination: &str) -> Verdict {

@@ -86,11 +86,13 @@ pub fn read(spec: &Spec) -> Result<Result<Mounts, Verdict>, Error> {
             text(row, "destination").and_then(normalise).ok_or(Error::Field { field: "destination" })?;
         let options: Vec<&str> = array(Some(row), "options")?.iter().filter_map(Value::as_str).collect();
         let kind = text(row, "type").unwrap_or_default();
-        if kind == "bind" || options.contains(&"bind") || options.contains(&"rbind") {
-            let verdict = mount_destination::judge(&destination);
-            if verdict != Verdict::Allow {
-                return Ok(Err(verdict));
-            }
+        let is_bind = kind == "bind" || options.contains(&"bind") || options.contains(&"rbind");
+        let is_procfs = !is_bind && kind == "proc" && destination == "/proc";
+        let verdict = mount_destination::judge(&destination);
+        if verdict != Verdict::Allow && !is_procfs {
+            return Ok(Err(verdict));
+        }
+        if is_bind {
             mounts.binds.push(Bind {
                 position,
                 source: text(row, "source").ok_or(Error::Field { field: "source" })?.to_owned(),
@@ -189,7 +191,26 @@ mod tests {
         let mounts =
             planned(&json!([{"destination": "/x", "type": "tmpfs", "source": "/etc", "options": ["bind"]}]));
         assert_eq!(mounts.unwrap().binds.len(), 1);
-        assert!(planned(&json!([{"destination": "/proc", "type": "bind", "source": "/v"}])).is_err());
+        for kind in ["bind", "proc"] {
+            let mount = json!({"destination": "/proc", "type": kind, "source": "/v", "options": ["rbind"]});
+            assert!(planned(&json!([mount])).is_err(), "{kind}");
+        }
+    }
+
+    #[test]
+    fn nothing_but_procfs_goes_over_proc() {
+        for (kind, destination, sound) in [
+            ("proc", "/proc", true),
+            ("proc", "/proc/sys", false),
+            ("proc", "/", false),
+            ("tmpfs", "/proc", false),
+            ("tmpfs", "/", false),
+            ("tmpfs", "/proc/meminfo", true),
+            ("tmpfs", "/run", true),
+        ] {
+            let planned = planned(&json!([{"destination": destination, "type": kind}]));
+            assert_eq!(planned.is_ok(), sound, "{kind} at {destination}");
+        }
     }
 
     #[test]
