@@ -14,6 +14,10 @@ pub const CONTAINERS_DIR: &str = "/run/eci/containers";
 pub const CRUN: &str = "/usr/libexec/eci/crun";
 /// `eci-runc` under the name that dockerd, BuildKit and plugins look up.
 pub const RUNC: &str = "/usr/bin/runc";
+/// The engine.
+pub const ENGINE: &str = "/usr/sbin/dockerd";
+/// The one shim: it has the runtime start a container, and delete it.
+pub const SHIM: &str = "/usr/bin/containerd-shim-runc-v2";
 /// Engine data: images, layers, volumes. The only writable mount without `noexec`.
 pub const ENGINE_DATA: &str = "/var/lib/docker";
 /// Ed25519 public key (32 raw bytes) in the initramfs that image manifests are checked with.

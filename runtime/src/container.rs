@@ -1,7 +1,7 @@
 //! A container's own folder, from `create` to `delete`.
 //!
-//! It holds the bundle that crun gets (`bundle/config.json`), the mount point of the root filesystem (`root`), and
-//! the range (`range`). The folder is on a tmpfs: it does not outlive the VM's boot, as no container does.
+//! It holds the bundle that crun gets (`bundle/config.json`), the mount point of the root filesystem (`root`),
+//! the range (`range`), and who made it (`birth`). The folder is on a tmpfs: it does not outlive the VM's boot, as no container does.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use eci_contract::paths::{CONTAINERS_DIR, RANGES_DIR};
 
+use crate::leftovers::{self, Birth};
 use crate::plan::ids::Range;
 use crate::processes;
 use crate::ranges::{self, Store, Traces};
@@ -79,14 +80,17 @@ impl Container {
     }
 
     /// Makes the folder and books the range, as one step under the lock. What a crashed predecessor of the same id
-    /// left is given back first; `state` is crun's folder for the container, which a live one has.
+    /// left is given back first, and what others have abandoned.
     ///
     /// # Errors
     /// The container exists, or folder or range cannot be had.
-    pub fn establish(&self, wanted: Wanted, state: &Path) -> Result<Range, Error> {
+    pub fn establish(&self, wanted: Wanted, birth: &Birth) -> Result<Range, Error> {
         let store = Store::lock(Path::new(RANGES_DIR))?;
+        let containers = Path::new(CONTAINERS_DIR);
+        leftovers::sweep(&self.id, |left| left.dissolve_locked(&store))
+            .map_err(folder_error("read", containers))?;
         if self.folder.exists() {
-            if state.exists() {
+            if birth.state().exists() {
                 return Err(Error::Exists { id: self.id.clone() });
             }
             self.dissolve_locked(&store)?;
@@ -98,6 +102,7 @@ impl Container {
                 .create(&folder)
                 .map_err(folder_error("create", &folder))?;
         }
+        birth.write(self).map_err(folder_error("write to", &self.folder))?;
         let range = match wanted {
             Wanted::New => store.allocate(&self.id, &SystemTraces)?,
             Wanted::Shared(range) => {

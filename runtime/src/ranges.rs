@@ -172,22 +172,22 @@ mod tests {
         }
     }
 
-    fn store(name: &str) -> Store {
-        let folder = std::env::temp_dir().join(format!("eci-ranges-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&folder);
-        Store::lock(&folder).unwrap()
+    fn store() -> (tempfile::TempDir, Store) {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::lock(folder.path()).unwrap();
+        (folder, store)
     }
 
     #[test]
     fn the_first_two_containers_get_the_documented_ranges() {
-        let store = store("first");
+        let (_folder, store) = store();
         assert_eq!(store.allocate("a", &Left::default()).unwrap().base, 100_000);
         assert_eq!(store.allocate("b", &Left::default()).unwrap().base, 165_536);
     }
 
     #[test]
     fn a_freed_range_rests_before_it_is_handed_out_again() {
-        let store = store("rests");
+        let (_folder, store) = store();
         let first = store.allocate("a", &Left::default()).unwrap();
         store.release(first, "a", &Left::default()).unwrap();
         assert_ne!(store.allocate("b", &Left::default()).unwrap(), first);
@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn a_shared_range_is_free_when_the_last_container_gives_it_back() {
-        let store = store("shared");
+        let (_folder, store) = store();
         let range = store.allocate("a", &Left::default()).unwrap();
         store.share(range, "b").unwrap();
         store.release(range, "a", &Left::default()).unwrap();
@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn a_range_with_a_process_or_a_folder_is_never_handed_out_again() {
-        let store = store("crash");
+        let (_folder, store) = store();
         let range = store.allocate("a", &Left::default()).unwrap();
         assert!(!store.is_free(range, &Left { folders: vec!["a"], processes: vec![] }));
         assert!(!store.is_free(range, &Left { folders: vec![], processes: vec![range.base] }));

@@ -75,34 +75,33 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::symlink;
 
-    fn image(name: &str) -> (std::path::PathBuf, fs::File) {
-        let folder = std::env::temp_dir().join(format!("eci-image-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&folder);
-        fs::create_dir_all(&folder).unwrap();
-        (folder.clone(), fs::File::open(&folder).unwrap())
+    fn image() -> (tempfile::TempDir, fs::File) {
+        let folder = tempfile::tempdir().unwrap();
+        let root = fs::File::open(folder.path()).unwrap();
+        (folder, root)
     }
 
     #[test]
     fn an_image_with_folders_or_without_passes() {
-        let (folder, root) = image("plain");
-        fs::create_dir(folder.join("dev")).unwrap();
+        let (folder, root) = image();
+        fs::create_dir(folder.path().join("dev")).unwrap();
         assert!(check_folders(root.as_fd()).is_ok());
     }
 
     #[test]
     fn an_image_whose_dev_is_a_link_or_whose_proc_is_a_file_is_refused() {
-        let (folder, root) = image("link");
-        symlink("/etc", folder.join("dev")).unwrap();
+        let (folder, root) = image();
+        symlink("/etc", folder.path().join("dev")).unwrap();
         assert!(matches!(check_folders(root.as_fd()), Err(Error::NotAFolder { path: "/dev" })));
-        fs::remove_file(folder.join("dev")).unwrap();
-        fs::write(folder.join("proc"), "").unwrap();
+        fs::remove_file(folder.path().join("dev")).unwrap();
+        fs::write(folder.path().join("proc"), "").unwrap();
         assert!(matches!(check_folders(root.as_fd()), Err(Error::NotAFolder { path: "/proc" })));
     }
 
     #[test]
     fn links_of_the_image_stay_inside_of_it() {
-        let (folder, root) = image("inside");
-        symlink("/../../../..", folder.join("up")).unwrap();
+        let (folder, root) = image();
+        symlink("/../../../..", folder.path().join("up")).unwrap();
         let opened = open_in(root.as_fd(), "up").unwrap();
         let (found, own) = (rustix::fs::fstat(&opened).unwrap(), rustix::fs::fstat(&root).unwrap());
         assert_eq!((found.st_dev, found.st_ino), (own.st_dev, own.st_ino));

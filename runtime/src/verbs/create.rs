@@ -21,6 +21,7 @@ use crate::apply::{self, destination, uptime};
 use crate::arguments::{Create, Flags};
 use crate::bundle::{self, Spec, text};
 use crate::container::{self, Container, Wanted};
+use crate::leftovers::Birth;
 use crate::plan::ids::{Range, UserNamespace};
 use crate::plan::mounts::Mounts;
 use crate::plan::root::{self, Tree};
@@ -60,6 +61,12 @@ pub enum Error {
     /// The namespaces to be joined belong to different containers, or to one that has ended.
     #[error("the namespaces to be joined do not belong to one running container")]
     NoOwner,
+    /// `/proc` does not tell about this process.
+    #[error("cannot find this process in `/proc`")]
+    NoBirth {
+        /// Why.
+        source: io::Error,
+    },
     /// A user namespace cannot be made.
     #[error("cannot make a user namespace with first id {base}")]
     UserNamespace {
@@ -170,7 +177,9 @@ fn establish(globals: &Flags, create: Create, judged: &Judged) -> Result<Never, 
     let place = table.locate(&root.opened);
     let tree = root::read(&place, table.mount_of(&root.opened), ENGINE_DATA).map_err(apply::Error::from)?;
     let binds = binds::judge(&judged.mounts.binds, &view, &create.id, judged.origin)?.map_err(denied)?;
-    let range = container.establish(wanted, &state_folder(globals, &create.id))?;
+    let birth = Birth::of(&create.id, &judged.spec, state_folder(globals, &create.id))
+        .map_err(|source| Error::NoBirth { source })?;
+    let range = container.establish(wanted, &birth)?;
     let outcome = build(&container, judged, &view, &tree, &binds, range)
         .and_then(|()| Err(start(globals, create, &container).into()));
     if outcome.is_err() {

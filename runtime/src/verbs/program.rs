@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use eci_contract::paths::CRUN;
@@ -11,8 +11,8 @@ use eci_sys::descriptors::close_on_exec_from;
 
 use crate::apply::{self, uptime};
 use crate::arguments::Flags;
-use crate::bundle;
 use crate::plan::annotations::VARIABLE_PREFIX;
+use crate::processes;
 
 /// crun could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -34,7 +34,7 @@ pub fn pass(globals: &Flags, words: &[String], inherited: u32) -> Error {
 /// crun with these words, without the environment that it takes orders from, under the clock of the container that one
 /// of them names.
 pub(super) fn command(globals: &Flags, words: &[String]) -> Command {
-    if let Some(pid) = words.iter().find_map(|word| main_process(&state_folder(globals, word))) {
+    if let Some(pid) = words.iter().find_map(|word| processes::main_of(&state_folder(globals, word))) {
         // It has ended, then, which crun will say.
         best_effort(uptime::join(pid));
     }
@@ -58,13 +58,6 @@ pub(super) fn inherited(flags: &Flags) -> u32 {
 #[must_use]
 pub(super) fn state_folder(globals: &Flags, id: &str) -> PathBuf {
     PathBuf::from(globals.value("root").unwrap_or("/run/crun")).join(id)
-}
-
-/// The first process of a container, by what crun keeps of the container. crun knows it again by the time of its start,
-/// which the kernel tells by the reader's clock: that of another time namespace than crun made it in gives another time.
-fn main_process(state: &Path) -> Option<u32> {
-    let status = bundle::read_object(&state.join("status")).ok()?;
-    status.get("pid")?.as_u64().and_then(|pid| u32::try_from(pid).ok())
 }
 
 fn best_effort(_outcome: Result<(), apply::Error>) {}

@@ -82,10 +82,8 @@ mod tests {
 
     #[test]
     fn settings_wait_for_a_reader_and_end_after_the_text() {
-        let folder = std::env::temp_dir().join(format!("eci-settings-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&folder);
-        fs::create_dir_all(&folder).unwrap();
-        let path = |name: &str| folder.join(name).to_string_lossy().into_owned();
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
         let settings = Settings { file: path("file"), pipe: path("pipe"), after: vec![] };
         fs::write(&settings.file, "{}\n").unwrap();
         make_pipe(&settings).unwrap();
