@@ -3,7 +3,7 @@
 //! Flags are a table. A flag that is not in it is refused for the verbs that we act on, so that nothing reaches crun
 //! that was not thought of; verbs that only pass through keep their words as they are.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why a command line was not understood.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +87,18 @@ impl Flags {
         self.0.iter().rev().find(|(flag, _)| *flag == name).and_then(|(_, value)| value.as_deref())
     }
 
+    /// Makes the paths among the values absolute, as seen from `folder`.
+    #[must_use]
+    pub fn seen_from(self, folder: &Path) -> Self {
+        let absolute = |(flag, value): (&'static str, Option<String>)| match value {
+            Some(path) if PATHS.contains(&flag) => {
+                (flag, Some(folder.join(path).to_string_lossy().into_owned()))
+            }
+            value => (flag, value),
+        };
+        Self(self.0.into_iter().map(absolute).collect())
+    }
+
     /// The flags as crun takes them.
     #[must_use]
     pub fn to_arguments(&self) -> Vec<String> {
@@ -150,6 +162,10 @@ const EXEC: &[Flag] = &[
     ("tty", Some("t"), Takes::Optional),
     ("user", Some("u"), Takes::Value),
 ];
+
+/// Flags whose value is a path that crun opens after it has gone into the bundle's folder, which is another one than the
+/// caller named.
+const PATHS: &[&str] = &["root", "log", "console-socket", "pid-file"];
 
 const DELETE: &[Flag] = &[("force", Some("f"), Takes::Nothing)];
 
@@ -264,6 +280,17 @@ mod tests {
             panic!("not run")
         };
         assert_eq!((run.verb.as_str(), run.flags.to_arguments()), ("run", vec!["--keep".to_owned()]));
+    }
+
+    #[test]
+    fn paths_are_the_callers_not_the_bundles() {
+        let Verb::Create(create) =
+            parsed("create --pid-file p --console-socket /s --preserve-fds 1 id").unwrap().verb
+        else {
+            panic!("not create")
+        };
+        let flags = create.flags.seen_from(Path::new("/here"));
+        assert_eq!(flags.to_arguments(), ["--pid-file=/here/p", "--console-socket=/s", "--preserve-fds=1"]);
     }
 
     #[test]

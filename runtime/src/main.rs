@@ -1,7 +1,7 @@
 //! `eci-runc`, installed as `/usr/bin/runc`.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
@@ -28,7 +28,10 @@ fn run(Invocation { globals, verb }: Invocation) -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error, log),
         },
-        Verb::Create(create) => fail(&verbs::create::run(&globals, create), log),
+        Verb::Create(create) => {
+            let log = log.map(Path::to_owned);
+            fail(&verbs::create::run(globals, create), log.as_deref())
+        }
         Verb::Exec(flags, rest) => fail(&verbs::exec::run(&globals, &flags, rest), log),
         Verb::Delete(flags, id) => match verbs::delete::run(&globals, &flags, id) {
             Ok(code) => ExitCode::from(code),

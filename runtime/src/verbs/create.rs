@@ -1,5 +1,6 @@
 //! `create` and `run`: the way through, from the engine's bundle to crun.
 
+use std::env;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -88,8 +89,14 @@ pub enum Error {
 
 /// Prepares the container and becomes crun. Only ever returns an error; what was prepared is then taken back.
 #[must_use]
-pub fn run(globals: &Flags, create: Create) -> Error {
-    match judge(&create).and_then(|judged| establish(globals, create, &judged)) {
+pub fn run(globals: Flags, mut create: Create) -> Error {
+    let folder = match env::current_dir() {
+        Ok(folder) => folder,
+        Err(source) => return Error::NoBundle { path: create.bundle, source },
+    };
+    let globals = globals.seen_from(&folder);
+    create.flags = create.flags.seen_from(&folder);
+    match judge(&create).and_then(|judged| establish(&globals, create, &judged)) {
         Ok(never) => match never {},
         Err(error) => error,
     }
