@@ -475,8 +475,9 @@ fn ids() -> Vec<Row<Vm>> {
                 "1234\n5678\n5678 4321",
             )?;
             says(vm, &["-u", "65535:65535"], "id -u", "65535")?;
-            run(vm, &["-u", "65536"], "true").refused(&[])?;
-            run(vm, &["--group-add", "65536"], "true").refused(&[])
+            run(vm, &["-u", "65536"], "true").refused(&["can't run as user 65536", "end at 65535"])?;
+            run(vm, &["-u", "0:65536"], "true").refused(&["can't run as group 65536"])?;
+            run(vm, &["--group-add", "65536"], "true").refused(&["can't run as group 65536"])
         }),
         row("an_image_with_rare_files_is_imported", |vm| {
             vm.docker_with(&["import", "-", "odd"], &image::odd_tar()?)?.ok().map(drop)
@@ -613,7 +614,7 @@ fn lifetime() -> Vec<Row<Vm>> {
         row("exec_as_another_user_stays_in_the_map", |vm| {
             let id = |user| vm.docker(&["exec", "-u", user, "long", "id", "-u"]);
             ensure!(id("65535")?.ok()? == "65535", "the last id does not work");
-            id("65536")?.refused(&[]).map(drop)
+            id("65536")?.refused(&["can't run as user 65536"]).map(drop)
         }),
         row("a_checkpoint_is_refused", |vm| {
             vm.docker(&["checkpoint", "create", "long", "point"])?.refused(&["checkpoint"])?;

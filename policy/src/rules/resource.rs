@@ -12,6 +12,9 @@ pub const ID: &str = "bounded-resources";
 /// Cgroup of the VM's services; containers are elsewhere.
 const SERVICES_CGROUP: &str = "eci";
 
+/// Ids that a container has, from 0 on.
+pub const IDS: u32 = 65_536;
+
 /// A resource limit of setrlimit(2).
 #[derive(Clone, Copy, Debug)]
 pub struct Limit {
@@ -79,6 +82,22 @@ pub fn judge_oom_score(score: i64) -> Verdict {
     }
 }
 
+/// Judges a user or group (`kind`) that a process is to run as.
+#[must_use]
+pub fn judge_owner(kind: &str, id: u64) -> Verdict {
+    if id < u64::from(IDS) {
+        return Verdict::Allow;
+    }
+    Verdict::Deny {
+        rule: ID,
+        message: format!(
+            "{PREFIX}: containers can't run as {kind} {id} (because their ids end at {})",
+            IDS - 1
+        ),
+        remedy: "choose a lower id, with `--user` or in the image",
+    }
+}
+
 /// Judges a cgroup path: absolute from the root of the tree, and not in the services' branch.
 #[must_use]
 pub fn judge_cgroup(path: &str) -> Verdict {
@@ -128,6 +147,13 @@ mod tests {
         for score in [-1, -1000, 1001] {
             assert_eq!(judge_oom_score(score).denied_by(), Some(ID), "{score}");
         }
+    }
+
+    #[test]
+    fn a_process_runs_as_one_of_the_containers_ids() {
+        assert_eq!(judge_owner("user", 65_535), Verdict::Allow);
+        let Verdict::Deny { message, .. } = judge_owner("user", 65_536) else { panic!("allowed") };
+        assert!(message.contains("user 65536") && message.ends_with("end at 65535)"), "{message}");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::bundle::{Error, Spec, linux};
 
 /// Ids in a range.
-pub const SIZE: u32 = 65_536;
+pub const SIZE: u32 = eci_policy::rules::resource::IDS;
 
 /// A container's range of host ids, by its first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

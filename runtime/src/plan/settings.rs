@@ -2,7 +2,7 @@
 //! so that a newer engine cannot ask crun for something that no rule has judged.
 
 use eci_policy::Verdict;
-use eci_policy::rules::resource::{deny_field, judge_cgroup, judge_limit, judge_oom_score};
+use eci_policy::rules::resource::{deny_field, judge_cgroup, judge_limit, judge_oom_score, judge_owner};
 use serde_json::Value;
 
 use crate::bundle::{Error, Spec, array, text};
@@ -93,13 +93,24 @@ pub fn judge(spec: &Spec) -> Result<Verdict, Error> {
     spec.get("process").map_or(Ok(Verdict::Allow), judge_process)
 }
 
-/// Judges limits and score of a process: the container's first, or one of `exec`.
+/// Judges owner, limits and score of a process: the container's first, or one of `exec`.
 ///
 /// # Errors
 /// A field has another type than the specification says.
 pub fn judge_process(process: &Value) -> Result<Verdict, Error> {
     for limit in array(Some(process), "rlimits")? {
         let verdict = judge_limit(text(limit, "type").unwrap_or_default());
+        if verdict != Verdict::Allow {
+            return Ok(verdict);
+        }
+    }
+    let user = process.get("user");
+    let groups = array(user, "additionalGids")?.iter().map(|group| ("group", Some(group)));
+    let ids =
+        [("user", user.and_then(|user| user.get("uid"))), ("group", user.and_then(|user| user.get("gid")))];
+    for (kind, id) in ids.into_iter().chain(groups) {
+        // What is no id is crun's to refuse.
+        let verdict = id.and_then(Value::as_u64).map_or(Verdict::Allow, |id| judge_owner(kind, id));
         if verdict != Verdict::Allow {
             return Ok(verdict);
         }
@@ -171,6 +182,9 @@ mod tests {
         for spec in [
             json!({"process": {"rlimits": [{"type": "RLIMIT_NOFILE"}, {"type": "RLIMIT_RTPRIO"}]}}),
             json!({"process": {"oomScoreAdj": -1}}),
+            json!({"process": {"user": {"uid": 65_536, "gid": 0}}}),
+            json!({"process": {"user": {"uid": 0, "gid": 65_536}}}),
+            json!({"process": {"user": {"uid": 0, "gid": 0, "additionalGids": [1, 65_536]}}}),
             json!({"linux": {"cgroupsPath": "/eci/engine/abc"}}),
         ] {
             assert!(verdict(&spec).denied_by().is_some(), "{spec}");
