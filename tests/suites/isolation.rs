@@ -524,6 +524,32 @@ fn ids() -> Vec<Row<Vm>> {
             }
             Ok(())
         }),
+        row("setuid_and_file_capabilities_of_a_volume_work_inside", |vm| {
+            // A new volume gets the image's files.
+            for (more, program, verb, expected) in [
+                ("seccomp=builtin", "/odd/setuid", "setuid-last", "allowed"),
+                ("seccomp=builtin", "/odd/capable", "packet-socket", "allowed"),
+                ("seccomp=builtin", "/odd/setuid", "setuid-beyond", "EINVAL"),
+                ("no-new-privileges", "/odd/setuid", "setuid-last", "EPERM"),
+            ] {
+                let arguments = [
+                    "run",
+                    "--rm",
+                    "-u",
+                    "1000",
+                    "-v",
+                    "odd:/odd",
+                    "--security-opt",
+                    more,
+                    "odd",
+                    program,
+                    verb,
+                ];
+                let text = vm.docker(&arguments)?.ok()?;
+                ensure!(text == format!("{verb}: {expected}"), "{more} {program} {text}");
+            }
+            vm.docker(&["volume", "rm", "odd"])?.ok().map(drop)
+        }),
     ]
 }
 

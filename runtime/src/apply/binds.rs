@@ -38,6 +38,8 @@ pub struct Judged<'a> {
     bind: &'a Bind,
     source: Source,
     content: Content,
+    /// Attributes that the source has only because of where the VM keeps it.
+    lifted: u64,
 }
 
 /// What is mounted for a bind.
@@ -84,7 +86,10 @@ pub fn judge<'a>(
             return Ok(Err(verdict));
         }
         let content = content_of(&source, &place, view)?;
-        judged.push(Judged { bind, source, content });
+        // The VM runs nothing that is on the data disk with another user's rights. A container may: in its own ids.
+        let on_data_disk = source.opened.mount == view.engine.opened.mount;
+        let lifted = if on_data_disk { mounts::NO_SUID } else { 0 };
+        judged.push(Judged { bind, source, content, lifted });
     }
     Ok(Ok(judged))
 }
@@ -159,6 +164,7 @@ fn map(judged: &Judged<'_>, ground: &Ground<'_>, scratch: &mut Scratch) -> Resul
     let named = Path::new(&judged.bind.source);
     let mut attributes = MountAttributes {
         set: judged.bind.attributes | mounts::NO_DEVICES,
+        clear: judged.lifted & !judged.bind.attributes,
         propagation: judged.bind.propagation,
         ..MountAttributes::default()
     };
