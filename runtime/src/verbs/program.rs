@@ -62,8 +62,10 @@ pub(super) fn state_folder(globals: &Flags, id: &str) -> PathBuf {
 
 fn best_effort(_outcome: Result<(), apply::Error>) {}
 
+/// crun's own variables, and the socket that a service manager has given somebody: crun mounts the folder that it is in
+/// into the container, past every rule about mounts.
 fn is_order(name: &OsString) -> bool {
-    name.to_str().is_some_and(|name| name.starts_with(VARIABLE_PREFIX))
+    name.to_str().is_some_and(|name| name.starts_with(VARIABLE_PREFIX) || name == "NOTIFY_SOCKET")
 }
 
 #[cfg(test)]
@@ -71,8 +73,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_cruns_own_variables_are_orders() {
+    fn what_crun_mounts_by_or_obeys_is_an_order() {
         assert!(is_order(&"RUN_OCI_ANYTHING".into()));
+        assert!(is_order(&"NOTIFY_SOCKET".into()));
         assert!(!is_order(&"LISTEN_FDS".into()));
     }
 }

@@ -13,8 +13,12 @@ pub fn text() -> String {
 
 fn format(crun: &str) -> String {
     let version = env!("CARGO_PKG_VERSION");
+    let features = crun.lines().find(|line| line.starts_with('+')).unwrap_or_default();
     let crun = crun.lines().next().and_then(|line| line.strip_prefix("crun version ")).unwrap_or("not found");
-    format!("eci-runc version {version}\ncommit: {version}\nspec: 1.0.0\ncrun: {crun}\n")
+    format!("eci-runc version {version}\ncommit: {version}\nspec: 1.0.0\ncrun: {crun}\n{features}\n")
+        .trim_end()
+        .to_owned()
+        + "\n"
 }
 
 #[cfg(test)]
@@ -23,8 +27,8 @@ mod tests {
 
     #[test]
     fn dockerd_finds_our_name_and_version() {
-        let text = format("crun version 1.21\ncommit: x\n");
-        assert!(text.starts_with("eci-runc version ") && text.ends_with("crun: 1.21\n"));
+        let text = format("crun version 1.21\ncommit: x\n+SYSTEMD +SECCOMP\n");
+        assert!(text.starts_with("eci-runc version ") && text.ends_with("crun: 1.21\n+SYSTEMD +SECCOMP\n"));
         assert_eq!(text.matches("version").count(), 1);
     }
 }
