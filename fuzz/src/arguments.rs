@@ -33,8 +33,8 @@ const EXEC: &[&str] = &[
 ];
 /// Flags of crun's `delete`. `regex` is not one of them: it deletes containers that were not named.
 const DELETE: &[&str] = &["force"];
-/// Commands that get a plan, and so never pass as they are.
-const PLANNED: &[&str] = &["create", "run", "exec", "delete"];
+/// Commands of crun's that get a plan or start and mount past it, and so never pass as they are.
+const PLANNED: &[&str] = &["create", "run", "exec", "delete", "checkpoint", "restore", "mounts"];
 
 /// Reads `input`, a word a line, as a command line.
 ///

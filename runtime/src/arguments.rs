@@ -23,6 +23,18 @@ pub enum Error {
     /// There is no verb.
     #[error("no command given")]
     NoVerb,
+    /// A verb that would start a container past the rules, or that saves one for such a start.
+    #[error("`{verb}` is refused (because a restored container would have what no rule has judged)")]
+    Refused {
+        /// The verb.
+        verb: String,
+    },
+    /// No such verb.
+    #[error("unknown command `{verb}`")]
+    UnknownVerb {
+        /// The verb.
+        verb: String,
+    },
     /// A verb without its container.
     #[error("`{verb}` needs exactly one container id")]
     NoContainer {
@@ -59,7 +71,7 @@ pub enum Verb {
     Delete(Flags, String),
     /// `--version`.
     Version,
-    /// Everything else, verb first.
+    /// One of [`PASSED`] with its words, verb first; nothing for `--help`.
     Pass(Vec<String>),
 }
 
@@ -169,6 +181,14 @@ const PATHS: &[&str] = &["root", "log", "console-socket", "pid-file"];
 
 const DELETE: &[Flag] = &[("force", Some("f"), Takes::Nothing)];
 
+/// Verbs that crun may have as they are: they look, or act on a container that was judged. crun has others, which start
+/// containers or mount into them.
+pub const PASSED: &[&str] =
+    &["features", "kill", "list", "pause", "ps", "resume", "spec", "start", "state", "update"];
+
+/// Verbs that are told why they are refused.
+const REFUSED: &[&str] = &["checkpoint", "restore"];
+
 /// Flags of runc that crun does not know and that change nothing here.
 const ONLY_RUNC: &[&str] = &["criu", "bundle"];
 
@@ -207,7 +227,11 @@ fn parse_verb(verb: &str, rest: &[String]) -> Result<Verb, Error> {
         }
         // After `--` a flag would be taken for the verb, and crun, which the `--` does not reach, for a flag again.
         _ if verb.starts_with('-') => Err(Error::UnknownFlag { flag: verb.to_owned() }),
-        _ => Ok(Verb::Pass(std::iter::once(verb.to_owned()).chain(rest.iter().cloned()).collect())),
+        _ if PASSED.contains(&verb) => {
+            Ok(Verb::Pass(std::iter::once(verb.to_owned()).chain(rest.iter().cloned()).collect()))
+        }
+        _ if REFUSED.contains(&verb) => Err(Error::Refused { verb: verb.to_owned() }),
+        _ => Err(Error::UnknownVerb { verb: verb.to_owned() }),
     }
 }
 
@@ -322,6 +346,20 @@ mod tests {
     fn words_of_other_verbs_stay_as_they_are() {
         let Verb::Pass(words) = parsed("kill --all id 9").unwrap().verb else { panic!("not passed") };
         assert_eq!(words, ["kill", "--all", "id", "9"]);
+    }
+
+    #[test]
+    fn a_verb_passes_when_it_is_known_to_start_and_mount_nothing() {
+        for verb in PASSED {
+            assert!(matches!(parsed(verb).unwrap().verb, Verb::Pass(_)), "{verb}");
+        }
+        for verb in ["checkpoint", "restore"] {
+            assert!(matches!(parsed(&format!("{verb} id")), Err(Error::Refused { .. })), "{verb}");
+        }
+        for verb in ["mounts", "starts", "Start", ""] {
+            let words = [verb.to_owned(), "id".to_owned()];
+            assert!(matches!(parse(&words), Err(Error::UnknownVerb { .. })), "{verb}");
+        }
     }
 
     #[test]
