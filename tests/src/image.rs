@@ -42,7 +42,11 @@ pub fn probe() -> Result<Vec<u8>> {
         Some(path) => PathBuf::from(path),
         None => programs()?.join("eci-probe"),
     };
-    fs::read(&path).with_context(|| format!("cannot read {}; scripts/test compiles it", path.display()))
+    program(&path)
+}
+
+fn program(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("cannot read {}; scripts/test compiles it", path.display()))
 }
 
 fn variable(name: &str) -> Result<PathBuf> {
@@ -166,6 +170,43 @@ pub fn scripted_tar(path: &str, text: &str) -> Result<Vec<u8>> {
     let mut archive = busybox()?;
     append(&mut archive, path, tar::EntryType::Regular, 0o755, 0, text.as_bytes())?;
     Ok(archive.into_inner()?)
+}
+
+/// The busybox image with the program of the benchmark, `/workload`, and the archive of 10,000 files that it unpacks.
+///
+/// # Errors
+/// As [`busybox_tar`], and when the program is not built.
+pub fn workload_tar() -> Result<Vec<u8>> {
+    let mut archive = busybox()?;
+    let workload = program(&programs()?.join("eci-workload"))?;
+    append(&mut archive, "workload", tar::EntryType::Regular, 0o755, 0, &workload)?;
+    let mut files = tar::Builder::new(Vec::new());
+    crowd(&mut files, 10_000, b"a small file\n")?;
+    append(&mut archive, "files.tar", tar::EntryType::Regular, 0o644, 0, &files.into_inner()?)?;
+    Ok(archive.into_inner()?)
+}
+
+/// The busybox image with `count` empty files in `/crowd`.
+///
+/// # Errors
+/// As [`busybox_tar`].
+pub fn crowded_tar(count: usize) -> Result<Vec<u8>> {
+    let mut archive = busybox()?;
+    crowd(&mut archive, count, b"")?;
+    Ok(archive.into_inner()?)
+}
+
+/// Files of the same content in `crowd`, a hundred in a folder.
+fn crowd(archive: &mut tar::Builder<Vec<u8>>, count: usize, content: &[u8]) -> Result<()> {
+    append(archive, "crowd/", tar::EntryType::Directory, 0o755, 0, &[])?;
+    for number in 0..count {
+        let folder = format!("crowd/{}", number / 100);
+        if number % 100 == 0 {
+            append(archive, &format!("{folder}/"), tar::EntryType::Directory, 0o755, 0, &[])?;
+        }
+        append(archive, &format!("{folder}/{number}"), tar::EntryType::Regular, 0o644, 0, content)?;
+    }
+    Ok(())
 }
 
 /// The busybox image with a file whose name climbs out of the root.
