@@ -4,7 +4,7 @@
 //! gate listens on no network address.
 //!
 //! In reading order: [`port`] (the virtio-serial port as an asynchronous stream), [`serve`] (what is done with a stream),
-//! [`vsock`] (the same where the hypervisor has sockets), [`notify`] (readiness), [`log`] (JSON lines on stderr).
+//! [`vsock`] (the same where the hypervisor has sockets), `copies` (one view of a container's files), [`notify`] (readiness), [`log`] (JSON lines on stderr).
 //!
 //! Asynchronous on one thread: it moves bytes for many slow connections, and the guest may have one processor.
 
@@ -20,6 +20,7 @@ use eci_contract::link::PORT_NAME;
 use tokio::runtime::Builder;
 use tokio::time::sleep;
 
+mod copies;
 pub mod log;
 pub mod notify;
 pub mod port;
@@ -81,6 +82,7 @@ async fn serve_links() -> Result<Infallible, Error> {
     if let Some(listener) = listener {
         tokio::spawn(vsock::serve(listener));
     }
+    tokio::spawn(copies::watch());
     notify::ready()?;
     pending().await
 }

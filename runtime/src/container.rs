@@ -1,7 +1,7 @@
 //! A container's own folder, from `create` to `delete`.
 //!
 //! It holds the bundle that crun gets (`bundle/config.json`), the mount point of the root filesystem (`root`),
-//! the range (`range`), and who made it (`birth`). The folder is on a tmpfs: it does not outlive the VM's boot, as no container does.
+//! the range (`range`), the device number of that filesystem (`device`, for the gate), and who made it (`birth`). The folder is on a tmpfs: it does not outlive the VM's boot, as no container does.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -113,6 +113,15 @@ impl Container {
         let path = self.range_file();
         fs::write(&path, range.to_map()).map_err(folder_error("write", &path))?;
         Ok(range)
+    }
+
+    /// Writes down which file system is its root: the gate has the kernel refresh that one after a copy into the container.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn write_device(&self, device: u64) -> Result<(), Error> {
+        let path = self.folder.join("device");
+        fs::write(&path, device.to_string()).map_err(folder_error("write", &path))
     }
 
     /// Removes the folder and gives the range back; the range stays booked while a process of it lives.

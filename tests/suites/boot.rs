@@ -1,5 +1,6 @@
 //! The main job: the image boots, `docker` works as it always did, and every container is isolated.
 
+use std::fs;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, ensure};
@@ -114,6 +115,42 @@ fn owners() -> Vec<Row<Vm>> {
             vm.docker(&["rm", "maker"])?.ok()?;
             ensure!(owner == "1234:5678", "{owner}");
             Ok(())
+        }),
+        row("a_file_copied_into_a_running_container_is_seen_by_who_has_missed_it", |vm| {
+            let wait = "cat /etc/group; while [ ! -e /late ]; do sleep 0.2; done; cat /late /etc/group";
+            vm.docker(&["run", "-d", "--name", "waiting", "busybox", "sh", "-c", wait])?.ok()?;
+            let folder = tempfile::tempdir()?;
+            for (name, place) in [("group", "/etc/group"), ("late", "/late")] {
+                let path = folder.path().join(name);
+                fs::write(&path, format!("{name} was copied\n"))?;
+                vm.docker(&["cp", &path.to_string_lossy(), &format!("waiting:{place}")])?.ok()?;
+            }
+            vm.docker(&["stop", "-t", "20", "waiting"])?.ok()?;
+            let seen = vm.docker(&["logs", "waiting"])?.ok()?;
+            ensure!(seen.ends_with("late was copied\ngroup was copied"), "the container saw\n{seen}");
+            vm.docker(&["rm", "waiting"])?.ok().map(drop)
+        }),
+        row("a_file_that_a_running_container_makes_is_copied_out_when_it_was_missing_before", |vm| {
+            vm.docker(&["run", "-d", "--name", "maker", "busybox", "sleep", "900"])?.ok()?;
+            vm.docker(&["cp", "maker:/root/late", "-"])?.refused(&["Could not find the file"])?;
+            vm.docker(&["exec", "maker", "sh", "-c", "echo made >/root/late"])?.ok()?;
+            let copied = vm.docker(&["cp", "maker:/root/late", "-"])?.ok()?;
+            ensure!(copied.contains("made"), "copied out:\n{copied}");
+            vm.docker(&["rm", "-f", "maker"])?.ok().map(drop)
+        }),
+        row("a_container_goes_on_making_files_in_a_folder_that_was_copied_into", |vm| {
+            vm.docker(&["run", "-d", "--name", "taker", "busybox", "sleep", "900"])?.ok()?;
+            let changes = vm.docker(&["diff", "taker"])?.ok()?;
+            ensure!(changes.is_empty(), "a new container has changes:\n{changes}");
+            let file = tempfile::NamedTempFile::new()?;
+            for folder in ["/etc", "/root"] {
+                let place = format!("taker:{folder}/copied");
+                vm.docker(&["exec", "taker", "ls", folder])?.ok()?;
+                vm.docker(&["cp", &file.path().to_string_lossy(), &place])?.ok()?;
+                let make = format!("ls {folder}/copied && echo x >{folder}/made");
+                vm.docker(&["exec", "taker", "sh", "-c", &make])?.ok()?;
+            }
+            vm.docker(&["rm", "-f", "taker"])?.ok().map(drop)
         }),
         row("a_file_copied_into_a_running_container_has_its_owner", |vm| {
             vm.docker(&["run", "-d", "--name", "taker", "busybox", "sleep", "600"])?.ok()?;

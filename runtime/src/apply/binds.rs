@@ -142,6 +142,7 @@ pub fn lay(
             if mounts.covers(&inside) {
                 hand_to_crun(&mount, judged, scratch)?
             } else {
+                destination::own_parents(ground.root, &inside);
                 attach_at(&mount, &target, judged)?;
                 Fate::Laid
             }

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use eci_sys::fsuid::FilesystemIds;
-use rustix::fs::{Mode, OFlags, ResolveFlags, mkdirat, openat, openat2};
+use rustix::fs::{Mode, OFlags, ResolveFlags, fchmod, fstat, mkdirat, openat, openat2};
 use rustix::io::Errno;
 
 use super::error::{Error, call};
@@ -54,6 +54,22 @@ pub fn prepare(root: BorrowedFd<'_>, path: &str, is_folder: bool, range: Range) 
     }
     drop(ids);
     Ok(parent)
+}
+
+/// Has the folders above `path`, which has no links and is below `root`, in the container's own layer from the beginning.
+///
+/// What is mounted on keeps the kernel's view of the folders above it for as long as the container runs: of the image's. Should
+/// the engine copy something into one of them, which it does through a mount of its own, the container could neither see
+/// that nor make a file there any more. Nothing that `docker diff` looks at changes.
+pub fn own_parents(root: BorrowedFd<'_>, path: &str) {
+    for parent in Path::new(path).ancestors().skip(1).filter(|parent| parent.parent().is_some()) {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
+        let opened = openat2(root, parent, flags, Mode::empty(), resolve);
+        let touch = |folder: OwnedFd| fchmod(&folder, Mode::from_raw_mode(fstat(&folder)?.st_mode & 0o7777));
+        // A folder that is left in the image's layers is one that `docker cp` has to keep clear of, no more.
+        let _best_effort = opened.and_then(touch);
+    }
 }
 
 fn open_in(root: BorrowedFd<'_>, path: &str) -> rustix::io::Result<OwnedFd> {

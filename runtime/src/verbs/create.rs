@@ -228,6 +228,7 @@ fn build(
     scratch::attach(layers.build_on(lowest, tree)?.as_fd(), &root_path)?;
     let root = Source::open(&root_path)?;
     destination::check_folders(root.file.as_fd())?;
+    container.write_device(root.identity.0)?;
     let ground =
         Ground { root: root.file.as_fd(), root_path: &root_path, user_namespace, range, layers: &layers };
     let fates = binds::lay(binds, &judged.mounts, &ground, &mut scratch)?.map_err(denied)?;

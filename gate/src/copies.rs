@@ -1,0 +1,232 @@
+//! One view of a running container's files, for the container and for the engine.
+//!
+//! Both have a mount of the same layers, and each mount goes on believing what was looked up through it: that a name is not
+//! there, or that a file is the image's. So `docker cp` would miss what the container has made since it was asked last, and
+//! the container what was copied into it. The kernel forgets the names of a file system that is reconfigured, also to what it
+//! was (`reconfigure_super` in Linux' `fs/super.c`). That is done before each request that looks into a container, and
+//! after each copy into one, which the engine's events tell.
+
+use std::convert::Infallible;
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::time::Duration;
+
+use eci_contract::paths::{CONTAINERS_DIR, ENGINE_DATA, ENGINE_SOCKET};
+use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags, makedev, open, statx};
+use rustix::io::Errno;
+use rustix::mount::{FsPickFlags, fsconfig_reconfigure, fspick};
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::net::UnixStream;
+use tokio::time::sleep;
+
+use crate::log::{self, Level};
+
+/// Pause before an engine that is not there is asked again.
+const RETRY: Duration = Duration::from_millis(500);
+/// `{"type":["container"],"event":["extract-to-dir"]}`: the event that ends a copy into a container.
+const EVENTS: &str =
+    "/events?filters=%7B%22type%22%3A%5B%22container%22%5D%2C%22event%22%3A%5B%22extract-to-dir%22%5D%7D";
+/// A request line that is longer is not one that is looked for: a name has 255 bytes at most, a path in a container 4096.
+const MAX_LINE_BYTES: usize = 16 * 1024;
+/// Longest line of an answer in bytes; an event has 1 KiB and as many labels as the container.
+const MAX_ANSWER_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Why a container may still see what it saw before.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    /// The engine is not there.
+    #[error("cannot connect to the engine")]
+    Connect(#[source] io::Error),
+    /// It cannot be asked.
+    #[error("cannot ask the engine")]
+    Ask(#[source] io::Error),
+    /// It says something else.
+    #[error("the engine's answer is not understood: {what}")]
+    Answer {
+        /// What it said.
+        what: String,
+    },
+    /// What `eci-runc` wrote of the container is not there.
+    #[error("container `{id}` has no root file system that is known")]
+    Unknown {
+        /// The container.
+        id: String,
+    },
+    /// The kernel does not do it.
+    #[error("cannot make the kernel forget the names of container `{id}`")]
+    Forget {
+        /// The container.
+        id: String,
+        /// Why.
+        source: Errno,
+    },
+}
+
+/// Watches for ever; the engine comes and goes.
+pub async fn watch() -> Infallible {
+    loop {
+        match follow().await {
+            // As long as it starts, and while it is restarted.
+            Ok(()) | Err(Error::Connect(_)) => {}
+            Err(error) => log::failure(Level::Warn, "copies into containers are not followed", &error),
+        }
+        sleep(RETRY).await;
+    }
+}
+
+/// Follows the events until the engine ends.
+async fn follow() -> Result<(), Error> {
+    let mut events = ask(EVENTS).await?;
+    while let Some(line) = events.next_line().await.map_err(Error::Ask)? {
+        let event = parse(&line)?;
+        if let Some(id) = event.get("id").and_then(Value::as_str).filter(|id| is_name(id)) {
+            refresh(id).await;
+        }
+    }
+    Ok(())
+}
+
+/// The container that a request looks into, when `head` is the beginning of such a request: copies, an export, a list of
+/// changes, a commit. A request that is cut elsewhere than at its beginning is not found.
+#[must_use]
+pub fn looked_into(head: &[u8]) -> Option<String> {
+    let line = head.get(..head.len().min(MAX_LINE_BYTES))?.split(|byte| *byte == b'\r').next()?;
+    let target = std::str::from_utf8(line).ok()?.split(' ').nth(1)?;
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let mut parts = path.split('/').skip_while(|part| *part != "containers" && *part != "commit");
+    let name = match (parts.next()?, parts.next(), parts.next()) {
+        ("containers", Some(name), Some("archive" | "export" | "changes")) => name,
+        ("commit", None, None) => query.split('&').find_map(|pair| pair.strip_prefix("container="))?,
+        _ => return None,
+    };
+    is_name(name).then(|| name.to_owned())
+}
+
+/// What the engine takes for a container's name or id; nothing that a path could be made of.
+fn is_name(name: &str) -> bool {
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+    !name.is_empty() && !name.starts_with('.') && name.bytes().all(good)
+}
+
+/// Has both mounts of container `name` looked at anew. What cannot be done is logged: the request goes its way.
+pub async fn refresh(name: &str) {
+    if let Err(error) = try_refresh(name).await {
+        log::failure(Level::Warn, "a container and the engine may see its files differently", &error);
+    }
+}
+
+async fn try_refresh(name: &str) -> Result<(), Error> {
+    let mut answer = match ask(&format!("/containers/{name}/json")).await {
+        // The request will be told.
+        Err(Error::Answer { .. }) => return Ok(()),
+        answer => answer?,
+    };
+    let line = answer.next_line().await.map_err(Error::Ask)?.unwrap_or_default();
+    let container = parse(&line)?;
+    let id = container.get("Id").and_then(Value::as_str).unwrap_or_default();
+    let pid = container.pointer("/State/Pid").and_then(Value::as_u64).unwrap_or_default();
+    let merged = container.pointer("/GraphDriver/Data/MergedDir").and_then(Value::as_str);
+    if pid == 0 || !is_name(id) {
+        // It does not run, so that it has no mount, and the engine makes its own anew.
+        return Ok(());
+    }
+    let failed = |source| Error::Forget { id: id.to_owned(), source };
+    if let Some(merged) = merged.map(Path::new).filter(|path| path.starts_with(ENGINE_DATA)) {
+        forget_names(&open_folder(merged).map_err(failed)?).map_err(failed)?;
+    }
+    let root = open_folder(&Path::new("/proc").join(pid.to_string()).join("root")).map_err(failed)?;
+    if !is_own_root(&root, id).map_err(failed)? {
+        return Err(Error::Unknown { id: id.to_owned() });
+    }
+    forget_names(&root).map_err(failed)
+}
+
+fn open_folder(path: &Path) -> Result<OwnedFd, Errno> {
+    open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// Whether `root` is on the file system that `eci-runc` mounted for container `id`. Another one could be of the container's own
+/// making, and keep us waiting; so may be what is asked about it.
+fn is_own_root(root: &OwnedFd, id: &str) -> Result<bool, Errno> {
+    let found = statx(root, c"", AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC, StatxFlags::TYPE)?;
+    let wanted = fs::read_to_string(Path::new(CONTAINERS_DIR).join(id).join("device"));
+    let wanted = wanted.ok().and_then(|text| text.trim().parse().ok());
+    Ok(wanted == Some(makedev(found.stx_dev_major, found.stx_dev_minor)))
+}
+
+/// Makes the kernel forget the names of the file system that has its root at `root`; of those in use it knows more.
+fn forget_names(root: &OwnedFd) -> Result<(), Errno> {
+    let flags = FsPickFlags::FSPICK_EMPTY_PATH | FsPickFlags::FSPICK_CLOEXEC;
+    fsconfig_reconfigure(fspick(root, c"", flags)?)
+}
+
+type Answer = Lines<BufReader<tokio::io::Take<UnixStream>>>;
+
+/// Asks the engine; gives the lines of its answer. HTTP/1.0, so that the answer is not cut into chunks and ends with the
+/// connection.
+async fn ask(path: &str) -> Result<Answer, Error> {
+    let mut stream = UnixStream::connect(ENGINE_SOCKET).await.map_err(Error::Connect)?;
+    let request = format!("GET {path} HTTP/1.0\r\nHost: engine\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.map_err(Error::Ask)?;
+    let mut lines = BufReader::new(stream.take(MAX_ANSWER_BYTES)).lines();
+    let status = lines.next_line().await.map_err(Error::Ask)?.unwrap_or_default();
+    if status.split(' ').nth(1) != Some("200") {
+        return Err(Error::Answer { what: status });
+    }
+    while lines.next_line().await.map_err(Error::Ask)?.is_some_and(|line| !line.is_empty()) {}
+    Ok(lines)
+}
+
+fn parse(line: &str) -> Result<Value, Error> {
+    serde_json::from_str(line).map_err(|error| Error::Answer { what: error.to_string() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(line: &str) -> Option<String> {
+        looked_into(format!("{line} HTTP/1.1\r\nHost: d\r\n\r\n").as_bytes())
+    }
+
+    #[test]
+    fn requests_that_look_into_a_container_are_told_from_others() {
+        for line in [
+            "GET /v1.45/containers/c.1/archive?path=%2Fx",
+            "HEAD /containers/c.1/archive?path=/",
+            "PUT /v1.45/containers/c.1/archive?path=%2F&noOverwriteDirNonDir=true",
+            "GET /v1.45/containers/c.1/export",
+            "GET /containers/c.1/changes",
+            "POST /v1.45/commit?author=&container=c.1&repo=x",
+        ] {
+            assert_eq!(found(line).as_deref(), Some("c.1"), "{line}");
+        }
+        for line in [
+            "GET /v1.45/containers/json",
+            "POST /v1.45/containers/archive/start",
+            "GET /containers/../archive",
+            "GET /containers/a%2Fb/archive",
+            "GET /containers//archive",
+            "POST /commit?repo=x",
+            "",
+        ] {
+            assert_eq!(found(line), None, "{line}");
+        }
+        assert_eq!(looked_into(b"\xff\xfe /containers/c/archive x\r\n"), None);
+    }
+
+    #[test]
+    fn a_container_that_the_runtime_does_not_know_is_left_alone() {
+        let root = open_folder(Path::new("/proc/self/root")).unwrap();
+        assert!(!is_own_root(&root, "0123abcd").unwrap());
+    }
+
+    #[test]
+    fn errors_say_what_the_engine_said() {
+        let error = parse("<html>").unwrap_err().to_string();
+        assert!(error.starts_with("the engine's answer is not understood: "), "{error}");
+    }
+}
