@@ -8,6 +8,7 @@ use std::path::Path;
 
 use eci_policy::Verdict;
 use eci_policy::rules::host_namespace;
+use eci_policy::rules::stand_in::{self, Gift};
 use eci_runc::bundle::{self, Spec};
 use eci_runc::plan::ids::{Range, UserNamespace};
 use eci_runc::plan::mounts::Fate;
@@ -110,9 +111,16 @@ pub fn plan(input: &[u8]) -> Option<Planned> {
     let fates: Vec<(usize, Fate)> = mounts
         .binds
         .iter()
-        .map(|bind| match mounts.covers(&bind.destination) {
-            true => (bind.position, Fate::Source(format!("{SCRATCH}{}", bind.position))),
-            false => (bind.position, Fate::Laid),
+        .map(|bind| {
+            let read_only = bind.is_read_only();
+            // What the source opens is what it names, in the made-up system.
+            let stand_in = stand_in::find(&bind.source, &bind.destination, read_only);
+            let fate = match stand_in.map(|row| row.gift) {
+                Some(Gift::OwnCgroups) => Fate::OwnCgroups { read_only },
+                _ if mounts.covers(&bind.destination) => Fate::Source(format!("{SCRATCH}{}", bind.position)),
+                _ => Fate::Laid,
+            };
+            (bind.position, fate)
         })
         .collect();
     let user_namespace = if found.joined.is_empty() {

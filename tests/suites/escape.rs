@@ -74,6 +74,34 @@ fn sources() -> Vec<Row<Vm>> {
             }
             Ok(())
         }),
+        row("what_has_a_stand_in_is_given_at_its_place_and_none_of_its_neighbours", |vm| {
+            let modules = "-v=/lib/modules:/lib/modules:ro";
+            let script = "ls -A /lib/modules | wc -l; touch /lib/modules/x 2>/dev/null || echo read-only";
+            ensure!(vm.sh(&["--privileged", modules], script)? == "0\nread-only", "it is another folder");
+            let attempts = [("remount-rw:/lib/modules", "EPERM"), ("umount:/lib/modules", "EINVAL")];
+            attempts::expect(vm, &["--privileged", modules], &attempts)?;
+            for neighbour in [
+                "/lib/modules:/lib/modules",
+                "/lib/modules:/lib/modules:rw",
+                "/lib/modules:/x:ro",
+                "/lib/modules/..:/lib/modules:ro",
+                "/usr/lib:/lib/modules:ro",
+                "/:/lib/modules:ro",
+                "/sys/fs/cgroup:/x:ro",
+                "/sys/fs/cgroup/eci:/sys/fs/cgroup:ro",
+                "/sys/fs/cgroup/..:/sys/fs/cgroup:ro",
+                "/sys/fs:/sys/fs:ro",
+                "/sys:/sys:ro",
+            ] {
+                run(vm, &["--privileged", "-v", neighbour], "true")?.refused(&[OURS])?;
+            }
+            // The VM has no such folder, and no room to make one.
+            run(vm, &["-v", "/lib/firmware:/lib/firmware:ro"], "true")?
+                .refused(&["read-only file system"])?;
+            let outcome = with_volume(vm, "none", "bind,ro", "/lib/modules", "ls /x")?;
+            ensure!(outcome.code != 0, "a volume gives {}", outcome.stdout());
+            Ok(())
+        }),
         row("desktop_4_31_a_volume_with_options_opens_no_folder_or_disk_of_the_vm", |vm| {
             let options = [
                 ("none", "bind", "/"),

@@ -437,6 +437,23 @@ fn devices_and_settings() -> Vec<Row<Vm>> {
             ensure!(outcome.code != 0 || outcome.stdout() == "0", "a container has {}", outcome.stdout());
             Ok(())
         }),
+        row("a_writable_cgroup_tree_is_the_container_s_own_and_lifts_no_limit", |vm| {
+            let writable = ["-m", "64m", "--tmpfs", "/tmp", "-v", "/sys/fs/cgroup:/sys/fs/cgroup:rw"];
+            for flags in [&[][..], &["--privileged"], &["--cap-add", "ALL"]] {
+                let flags = [flags, &writable].concat();
+                says(vm, &flags, "cat /sys/fs/cgroup/memory.max /proc/self/cgroup", "67108864\n0::/")?;
+                let expected = [
+                    ("cgroup-child", "allowed"),
+                    ("cgroup-raise", REFUSED),
+                    ("cgroup-freeze", REFUSED),
+                    ("cgroup-leave", REFUSED),
+                    ("cgroup-release-agent", "nothing there"),
+                ];
+                attempts::expect(vm, &flags, &expected)?;
+            }
+            let read_only = ["-v", "/sys/fs/cgroup:/sys/fs/cgroup:ro"];
+            attempts::expect(vm, &read_only, &[("cgroup-child", "EROFS")])
+        }),
         row("a_control_group_elsewhere_lifts_no_limit", |vm| {
             for parent in ["/eci", "/eci/dockerd", "../..", "/../../eci"] {
                 let flags = ["--cgroup-parent", parent, "-m", "64m"];

@@ -9,6 +9,7 @@ pub mod mount_destination;
 pub mod mount_source;
 pub mod own_node;
 pub mod resource;
+pub mod stand_in;
 pub mod syscall;
 
 /// Opens every message; Docker Desktop's own words, so that what users find on the web helps them.

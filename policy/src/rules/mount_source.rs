@@ -1,10 +1,10 @@
-//! What of the VM may be mounted into a container: its own files and volumes, nothing else.
+//! What of the VM may be mounted into a container: its own files and volumes, and what has a stand-in; nothing else.
 //!
 //! Why: with any folder of the VM a container changes the engine's settings, reads other containers' data or the
 //! keys. The caller says what the source *opens* (file system and place in it), so volumes made with
 //! `-o type=none -o o=bind`, symlinks and `/proc/<pid>/root` all end here.
 
-use super::PREFIX;
+use super::{PREFIX, stand_in};
 use crate::Verdict;
 
 /// Identifier of the rule.
@@ -68,7 +68,8 @@ pub fn judge(source: Source<'_>) -> Verdict {
         }
         Place::EngineOverlay(_) => source.origin == Origin::Build,
         Place::Vm(path) => {
-            path == INIT_PROGRAM && source.destination == "/sbin/docker-init" && source.read_only
+            (path == INIT_PROGRAM && source.destination == "/sbin/docker-init" && source.read_only)
+                || stand_in::find(path, source.destination, source.read_only).is_some()
         }
     };
     if allowed {
@@ -140,6 +141,8 @@ mod tests {
             (Place::EngineMemory("containers/c1/mounts/secrets".to_owned()), "/run/secrets/a"),
             (Place::EngineMemory("volumes/v/_data".to_owned()), "/x"),
             (Place::Vm(INIT_PROGRAM.to_owned()), "/sbin/docker-init"),
+            (Place::Vm("/usr/lib/modules".to_owned()), "/lib/modules"),
+            (Place::Vm("/sys/fs/cgroup".to_owned()), "/sys/fs/cgroup"),
         ] {
             assert_eq!(asked(&place, destination, Origin::Container), Verdict::Allow, "{place:?}");
         }
@@ -162,6 +165,9 @@ mod tests {
             (Place::Vm("/etc".to_owned()), "/x"),
             (Place::Vm("/".to_owned()), "/host"),
             (Place::Vm(INIT_PROGRAM.to_owned()), "/x"),
+            (Place::Vm("/usr/lib/modules".to_owned()), "/x"),
+            (Place::Vm("/usr/lib".to_owned()), "/lib/modules"),
+            (Place::Vm("/sys/fs/cgroup".to_owned()), "/x"),
         ] {
             assert_eq!(asked(&place, destination, Origin::Container).denied_by(), Some(ID), "{place:?}");
         }

@@ -9,8 +9,10 @@ use std::path::Path;
 use eci_contract::paths::{ENGINE_DATA, ENGINE_SOCKET};
 use eci_policy::Verdict;
 use eci_policy::rules::mount_source::{self, Origin, Place};
+use eci_policy::rules::stand_in::{self, Gift};
 use eci_policy::rules::{engine_socket, mount_destination};
 use eci_sys::mounts::{self, MountAttributes};
+use rustix::fs::CWD;
 use rustix::mount::{MoveMountFlags, move_mount};
 
 use super::destination;
@@ -49,6 +51,8 @@ enum Content {
     Opened,
     /// A rebuilt tree, from this path in it on: the engine's own overlay has ids that cannot be mapped.
     Tree(Tree, String),
+    /// Something of the container's own; what the source opens is not used.
+    StandIn(Gift),
 }
 
 /// Opens and judges the sources of `binds`.
@@ -85,7 +89,7 @@ pub fn judge<'a>(
         if verdict != Verdict::Allow {
             return Ok(Err(verdict));
         }
-        let content = content_of(&source, &place, view)?;
+        let content = content_of(bind, &source, &place, view)?;
         // The VM runs nothing that is on the data disk with another user's rights. A container may: in its own ids.
         let on_data_disk = source.opened.mount == view.engine.opened.mount;
         let lifted = if on_data_disk { mounts::NO_SUID } else { 0 };
@@ -122,6 +126,10 @@ pub fn lay(
 ) -> Result<Result<Vec<(usize, Fate)>, Verdict>, Error> {
     let mut fates = Vec::with_capacity(judged.len());
     for judged in judged {
+        if let Content::StandIn(Gift::OwnCgroups) = judged.content {
+            fates.push((judged.bind.position, Fate::OwnCgroups { read_only: judged.bind.is_read_only() }));
+            continue;
+        }
         let mount = map(judged, ground, scratch)?;
         let fate = if mounts.covers(&judged.bind.destination) {
             hand_to_crun(&mount, judged, scratch)?
@@ -152,8 +160,15 @@ pub fn lay(
     Ok(Ok(fates))
 }
 
-fn content_of(source: &Source, place: &Place, view: &View) -> Result<Content, Error> {
-    let Place::EngineOverlay(_) = place else { return Ok(Content::Opened) };
+fn content_of(bind: &Bind, source: &Source, place: &Place, view: &View) -> Result<Content, Error> {
+    match place {
+        Place::Vm(path) => {
+            let stand_in = stand_in::find(path, &bind.destination, bind.is_read_only());
+            return Ok(stand_in.map_or(Content::Opened, |row| Content::StandIn(row.gift)));
+        }
+        Place::EngineData(_) | Place::EngineMemory(_) => return Ok(Content::Opened),
+        Place::EngineOverlay(_) => {}
+    }
     let table = view.table();
     let mount = table.mount_of(&source.opened);
     let tree = root::read(place, mount, ENGINE_DATA)?;
@@ -179,6 +194,10 @@ fn map(judged: &Judged<'_>, ground: &Ground<'_>, scratch: &mut Scratch) -> Resul
             let root = Source::open(&whole)?.file;
             let part = destination::prepare(root.as_fd(), inside, judged.source.is_folder, ground.range)?;
             scratch::clone(&part, Path::new(""))?
+        }
+        // The cgroups of its own are crun's to mount.
+        Content::StandIn(Gift::EmptyFolder | Gift::OwnCgroups) => {
+            scratch::clone(CWD, &scratch.folder(ground.range)?)?
         }
     };
     match mounts::set_attributes(mount.as_fd(), &attributes) {

@@ -100,6 +100,17 @@ impl Scratch {
         Ok(path)
     }
 
+    /// Makes an empty folder that belongs to the root of `range`.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn folder(&mut self, range: Range) -> Result<PathBuf, Error> {
+        let path = self.next_path();
+        mkdirat(CWD, &path, Mode::from_raw_mode(0o755)).map_err(call("create", &path))?;
+        chown(&path, Some(range.base), Some(range.base)).map_err(call("change the owner of", &path))?;
+        Ok(path)
+    }
+
     fn next_path(&mut self) -> PathBuf {
         self.count += 1;
         Path::new(RUN_DIR).join(self.count.to_string())

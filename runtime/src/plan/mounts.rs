@@ -3,7 +3,7 @@
 use eci_policy::Verdict;
 use eci_policy::rules::mount_destination;
 use eci_sys::mounts as flags;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::place::below;
 use crate::bundle::{Error, Spec, array, text};
@@ -120,8 +120,18 @@ pub fn rewrite(spec: &mut Spec, fates: &[(usize, Fate)]) -> Result<(), Error> {
     let Some(rows) = spec.get_mut("mounts") else { return Ok(()) };
     let rows = rows.as_array_mut().ok_or(Error::Field { field: "mounts" })?;
     for (position, fate) in fates {
-        if let (Fate::Source(path), Some(Value::Object(row))) = (fate, rows.get_mut(*position)) {
-            row.insert("source".to_owned(), Value::String(path.clone()));
+        let Some(Value::Object(row)) = rows.get_mut(*position) else { continue };
+        match fate {
+            Fate::Laid => {}
+            Fate::Source(path) => {
+                row.insert("source".to_owned(), Value::String(path.clone()));
+            }
+            Fate::OwnCgroups { read_only } => {
+                row.insert("type".to_owned(), json!("cgroup"));
+                row.insert("source".to_owned(), json!("cgroup"));
+                let access = if *read_only { "ro" } else { "rw" };
+                row.insert("options".to_owned(), json!(["nosuid", "nodev", "noexec", access]));
+            }
         }
     }
     let mut position = 0;
@@ -140,6 +150,11 @@ pub enum Fate {
     Laid,
     /// crun has to bind it from this path.
     Source(String),
+    /// crun mounts the container's own cgroups in its place.
+    OwnCgroups {
+        /// Whether they are read-only.
+        read_only: bool,
+    },
 }
 
 fn collect(table: &[(&str, u64)], options: &[&str]) -> u64 {
@@ -222,6 +237,19 @@ mod tests {
                 .clone();
         rewrite(&mut spec, &[(0, Fate::Laid), (2, Fate::Source("/s".to_owned()))]).unwrap();
         assert_eq!(spec["mounts"], json!([{"destination": "/b"}, {"destination": "/c", "source": "/s"}]));
+    }
+
+    #[test]
+    fn a_bind_of_the_cgroup_tree_becomes_a_mount_of_the_container_s_own() {
+        let row = json!({"destination": "/sys/fs/cgroup", "type": "bind", "source": "/sys/fs/cgroup",
+            "options": ["rbind", "rshared", "rw"]});
+        let mut spec = json!({"mounts": [row]}).as_object().unwrap().clone();
+        rewrite(&mut spec, &[(0, Fate::OwnCgroups { read_only: false })]).unwrap();
+        assert_eq!(
+            spec["mounts"],
+            json!([{"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
+                "options": ["nosuid", "nodev", "noexec", "rw"]}])
+        );
     }
 
     #[test]
