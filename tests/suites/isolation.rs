@@ -179,7 +179,8 @@ const OTHERS: &[Line] = &[
     ("open-device:/dev/fuse", "ENOENT", "ENOENT", "allowed", "ENOENT"),
     ("open-device:/dev/net/tun", "ENOENT", "ENOENT", "allowed", "ENOENT"),
     ("open-read:/dev/mem", "ENOENT at open", "ENOENT at open", "ENOENT at open", "ENOENT at open"),
-    ("open-read:/dev/kmsg", "ENOENT at open", "ENOENT at open", "ENOENT at open", "ENOENT at open"),
+    // A system container has an empty log of its own there.
+    ("open-read:/dev/kmsg", "ENOENT at open", "ENOENT at open", "no effect", "no effect"),
 ];
 
 /// Nodes of /proc, /sys and the control group.
@@ -408,6 +409,26 @@ fn devices_and_settings() -> Vec<Row<Vm>> {
                 "/dev/null:/etc/passwd",
             ] {
                 run(vm, &["--device", device], "true").refused(&[])?;
+            }
+            Ok(())
+        }),
+        row("a_user_may_open_the_devices_that_are_for_users", |vm| {
+            let flags = ["--device", "/dev/fuse", "--device", "/dev/net/tun", "-u", "1000"];
+            says(vm, &flags, "stat -c %a /dev/fuse /dev/net/tun; head -c 0 /dev/fuse", "666\n666")
+        }),
+        row("the_kernel_log_of_a_system_container_is_empty", |vm| {
+            says(vm, &["--privileged"], "echo x >/dev/kmsg; cat /dev/kmsg; stat -c %t:%T /dev/kmsg", "1:3")
+        }),
+        row("connection_tracking_of_a_system_container_is_set_for_nobody_else", |vm| {
+            for node in [
+                "/proc/sys/net/netfilter/nf_conntrack_max",
+                "/proc/sys/net/netfilter/nf_conntrack_buckets",
+                "/sys/module/nf_conntrack/parameters/hashsize",
+            ] {
+                let before = vm.sh(&["--privileged"], &format!("cat {node}"))?;
+                says(vm, &["--privileged"], &format!("echo 4096 >{node}; cat {node}"), "4096")?;
+                says(vm, &["--privileged"], &format!("cat {node}"), &before)?;
+                run(vm, &["--cap-add", "ALL"], &format!("echo 4096 >{node}")).refused(&[])?;
             }
             Ok(())
         }),

@@ -22,6 +22,8 @@ pub struct SafeDevice {
     pub major: i64,
     /// Minor number, `None` for all of that major.
     pub minor: Option<i64>,
+    /// Mode in the container where it is not the VM's: nothing but root uses devices there, so none is open to users.
+    pub mode: Option<u32>,
     /// Why it is harmless.
     pub why: &'static str,
 }
@@ -40,45 +42,63 @@ impl SafeDevice {
 
 /// The safe devices. Everything else is refused or dropped.
 pub const SAFE: &[SafeDevice] = &[
-    SafeDevice { path: "/dev/null", major: 1, minor: Some(3), why: "holds nothing" },
-    SafeDevice { path: "/dev/zero", major: 1, minor: Some(5), why: "holds nothing" },
-    SafeDevice { path: "/dev/full", major: 1, minor: Some(7), why: "holds nothing" },
+    SafeDevice { path: "/dev/null", major: 1, minor: Some(3), mode: None, why: "holds nothing" },
+    SafeDevice { path: "/dev/zero", major: 1, minor: Some(5), mode: None, why: "holds nothing" },
+    SafeDevice { path: "/dev/full", major: 1, minor: Some(7), mode: None, why: "holds nothing" },
     SafeDevice {
         path: "/dev/random",
         major: 1,
         minor: Some(8),
+        mode: None,
         why: "adding entropy needs a capability of the VM",
     },
     SafeDevice {
         path: "/dev/urandom",
         major: 1,
         minor: Some(9),
+        mode: None,
         why: "adding entropy needs a capability of the VM",
     },
-    SafeDevice { path: "/dev/tty", major: 5, minor: Some(0), why: "opens the caller's own terminal" },
+    SafeDevice {
+        path: "/dev/tty",
+        major: 5,
+        minor: Some(0),
+        mode: None,
+        why: "opens the caller's own terminal",
+    },
     SafeDevice {
         path: "/dev/console",
         major: 5,
         minor: Some(1),
+        mode: None,
         why: "the container's is a bind of its own pty",
     },
     SafeDevice {
         path: "/dev/ptmx",
         major: 5,
         minor: Some(2),
+        mode: None,
         why: "makes ptys in the container's own devpts",
     },
-    SafeDevice { path: "/dev/pts", major: 136, minor: None, why: "ptys of the container's own devpts" },
+    SafeDevice {
+        path: "/dev/pts",
+        major: 136,
+        minor: None,
+        mode: None,
+        why: "ptys of the container's own devpts",
+    },
     SafeDevice {
         path: "/dev/fuse",
         major: 10,
         minor: Some(229),
+        mode: Some(0o666),
         why: "mounts belong to the mounter's user namespace",
     },
     SafeDevice {
         path: "/dev/net/tun",
         major: 10,
         minor: Some(200),
+        mode: Some(0o666),
         why: "interfaces belong to the network namespace",
     },
 ];

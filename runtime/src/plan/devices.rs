@@ -18,7 +18,7 @@ pub fn filter(spec: &mut Spec) -> Result<Verdict, Error> {
     let mut kept = Vec::new();
     for row in array(spec.get("linux"), "devices")? {
         match judge(row, wish) {
-            Outcome::Keep => kept.push(row.clone()),
+            Outcome::Keep => kept.push(with_mode(row)),
             Outcome::Drop => {}
             Outcome::Refuse(verdict) => return Ok(verdict),
         }
@@ -37,6 +37,19 @@ fn judge(row: &Value, wish: Wish) -> Outcome {
     let number = |field| row.get(field).and_then(Value::as_i64).unwrap_or(-1);
     let path = text(row, "path").unwrap_or("without a path");
     device::judge(text(row, "type").unwrap_or_default(), number("major"), number("minor"), path, wish)
+}
+
+/// The device with the mode that users of a machine know it by; dockerd sends the VM's.
+fn with_mode(row: &Value) -> Value {
+    let mut row = row.clone();
+    let number = |field| row.get(field).and_then(Value::as_i64);
+    let safe = device::SAFE.iter().find(|safe| {
+        (Some(safe.major), safe.minor) == (number("major"), number("minor")) && safe.mode.is_some()
+    });
+    if let (Some(mode), Value::Object(fields)) = (safe.and_then(|safe| safe.mode), &mut row) {
+        fields.insert("fileMode".to_owned(), json!(mode));
+    }
+    row
 }
 
 fn wish(spec: &Spec) -> Result<Wish, Error> {
@@ -80,6 +93,16 @@ mod tests {
     fn a_rule_that_the_user_added_does_not_make_a_container_privileged() {
         let rules = json!([{"allow": false, "access": "rwm"}, {"allow": true, "type": "a", "access": "rwm"}]);
         assert_eq!(filter(&mut spec(&rules)).unwrap().denied_by(), Some(device::ID));
+    }
+
+    #[test]
+    fn a_device_for_users_is_open_to_them() {
+        let rows = json!([{"type": "c", "path": "/dev/fuse", "major": 10, "minor": 229, "fileMode": 0o600},
+            {"type": "c", "path": "/dev/null", "major": 1, "minor": 3, "fileMode": 0o666}]);
+        let mut spec = json!({"linux": {"devices": rows}}).as_object().unwrap().clone();
+        assert_eq!(filter(&mut spec).unwrap(), Verdict::Allow);
+        assert_eq!(spec["linux"]["devices"][0]["fileMode"], 0o666);
+        assert_eq!(spec["linux"]["devices"][1], rows[1]);
     }
 
     #[test]

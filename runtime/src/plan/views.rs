@@ -4,7 +4,7 @@
 //! (`--privileged`, `--security-opt systempaths=unconfined`) may write kernel settings: to nodes of its own.
 
 use eci_policy::rules::hidden_path::{From, HIDDEN};
-use eci_policy::rules::own_node::OWN_NODES;
+use eci_policy::rules::own_node::{KERNEL_LOG, OWN_NODES};
 use serde_json::{Value, json};
 
 use crate::bundle::{Error, Spec, array, linux};
@@ -57,14 +57,12 @@ pub struct Node {
 pub fn nodes(read: impl Fn(&str) -> Option<String>) -> Vec<Node> {
     OWN_NODES
         .iter()
-        .filter_map(|node| {
-            Some(Node { destination: format!("/proc/sys/{}", node.name), content: read(node.name)? })
-        })
+        .filter_map(|node| Some(Node { destination: node.path.to_owned(), content: read(node.path)? }))
         .collect()
 }
 
-/// Adds the whole procfs and the mounts of nodes, each with the file that was made for it, to those that crun makes. It
-/// makes them in order, and `/proc` and `/dev` come before.
+/// Adds the whole procfs, the empty kernel log and the mounts of nodes, each with the file that was made for it, to those
+/// that crun makes. It makes them in order, and `/proc`, `/dev` and `/sys` come before.
 ///
 /// # Errors
 /// The list of mounts is not an array.
@@ -73,6 +71,9 @@ pub fn mount(spec: &mut Spec, nodes: &[(Node, String)]) -> Result<(), Error> {
         spec.get_mut("mounts").and_then(Value::as_array_mut).ok_or(Error::Field { field: "mounts" })?;
     let options = ["nosuid", "noexec", "nodev"];
     mounts.push(json!({"destination": WHOLE_PROC, "type": "proc", "source": "proc", "options": options}));
+    let options = ["bind", "rprivate", "ro", "nosuid", "noexec"];
+    mounts
+        .push(json!({"destination": KERNEL_LOG, "type": "bind", "source": "/dev/null", "options": options}));
     for (node, source) in nodes {
         let options = ["bind", "rprivate", "nosuid", "noexec", "nodev"];
         mounts.push(
@@ -114,13 +115,15 @@ mod tests {
 
     #[test]
     fn nodes_begin_with_the_vms_value_and_absent_ones_are_left_out() {
-        let mut nodes = nodes(|name| (name == "kernel/panic").then(|| "1\n".to_owned()));
+        let mut nodes = nodes(|path| (path == "/proc/sys/kernel/panic").then(|| "1\n".to_owned()));
         let node = nodes.pop().unwrap();
         assert!(nodes.is_empty() && node.content == "1\n");
         let mut spec = spec(&json!([]));
         mount(&mut spec, &[(node, "/run/eci/3".to_owned())]).unwrap();
         assert_eq!(spec["mounts"][0]["destination"], WHOLE_PROC);
-        assert_eq!(spec["mounts"][1]["source"], "/run/eci/3");
-        assert_eq!(spec["mounts"][1]["destination"], "/proc/sys/kernel/panic");
+        assert_eq!(spec["mounts"][1]["destination"], "/dev/kmsg");
+        assert_eq!(spec["mounts"][1]["source"], "/dev/null");
+        assert_eq!(spec["mounts"][2]["source"], "/run/eci/3");
+        assert_eq!(spec["mounts"][2]["destination"], "/proc/sys/kernel/panic");
     }
 }

@@ -266,9 +266,9 @@ fn set_root(spec: &mut Spec, path: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// The VM's value of a setting below `/proc/sys`.
-fn kernel_setting(name: &str) -> Option<String> {
-    fs::read_to_string(Path::new("/proc/sys").join(name)).ok()
+/// The VM's value of a kernel setting.
+fn kernel_setting(path: &str) -> Option<String> {
+    fs::read_to_string(path).ok()
 }
 
 fn runs_engine(path: &str) -> bool {
