@@ -40,7 +40,8 @@ pub fn plugins(unpacked: &Path) -> PathBuf {
     unpacked.join("usr/libexec/docker/cli-plugins")
 }
 
-fn cache() -> Result<PathBuf> {
+/// The folder that outlives checkouts; everything in it can be deleted.
+pub(crate) fn cache() -> Result<PathBuf> {
     let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let base = absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")));
     Ok(base.context("neither XDG_CACHE_HOME nor HOME is set")?.join("eci"))

@@ -1,7 +1,8 @@
 //! What the suites share: the built image ([`image`]), a booted instance of it ([`vm`]), QEMU without our own `run` in
 //! between ([`qemu`]), raw disks as other tools see them ([`disk`]), the other end of a machine's network cable ([`wire`]),
-//! commands with everything they said ([`command`]), clients of the engine's API ([`clients`]), attacks from inside of a
-//! container ([`attempts`]), scripts beside the engine in the test flavour ([`workbench`]), and rows of assertions that share one boot ([`suite`]).
+//! commands with everything they said ([`command`]), clients of the engine's API ([`clients`]), a Debian to run whole
+//! systems in ([`debian`]), attacks from inside of a container ([`attempts`]), scripts beside the engine in the test flavour
+//! ([`workbench`]), and rows of assertions that share one boot ([`suite`]).
 //!
 //! The suites are run by `scripts/test`, which sets `ECI_BUILDER`, `ECI_PROGRAMS` and `ECI_OUT`. Nothing here skips:
 //! what is missing fails.
@@ -9,6 +10,7 @@
 pub mod attempts;
 pub mod clients;
 pub mod command;
+pub mod debian;
 pub mod disk;
 pub mod image;
 pub mod qemu;
