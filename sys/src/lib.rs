@@ -4,6 +4,8 @@
 //! rustix or nix offers safely is not here.
 
 pub mod block;
+pub mod cgroup_device;
+pub mod child;
 pub mod descriptors;
 pub mod dm;
 pub mod fsuid;
@@ -12,6 +14,7 @@ pub mod mounts;
 pub mod packet;
 #[cfg(feature = "probe")]
 pub mod raw;
+pub mod seccomp;
 pub mod sha256;
 pub mod spawn;
 pub mod timens;

@@ -1,11 +1,11 @@
-//! System calls that only attack suites make: raw ones, by the numbers of each ABI, and a child to make them in.
+//! System calls that only attack suites make: raw ones, by the numbers of each ABI.
 //!
 //! Behind the feature `probe`; no program of the guest turns it on. What rustix or nix offers safely is not here.
 
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 /// Bytes of a [`Page`].
 pub const PAGE: usize = 4096;
@@ -33,6 +33,109 @@ impl Page {
     }
 }
 
+/// Memory for the kernel to read, below 4 GiB so that every ABI can name it, and which may change while a call reads it.
+#[derive(Debug)]
+pub struct SharedPage {
+    bytes: std::ptr::NonNull<[AtomicU8; PAGE]>,
+}
+
+impl SharedPage {
+    /// A page of zeros.
+    ///
+    /// # Errors
+    /// That of `mmap(2)`, and `EINVAL` where low addresses cannot be asked for.
+    #[expect(unsafe_code, reason = "low memory comes from the kernel only")]
+    pub fn new() -> io::Result<Self> {
+        // SAFETY: an anonymous mapping at an address of the kernel's choice touches nothing that is there.
+        let address = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                PAGE,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | LOW,
+                -1,
+                0,
+            )
+        };
+        if address == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let bytes = std::ptr::NonNull::new(address.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self { bytes })
+    }
+
+    /// Writes `text` and a NUL behind it, byte by byte; what does not fit is left out.
+    pub fn set(&self, text: &[u8]) {
+        // The last byte of the page stays 0.
+        let ended = text.iter().take(PAGE - 2).chain(&[0]);
+        self.bytes().iter().zip(ended).for_each(|(place, byte)| place.store(*byte, Ordering::SeqCst));
+    }
+
+    #[expect(unsafe_code, reason = "the mapping is ours")]
+    fn bytes(&self) -> &[AtomicU8; PAGE] {
+        // SAFETY: the pointer is that of a mapping of this length which lives as long as `self`, zeroed and so valid; atomics
+        // may be shared, also with the kernel.
+        unsafe { self.bytes.as_ref() }
+    }
+
+    fn address(&self) -> i64 {
+        self.bytes.as_ptr() as *mut u8 as i64
+    }
+}
+
+// SAFETY: it owns its mapping, and all access is atomic.
+#[expect(unsafe_code, reason = "a pointer is neither by itself")]
+unsafe impl Send for SharedPage {}
+// SAFETY: as above.
+#[expect(unsafe_code, reason = "a pointer is neither by itself")]
+unsafe impl Sync for SharedPage {}
+
+impl Drop for SharedPage {
+    #[expect(unsafe_code, reason = "gives the mapping back")]
+    fn drop(&mut self) {
+        // SAFETY: the mapping was made by `new` with this length, and nobody can borrow it any more.
+        unsafe { libc::munmap(self.bytes.as_ptr().cast(), PAGE) };
+    }
+}
+
+/// The first page of a file, for the kernel to read: it comes from the file when it is touched.
+#[derive(Debug)]
+pub struct MappedPage {
+    address: std::ptr::NonNull<libc::c_void>,
+}
+
+impl MappedPage {
+    /// Maps `file` without reading it.
+    ///
+    /// # Errors
+    /// That of `mmap(2)`.
+    #[expect(unsafe_code, reason = "a mapping that is never read here has no safe wrapper")]
+    pub fn of(file: BorrowedFd<'_>) -> io::Result<Self> {
+        // SAFETY: a mapping at an address of the kernel's choice touches nothing that is there; what is in the file never
+        // becomes a value of ours.
+        let address = unsafe {
+            libc::mmap(std::ptr::null_mut(), PAGE, libc::PROT_READ, libc::MAP_PRIVATE, file.as_raw_fd(), 0)
+        };
+        if address == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Self { address: std::ptr::NonNull::new(address).ok_or(io::ErrorKind::OutOfMemory)? })
+    }
+}
+
+impl Drop for MappedPage {
+    #[expect(unsafe_code, reason = "gives the mapping back")]
+    fn drop(&mut self) {
+        // SAFETY: the mapping was made by `of` with this length, and nobody can borrow it any more.
+        unsafe { libc::munmap(self.address.as_ptr(), PAGE) };
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+const LOW: libc::c_int = libc::MAP_32BIT;
+#[cfg(not(target_arch = "x86_64"))]
+const LOW: libc::c_int = 0;
+
 /// Numbers that are the address of nothing: the first pages of a process are not mapped (`vm.mmap_min_addr`), and the last
 /// belong to the kernel.
 const NO_ADDRESS: std::ops::Range<i64> = -(PAGE as i64)..PAGE as i64 + 1;
@@ -48,6 +151,10 @@ pub enum Argument<'a> {
     Text(&'a CStr),
     /// Memory that the kernel reads or writes.
     Page(&'a mut Page),
+    /// Memory that the kernel reads, up to a NUL.
+    Shared(&'a SharedPage),
+    /// A file's memory that the kernel reads.
+    Mapped(&'a MappedPage),
     /// An open descriptor.
     Descriptor(BorrowedFd<'a>),
 }
@@ -59,7 +166,7 @@ pub enum Abi {
     Native,
     /// x86-64's numbers with bit 30 set.
     X32,
-    /// `int 0x80`; takes numbers only, as no address of ours fits into 32 bits.
+    /// `int 0x80`; takes numbers and shared pages only, as no other address of ours fits into 32 bits.
     I386,
 }
 
@@ -85,6 +192,10 @@ pub enum Call {
     KexecLoad,
     /// Operation, a key, then numbers, a text, or a page with its length.
     Keyctl,
+    /// Path, mode, device.
+    Mknod,
+    /// Folder, path, mode, device.
+    Mknodat,
     /// Folder, path, `struct file_handle` (its length word is refused here above 128), mount id, flags.
     NameToHandleAt,
     /// Any descriptor of the mount, `struct file_handle`, flags.
@@ -118,6 +229,8 @@ impl Call {
             Self::Kcmp => (Some(libc::SYS_kcmp), 349),
             Self::KexecLoad => (Some(libc::SYS_kexec_load), 283),
             Self::Keyctl => (Some(libc::SYS_keyctl), 288),
+            Self::Mknod => (mknod_number(), 14),
+            Self::Mknodat => (Some(libc::SYS_mknodat), 297),
             Self::NameToHandleAt => (Some(libc::SYS_name_to_handle_at), 341),
             Self::OpenByHandleAt => (Some(libc::SYS_open_by_handle_at), 342),
             Self::PerfEventOpen => (Some(libc::SYS_perf_event_open), 336),
@@ -149,8 +262,8 @@ impl Call {
     fn addresses_at(self) -> &'static [usize] {
         match self {
             Self::AddKey => &[0, 1, 2],
-            Self::Adjtimex | Self::PerfEventOpen | Self::Swapon => &[0],
-            Self::Bpf | Self::IoUringSetup | Self::OpenByHandleAt | Self::Syslog => &[1],
+            Self::Adjtimex | Self::Mknod | Self::PerfEventOpen | Self::Swapon => &[0],
+            Self::Bpf | Self::Mknodat | Self::IoUringSetup | Self::OpenByHandleAt | Self::Syslog => &[1],
             Self::KexecLoad => &[2],
             Self::Keyctl => &[2, 3],
             Self::NameToHandleAt => &[1, 2, 3],
@@ -191,6 +304,16 @@ impl Call {
     }
 }
 
+#[cfg(target_arch = "x86_64")]
+fn mknod_number() -> Option<i64> {
+    Some(libc::SYS_mknod)
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn mknod_number() -> Option<i64> {
+    None
+}
+
 #[derive(Clone, Copy)]
 enum PortCall {
     Iopl,
@@ -217,8 +340,10 @@ fn port_calls(_: PortCall) -> Option<i64> {
 /// [`Call`] excludes (the kernel is not asked then).
 pub fn call(abi: Abi, call: Call, arguments: &mut [Argument<'_>]) -> io::Result<i64> {
     let number = call.number(abi).ok_or_else(|| io::Error::from_raw_os_error(libc::ENOSYS))?;
-    let numbers_only =
-        arguments.iter().all(|argument| matches!(argument, Argument::Number(_) | Argument::Null));
+    let is_low = |argument: &Argument<'_>| {
+        matches!(argument, Argument::Number(_) | Argument::Null | Argument::Shared(_))
+    };
+    let numbers_only = arguments.iter().all(is_low);
     if arguments.len() > 6 || !call.is_sound(arguments) || (abi == Abi::I386 && !numbers_only) {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
     }
@@ -229,6 +354,9 @@ pub fn call(abi: Abi, call: Call, arguments: &mut [Argument<'_>]) -> io::Result<
             Argument::Null => 0,
             Argument::Text(text) => text.as_ptr() as i64,
             Argument::Page(page) => page.0.as_mut_ptr() as i64,
+            // Its last byte is never written and stays 0, so that the kernel reads no further.
+            Argument::Shared(page) => page.address(),
+            Argument::Mapped(page) => page.address.as_ptr() as i64,
             Argument::Descriptor(descriptor) => i64::from(descriptor.as_raw_fd()),
         };
     }
@@ -243,7 +371,7 @@ fn enter(number: i64, words: [i64; 6]) -> io::Result<i64> {
     let [first, second, third, fourth, fifth, sixth] = words;
     // SAFETY: the number is one of the list in `Call`, whose documentation says how much memory each touches, and
     // `is_sound` has checked the lengths. Every address among the words is a text's or a page's that `call` borrows
-    // until this returns, pages exclusively; a `Number` in the place of an address is that of nothing (`is_sound` again),
+    // until this returns, pages exclusively but for shared ones, which are only read; a `Number` in the place of an address is that of nothing (`is_sound` again),
     // for which the kernel answers EFAULT.
     let result = unsafe { libc::syscall(number, first, second, third, fourth, fifth, sixth) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
@@ -254,8 +382,8 @@ fn enter(number: i64, words: [i64; 6]) -> io::Result<i64> {
 fn enter_i386(number: i64, words: [i64; 6]) -> io::Result<i64> {
     let mut result = number;
     // SAFETY: `int 0x80` clobbers `rax` and, on old kernels, r8 to r11, all named below; rbx, which the compiler keeps
-    // for itself, is put back by the second exchange. No word is an address (`call` checks), so the kernel touches no
-    // memory of ours. rbp, the sixth argument, is left out: no call of the list has six.
+    // for itself, is put back by the second exchange. No word is an address but that of a shared page (`call` checks), which
+    // lies below 4 GiB and which the kernel reads up to a NUL. rbp, the sixth argument, is left out: no call of the list has six.
     unsafe {
         std::arch::asm!(
             "xchg {first}, rbx",
@@ -322,27 +450,6 @@ pub fn create_bpf_map() -> io::Result<()> {
         libc::syscall(libc::SYS_bpf, MAP_CREATE, attributes.as_mut_ptr(), size_of_val(&attributes))
     };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
-
-/// Runs `run` in a forked child, which ends with the code that it gives. Gives the child's process id; the caller waits
-/// for it.
-///
-/// # Errors
-/// `EBUSY` when this process has more than one thread, else that of `fork(2)`.
-#[expect(unsafe_code, reason = "an attempt that may be killed needs a process of its own")]
-pub fn in_child(run: impl FnOnce() -> i32) -> io::Result<i32> {
-    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
-        return Err(io::Error::from_raw_os_error(libc::EBUSY));
-    }
-    // SAFETY: the caller is the only thread (counted above), so no lock and no allocator state is held by one that
-    // the child lacks, and the child may do what the parent may.
-    let child = unsafe { libc::fork() };
-    if child == 0 {
-        let code = catch_unwind(AssertUnwindSafe(run)).unwrap_or(101);
-        // SAFETY: takes a number and does not return; the parent's exit handlers and buffers are not run twice.
-        unsafe { libc::_exit(code) }
-    }
-    if child < 0 { Err(io::Error::last_os_error()) } else { Ok(child) }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use eci_sys::raw;
+use eci_sys::child;
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use rustix::process::{Pid, WaitOptions, WaitStatus, waitpid};
@@ -95,7 +95,7 @@ impl<T, E: Into<Failure>> At<T> for Result<T, E> {
 /// # Errors
 /// When the child cannot be made or the line not be printed.
 pub fn make(wish: &str, verb: &Verb, argument: &str) -> io::Result<()> {
-    let child = raw::in_child(|| {
+    let child = child::start(|| {
         nix::unistd::alarm::set(DEADLINE);
         let outcome = (verb.run)(argument);
         i32::from(print(wish, outcome).is_err())
@@ -127,7 +127,7 @@ pub fn in_second_process(run: impl FnOnce() -> Attempt) -> Attempt {
     /// Exit codes above the highest error number of Linux.
     const NO_EFFECT: i32 = 200;
     const OTHER: i32 = 201;
-    let child = raw::in_child(|| match run() {
+    let child = child::start(|| match run() {
         Ok(()) => 0,
         Err(Failure::Refused(errno) | Failure::Before(_, errno)) => errno as i32,
         Err(Failure::NoEffect) => NO_EFFECT,

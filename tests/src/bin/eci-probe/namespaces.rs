@@ -145,7 +145,7 @@ fn setns_foreign(_: &str) -> Attempt {
 /// Gives a new user namespace this map, written by its parent, which has every capability that the container has.
 fn map(map: &str) -> Attempt {
     let (reader, writer) = nix::unistd::pipe().at("pipe")?;
-    let child = eci_sys::raw::in_child(|| {
+    let child = eci_sys::child::start(|| {
         if nix::sched::unshare(CloneFlags::CLONE_NEWUSER).is_err() {
             return 1;
         }

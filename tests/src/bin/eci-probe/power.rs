@@ -1,5 +1,6 @@
 //! Stopping the machine.
 
+use eci_sys::child;
 use eci_sys::raw::{self, Abi, Argument, Call};
 use nix::sched::CloneFlags;
 use rustix::system::{RebootCommand, reboot};
@@ -36,7 +37,7 @@ pub const VERBS: &[Verb] = &[
 /// The one place that makes the true call: in the init of a new pid namespace, after a look that it is that.
 fn reboot_nested(_: &str) -> Attempt {
     nix::sched::unshare(CloneFlags::CLONE_NEWPID).at("unshare")?;
-    let child = raw::in_child(|| {
+    let child = child::start(|| {
         if nix::unistd::getpid().as_raw() != 1 {
             return 1;
         }

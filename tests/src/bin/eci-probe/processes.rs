@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use eci_sys::child;
 use eci_sys::raw::{self, Abi, Argument, Call};
 use nix::sys::ptrace;
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
@@ -122,7 +123,7 @@ fn pid_of(text: &str) -> Result<Pid, Failure> {
 }
 
 fn ptrace_child(_: &str) -> Attempt {
-    let child = raw::in_child(|| {
+    let child = child::start(|| {
         std::thread::sleep(Duration::from_secs(20));
         0
     })
