@@ -2,11 +2,15 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+
+use eci_sys::cgroup_device;
 
 const ROOT: &str = "/sys/fs/cgroup";
 const SERVICES: &str = "/sys/fs/cgroup/eci";
+/// Device number of `/dev/console`: the machine's console, not a container's pty.
+const CONSOLE: (i32, i32) = (5, 1);
 
 /// Why the tree could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +36,19 @@ pub fn prepare() -> Result<(), Error> {
     pass_down(Path::new(ROOT))?;
     create(Path::new(SERVICES))?;
     pass_down(Path::new(SERVICES))
+}
+
+/// Keeps every process of the machine from opening the console, by whatever node: images may have one, and crun's rules for
+/// devices let every container use it.
+///
+/// # Errors
+/// When the kernel does not take the program.
+pub fn close_console() -> Result<(), Error> {
+    let root = Path::new(ROOT);
+    let folder = fs::File::open(root).map_err(failed("open", root))?;
+    let (major, minor) = CONSOLE;
+    cgroup_device::close(folder.as_fd(), major, minor)
+        .map_err(failed("attach a program for devices to", root))
 }
 
 /// Makes the cgroup of a service and opens it for the process that will enter it.

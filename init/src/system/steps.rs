@@ -76,6 +76,12 @@ const STEPS: &[BootStep] = &[
         run: |_| Ok(cgroups::prepare()?),
     },
     BootStep {
+        name: "console closed",
+        on_failure: OnFailure::RefuseEngine,
+        why: "no container opens it, by a node that an image brings along",
+        run: |_| Ok(cgroups::close_console()?),
+    },
+    BootStep {
         name: "firewall",
         on_failure: OnFailure::RefuseEngine,
         why: "no program of the VM is reached over a network, whatever port one opens; loaded beside what follows",
