@@ -22,10 +22,23 @@ pub struct SafeDevice {
     pub major: i64,
     /// Minor number, `None` for all of that major.
     pub minor: Option<i64>,
+    /// Which containers may use it.
+    pub given: Given,
     /// Mode in the container where it is not the VM's: nothing but root uses devices there, so none is open to users.
     pub mode: Option<u32>,
     /// Why it is harmless.
     pub why: &'static str,
+}
+
+/// Which containers may use a safe device. Others may find a node of it in an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Given {
+    /// All. `/dev/net/tun` is so because crun's own rules let every container use it.
+    Always,
+    /// Those that were given it, by name or with `--privileged`.
+    Asked,
+    /// None under this number: what they have at the path is another device.
+    Never,
 }
 
 impl SafeDevice {
@@ -42,13 +55,35 @@ impl SafeDevice {
 
 /// The safe devices. Everything else is refused or dropped.
 pub const SAFE: &[SafeDevice] = &[
-    SafeDevice { path: "/dev/null", major: 1, minor: Some(3), mode: None, why: "holds nothing" },
-    SafeDevice { path: "/dev/zero", major: 1, minor: Some(5), mode: None, why: "holds nothing" },
-    SafeDevice { path: "/dev/full", major: 1, minor: Some(7), mode: None, why: "holds nothing" },
+    SafeDevice {
+        path: "/dev/null",
+        major: 1,
+        minor: Some(3),
+        given: Given::Always,
+        mode: None,
+        why: "holds nothing",
+    },
+    SafeDevice {
+        path: "/dev/zero",
+        major: 1,
+        minor: Some(5),
+        given: Given::Always,
+        mode: None,
+        why: "holds nothing",
+    },
+    SafeDevice {
+        path: "/dev/full",
+        major: 1,
+        minor: Some(7),
+        given: Given::Always,
+        mode: None,
+        why: "holds nothing",
+    },
     SafeDevice {
         path: "/dev/random",
         major: 1,
         minor: Some(8),
+        given: Given::Always,
         mode: None,
         why: "adding entropy needs a capability of the VM",
     },
@@ -56,6 +91,7 @@ pub const SAFE: &[SafeDevice] = &[
         path: "/dev/urandom",
         major: 1,
         minor: Some(9),
+        given: Given::Always,
         mode: None,
         why: "adding entropy needs a capability of the VM",
     },
@@ -63,6 +99,7 @@ pub const SAFE: &[SafeDevice] = &[
         path: "/dev/tty",
         major: 5,
         minor: Some(0),
+        given: Given::Always,
         mode: None,
         why: "opens the caller's own terminal",
     },
@@ -70,6 +107,7 @@ pub const SAFE: &[SafeDevice] = &[
         path: "/dev/console",
         major: 5,
         minor: Some(1),
+        given: Given::Never,
         mode: None,
         why: "the container's is a bind of its own pty",
     },
@@ -77,6 +115,7 @@ pub const SAFE: &[SafeDevice] = &[
         path: "/dev/ptmx",
         major: 5,
         minor: Some(2),
+        given: Given::Always,
         mode: None,
         why: "makes ptys in the container's own devpts",
     },
@@ -84,6 +123,7 @@ pub const SAFE: &[SafeDevice] = &[
         path: "/dev/pts",
         major: 136,
         minor: None,
+        given: Given::Always,
         mode: None,
         why: "ptys of the container's own devpts",
     },
@@ -91,6 +131,7 @@ pub const SAFE: &[SafeDevice] = &[
         path: "/dev/fuse",
         major: 10,
         minor: Some(229),
+        given: Given::Asked,
         mode: Some(0o666),
         why: "mounts belong to the mounter's user namespace",
     },
@@ -98,6 +139,7 @@ pub const SAFE: &[SafeDevice] = &[
         path: "/dev/net/tun",
         major: 10,
         minor: Some(200),
+        given: Given::Always,
         mode: Some(0o666),
         why: "interfaces belong to the network namespace",
     },

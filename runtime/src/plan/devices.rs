@@ -4,7 +4,7 @@
 //! allows everything and has no type. A rule that a user adds always has one (`a`, `b` or `c`) and does not count.
 
 use eci_policy::Verdict;
-use eci_policy::rules::device::{self, Outcome, Wish};
+use eci_policy::rules::device::{self, Given, Outcome, Wish};
 use serde_json::{Value, json};
 
 use crate::bundle::{Error, Spec, array, linux, text};
@@ -23,13 +23,11 @@ pub fn filter(spec: &mut Spec) -> Result<Verdict, Error> {
             Outcome::Refuse(verdict) => return Ok(verdict),
         }
     }
+    let rules = safe_rules(&kept);
     let linux = linux(spec)?;
     linux.insert("devices".to_owned(), Value::Array(kept));
     let resources = linux.entry("resources").or_insert_with(|| json!({}));
-    resources
-        .as_object_mut()
-        .ok_or(Error::Field { field: "resources" })?
-        .insert("devices".to_owned(), safe_rules());
+    resources.as_object_mut().ok_or(Error::Field { field: "resources" })?.insert("devices".to_owned(), rules);
     Ok(Verdict::Allow)
 }
 
@@ -60,14 +58,17 @@ fn wish(spec: &Spec) -> Result<Wish, Error> {
     Ok(if rules.iter().any(allows_all) { Wish::Privileged } else { Wish::Named })
 }
 
-/// Denies all, then allows to make any node (which a user namespace cannot use) and to use the safe ones.
-fn safe_rules() -> Value {
+/// Denies all, then allows to make any node (which the kernel refuses to a user namespace, and `eci-nodes` decides on) and
+/// to use the safe ones. A device that not every container has may be used where it is among `kept`, for an image can
+/// have a node of it too. crun puts rules of its own before these: for what every container has, `/dev/net/tun` and the console.
+fn safe_rules(kept: &[Value]) -> Value {
     let first = [
         json!({"allow": false, "access": "rwm"}),
         json!({"allow": true, "type": "c", "access": "m"}),
         json!({"allow": true, "type": "b", "access": "m"}),
     ];
-    let safe = device::SAFE.iter().map(|device| {
+    let is_kept = |path: &str| kept.iter().any(|row| text(row, "path") == Some(path));
+    let safe = device::SAFE.iter().filter(|device| device.given == Given::Always || device.given == Given::Asked && is_kept(device.path)).map(|device| {
         json!({"allow": true, "type": "c", "major": device.major, "minor": device.minor.unwrap_or(-1), "access": "rwm"})
     });
     Value::Array(first.into_iter().chain(safe).collect())
@@ -111,5 +112,22 @@ mod tests {
         assert_eq!(filter(&mut spec).unwrap(), Verdict::Allow);
         assert_eq!(spec["linux"]["devices"].as_array().unwrap().len(), 1);
         assert_eq!(spec["linux"]["resources"]["devices"][0], json!({"allow": false, "access": "rwm"}));
+    }
+
+    #[test]
+    fn only_who_is_given_a_rare_device_may_use_it() {
+        let rules = |devices: Value| {
+            let mut spec = spec(&json!([]));
+            spec["linux"]["devices"] = devices;
+            assert_eq!(filter(&mut spec).unwrap(), Verdict::Allow);
+            spec["linux"]["resources"]["devices"].to_string()
+        };
+        let fuse = r#""major":10,"minor":229"#;
+        assert!(!rules(json!([])).contains(fuse));
+        let given = json!([{"type": "c", "path": "/dev/fuse", "major": 10, "minor": 229}]);
+        assert!(rules(given).contains(fuse));
+        let console = r#""major":5,"minor":1,"#;
+        assert!(!rules(json!([])).contains(console));
+        assert!(rules(json!([])).contains(r#""major":1,"minor":3"#));
     }
 }
