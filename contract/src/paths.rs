@@ -10,6 +10,8 @@ pub const INIT_SOCKET: &str = "/run/eci/init.sock";
 pub const RANGES_DIR: &str = "/run/eci/ranges";
 /// A folder per container: its mount tree and the bundle that crun gets.
 pub const CONTAINERS_DIR: &str = "/run/eci/containers";
+/// Where crun hands `eci-nodes` the listeners of containers; its folder is mode 0700.
+pub const NODES_SOCKET: &str = "/run/eci/nodes.sock";
 /// The real OCI runtime. Nothing on PATH names it.
 pub const CRUN: &str = "/usr/libexec/eci/crun";
 /// `eci-runc` under the name that dockerd, BuildKit and plugins look up.

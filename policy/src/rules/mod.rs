@@ -7,6 +7,7 @@ pub mod hook;
 pub mod host_namespace;
 pub mod mount_destination;
 pub mod mount_source;
+pub mod node;
 pub mod own_node;
 pub mod resource;
 pub mod stand_in;

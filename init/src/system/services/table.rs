@@ -190,7 +190,7 @@ mod tests {
         );
         assert_eq!(refused("\"network\"", "\"gate\""), format!("{text}: gate is there twice"));
         assert_eq!(
-            refused("\"after\": [\"containerd\"]", "\"after\": [\"other\"]"),
+            refused("\"after\": [\"containerd\"", "\"after\": [\"other\""),
             format!("{text}: engine is after `other`, which is not above it")
         );
         assert_eq!(refused("\"oomScore\"", "\"oomscore\""), format!("{text} is not understood"));

@@ -1,0 +1,15 @@
+//! `eci-nodes`: answers containers until it is stopped.
+
+use std::process::ExitCode;
+
+use eci_nodes::log;
+
+fn main() -> ExitCode {
+    match eci_nodes::run() {
+        Ok(never) => match never {},
+        Err(error) => {
+            log::failure("device nodes cannot be made for containers", &error);
+            ExitCode::FAILURE
+        }
+    }
+}
