@@ -13,11 +13,12 @@ use eci_runc::bundle::{self, Spec};
 use eci_runc::plan::ids::{Range, UserNamespace};
 use eci_runc::plan::mounts::Fate;
 use eci_runc::plan::{
-    annotations, devices, hooks, ids, mounts, namespaces, settings, syscalls, sysctls, views,
+    annotations, devices, hooks, ids, mounts, namespaces, nodes, settings, syscalls, sysctls, views,
 };
 use serde_json::{Value, json};
 
-use crate::seccomp::check_confined;
+use crate::profile::has_listener;
+use crate::seccomp::{check_confined, check_handed_over};
 
 /// First host id of the made-up container.
 const BASE: u32 = 165_536;
@@ -88,6 +89,7 @@ pub fn check(input: &[u8]) {
     check_mounts(&spec);
     check_hooks(&spec);
     check_confined(&spec["linux"]["seccomp"]);
+    check_listener(&spec);
 }
 
 /// What crun gets for `input`; `None` when the bundle is refused.
@@ -100,6 +102,7 @@ pub fn plan(input: &[u8]) -> Option<Planned> {
     allow(&hooks::judge(&spec, |path| path == ENGINE).ok()?)?;
     allow(&devices::filter(&mut spec).ok()?)?;
     allow(&syscalls::confine(&mut spec).ok()?)?;
+    let makes_nodes = nodes::hand_over(&mut spec).ok()?;
     annotations::strip(&mut spec);
     if let Some(process) = spec.get_mut("process").and_then(Value::as_object_mut) {
         annotations::strip_environment(process);
@@ -131,11 +134,27 @@ pub fn plan(input: &[u8]) -> Option<Planned> {
     ids::set(&mut spec, &user_namespace).ok()?;
     mounts::rewrite(&mut spec, &fates).ok()?;
     views::hide(&mut spec).ok()?;
+    if makes_nodes {
+        nodes::set_ground(&mut spec, 57).ok()?;
+    }
     Some(Planned { spec, user_namespace })
 }
 
 fn allow(verdict: &Verdict) -> Option<()> {
     (*verdict == Verdict::Allow).then_some(())
+}
+
+/// The VM is asked about device nodes only, by its own program, and only for a container that had the capability.
+fn check_listener(spec: &Value) {
+    let profile = &spec["linux"]["seccomp"];
+    if profile.get("listenerPath").is_none() {
+        assert!(!has_listener(profile), "rules ask, and nobody listens");
+        return;
+    }
+    check_handed_over(profile);
+    let bounding = spec["process"]["capabilities"]["bounding"].as_array().map_or(&[][..], Vec::as_slice);
+    assert!(bounding.iter().any(|capability| capability == "CAP_MKNOD"), "a capability is made up");
+    assert_eq!(profile["listenerMetadata"], r#"{"version":1,"root_device":57}"#);
 }
 
 fn check_fields(spec: &Value) {

@@ -28,6 +28,16 @@ pub fn is_made(profile: &Value, name: &str, registers: Registers) -> bool {
     !speaks && !stops(profile.get("defaultAction"))
 }
 
+/// Whether a process of the VM is asked about call `name` with these registers under `profile`.
+#[must_use]
+pub fn is_asked(profile: &Value, name: &str, registers: Registers) -> bool {
+    rows(profile, "syscalls").iter().any(|rule| {
+        rule.get("action").is_some_and(|action| action == "SCMP_ACT_NOTIFY")
+            && has_name(rule, name)
+            && holds(rows(rule, "args"), registers)
+    })
+}
+
 /// Whether a rule of `profile` is about call `name`.
 #[must_use]
 pub fn is_named(profile: &Value, name: &str) -> bool {

@@ -4,10 +4,11 @@ use arbitrary::{Arbitrary, Unstructured};
 use eci_policy::Verdict;
 use eci_policy::rules::syscall::{REFUSED, REFUSED_SOCKET_FAMILY};
 use eci_runc::bundle::Spec;
+use eci_runc::plan::nodes;
 use eci_runc::plan::syscalls::confine;
 use serde_json::{Value, json};
 
-use crate::profile::{has_listener, is_made, is_named, numbers};
+use crate::profile::{has_listener, is_asked, is_made, is_named, numbers};
 
 /// Architectures without which crun would filter the machine's own calls only.
 const ARCHITECTURES: usize = if cfg!(target_arch = "aarch64") { 2 } else { 3 };
@@ -38,6 +39,8 @@ struct Rule {
 #[derive(Arbitrary, Debug)]
 enum Name {
     Socket,
+    Mknod,
+    Mknodat,
     Refused(u8),
     Harmless,
     Number,
@@ -95,17 +98,22 @@ pub fn check(input: &[u8]) {
     );
     if verdict == Verdict::Allow {
         let confined = spec.get("linux").and_then(|linux| linux.get("seccomp"));
-        check_confined(confined.expect("a profile comes out"));
-        check_unharmed(&profile, confined.expect("a profile comes out"));
+        let confined = confined.expect("a profile comes out").clone();
+        assert!(!has_listener(&confined), "a listener is left");
+        check_confined(&confined);
+        check_unharmed(&profile, &confined);
+        spec.insert("process".to_owned(), json!({"capabilities": {"bounding": ["CAP_MKNOD"]}}));
+        if nodes::hand_over(&mut spec).is_ok_and(|any| any) {
+            check_nodes(&confined, &spec["linux"]["seccomp"]);
+        }
     }
 }
 
 /// Checks a profile that is to be crun's.
 ///
 /// # Panics
-/// It has a listener, knows the machine's own calls only, or lets a refused call through.
+/// It knows the machine's own calls only, or lets a refused call through.
 pub fn check_confined(profile: &Value) {
-    assert!(!has_listener(profile), "a listener is left");
     let architectures = profile.get("architectures").and_then(Value::as_array).map_or(0, Vec::len);
     assert!(architectures > 0, "the 32-bit twins are not known");
     let mut values = numbers(profile);
@@ -129,6 +137,41 @@ pub fn check_confined(profile: &Value) {
         assert!(!is_made(profile, "socket", registers), "a socket is made with {registers:x?}");
         if !is_named(profile, "socket") {
             break;
+        }
+    }
+}
+
+/// Checks a profile that asks about device nodes.
+///
+/// # Panics
+/// It asks somebody else, or about something else.
+pub fn check_handed_over(profile: &Value) {
+    assert_eq!(profile["listenerPath"], "/run/eci/nodes.sock");
+    assert_ne!(profile["defaultAction"], "SCMP_ACT_NOTIFY");
+    for rule in profile["syscalls"].as_array().map_or(&[][..], Vec::as_slice) {
+        let is_making = rule["names"] == json!(["mknod"]) || rule["names"] == json!(["mknodat"]);
+        assert!(rule["action"] != "SCMP_ACT_NOTIFY" || is_making, "{rule} is asked about");
+    }
+}
+
+/// Checks that handing device nodes over changed nothing else: a node of any kind is made under `handed` if it was under
+/// `confined`, and those that are asked about are character devices with a number.
+fn check_nodes(confined: &Value, handed: &Value) {
+    check_handed_over(handed);
+    for (name, mode_at) in [("mknod", 1), ("mknodat", 2)] {
+        for mode in (0..16).map(|kind| kind << 12 | 0o644) {
+            for device in [0, 0x101, 0x103, 1 << 32, u64::MAX] {
+                let mut registers = [7; 6];
+                registers[mode_at] = mode;
+                registers[mode_at + 1] = device;
+                let made = is_made(confined, name, registers);
+                assert_eq!(made, is_made(handed, name, registers), "{name} {mode:o} {device:x} is changed");
+                let is_device = mode & 0o170_000 == 0o020_000 && device != 0;
+                assert!(
+                    !is_asked(handed, name, registers) || is_device,
+                    "{name} {mode:o} {device:x} is asked"
+                );
+            }
         }
     }
 }
@@ -196,6 +239,8 @@ impl Name {
     fn to_json(&self) -> Value {
         match self {
             Self::Socket => json!("socket"),
+            Self::Mknod => json!("mknod"),
+            Self::Mknodat => json!("mknodat"),
             Self::Refused(row) => json!(REFUSED[usize::from(*row) % REFUSED.len()].name),
             Self::Harmless => json!("read"),
             Self::Number => json!(321),

@@ -2,7 +2,8 @@
 //!
 //! The tmpfs lies over [`RUN_DIR`]: layers, trees and sources are attached there where a container's root may pass
 //! (mode 0711) while crun works, the engine's and PID 1's sockets are out of sight, and everything goes away with
-//! the namespace, which ends with crun. Only the container's own folder is carried over, at the same path.
+//! the namespace, which ends with crun. Only the container's own folder is carried over, at the same path, and the socket
+//! that crun hands a listener to.
 
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -39,12 +40,13 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// Mounts it, with `container` (a folder below [`CONTAINERS_DIR`]) carried over.
+    /// Mounts it, with `container` (a folder below [`CONTAINERS_DIR`]) carried over, and with `socket`, which crun connects to.
     ///
     /// # Errors
     /// It cannot be mounted.
-    pub fn mount(container: &Path) -> Result<Self, Error> {
+    pub fn mount(container: &Path, socket: Option<&Path>) -> Result<Self, Error> {
         let carried = clone(CWD, container)?;
+        let socket = socket.map(|path| clone(CWD, path).map(|mount| (path, mount))).transpose()?;
         let run = Path::new(RUN_DIR);
         let failed = || call("mount a tmpfs on", run);
         let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).map_err(failed())?;
@@ -59,6 +61,10 @@ impl Scratch {
             make_folder(folder)?;
         }
         attach(carried.as_fd(), container)?;
+        if let Some((path, mount)) = socket {
+            make_file(path)?;
+            attach(mount.as_fd(), path)?;
+        }
         Ok(Self { count: 0 })
     }
 

@@ -67,11 +67,19 @@ impl Layers {
         self.build_on(None, tree)
     }
 
-    /// The same, with a folder of the VM below the layers of an overlay.
+    /// The same for a root filesystem, with a folder of the VM below the layers of an overlay. Device nodes can be opened on
+    /// it, those of an image as well as those that were made: which ones, the rules for devices say, and PID 1 for the console.
     ///
     /// # Errors
     /// As [`Layers::build`].
-    pub fn build_on(&self, lowest: Option<&Path>, tree: &Tree) -> Result<OwnedFd, Error> {
+    pub fn build_root(&self, lowest: Option<&Path>, tree: &Tree) -> Result<OwnedFd, Error> {
+        let root = self.build_on(lowest, tree)?;
+        let attributes = MountAttributes { clear: mounts::NO_DEVICES, ..MountAttributes::default() };
+        mounts::set_attributes(root.as_fd(), &attributes).map_err(call("allow devices on", &self.path))?;
+        Ok(root)
+    }
+
+    fn build_on(&self, lowest: Option<&Path>, tree: &Tree) -> Result<OwnedFd, Error> {
         match tree {
             Tree::Layer(layer) => scratch::clone(rustix::fs::CWD, &self.path.join(layer)),
             Tree::Overlay { lowers, upper } => {

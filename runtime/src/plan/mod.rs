@@ -10,6 +10,7 @@ pub mod ids;
 pub mod mountinfo;
 pub mod mounts;
 pub mod namespaces;
+pub mod nodes;
 pub mod place;
 pub mod root;
 pub mod settings;

@@ -165,7 +165,7 @@ fn with(rule: &Value, names: Vec<Value>, arguments: Vec<Value>) -> Result<Value,
 }
 
 /// Whether the calls of an action happen. An action that is not known is taken for one that lets them through.
-fn lets_through(action: &str) -> bool {
+pub(super) fn lets_through(action: &str) -> bool {
     const STOPPING: &[&str] = &[
         "SCMP_ACT_KILL",
         "SCMP_ACT_KILL_PROCESS",

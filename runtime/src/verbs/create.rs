@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use eci_contract::paths::ENGINE_DATA;
+use eci_contract::paths::{ENGINE_DATA, NODES_SOCKET};
 use eci_policy::Verdict;
 use eci_policy::rules::host_namespace;
 use eci_policy::rules::mount_source::Origin;
@@ -26,7 +26,9 @@ use crate::leftovers::Birth;
 use crate::plan::ids::{Range, UserNamespace};
 use crate::plan::mounts::Mounts;
 use crate::plan::root::{self, Tree};
-use crate::plan::{annotations, devices, hooks, ids, mounts, namespaces, settings, syscalls, sysctls, views};
+use crate::plan::{
+    annotations, devices, hooks, ids, mounts, namespaces, nodes, settings, syscalls, sysctls, views,
+};
 use crate::processes;
 
 /// dockerd's places, Debian's first. A hook must be one of them by device and inode.
@@ -111,6 +113,7 @@ struct Judged {
     root: PathBuf,
     origin: Origin,
     joined: Option<Joined>,
+    makes_nodes: bool,
 }
 
 /// A user namespace of another container.
@@ -129,6 +132,7 @@ fn judge(create: &Create) -> Result<Judged, Error> {
     allow(hooks::judge(&spec, runs_engine)?)?;
     allow(devices::filter(&mut spec)?)?;
     allow(syscalls::confine(&mut spec)?)?;
+    let makes_nodes = nodes::hand_over(&mut spec)?;
     annotations::strip(&mut spec);
     if let Some(process) = spec.get_mut("process").and_then(serde_json::Value::as_object_mut) {
         annotations::strip_environment(process);
@@ -141,7 +145,7 @@ fn judge(create: &Create) -> Result<Judged, Error> {
     let root = folder.join(root);
     let build = folder.starts_with(Path::new(ENGINE_DATA).join("buildkit"));
     let origin = if build { Origin::Build } else { Origin::Container };
-    Ok(Judged { spec, mounts, root, origin, joined })
+    Ok(Judged { spec, mounts, root, origin, joined, makes_nodes })
 }
 
 /// Refuses the VM's namespaces, by absence or by path, and finds the container whose namespaces are joined.
@@ -206,7 +210,8 @@ fn build(
     binds: &[binds::Judged<'_>],
     range: Range,
 ) -> Result<(), Error> {
-    let mut scratch = Scratch::mount(&container.folder)?;
+    let socket = judged.makes_nodes.then_some(Path::new(NODES_SOCKET));
+    let mut scratch = Scratch::mount(&container.folder, socket)?;
     let made;
     let (user_namespace, wanted) = match &judged.joined {
         Some(joined) => {
@@ -225,7 +230,7 @@ fn build(
     // A single layer is a step of a build that changes it in place: it has no room for mount points.
     let has_nodes = views::sees_all(&judged.spec)? && matches!(tree, Tree::Overlay { .. });
     let lowest = has_nodes.then_some(Path::new(views::MOUNT_POINTS));
-    scratch::attach(layers.build_on(lowest, tree)?.as_fd(), &root_path)?;
+    scratch::attach(layers.build_root(lowest, tree)?.as_fd(), &root_path)?;
     let root = Source::open(&root_path)?;
     destination::check_folders(root.file.as_fd())?;
     container.write_device(root.identity.0)?;
@@ -237,16 +242,19 @@ fn build(
     ids::set(&mut spec, &wanted)?;
     mounts::rewrite(&mut spec, &fates)?;
     if has_nodes {
-        let nodes = views::nodes(kernel_setting).into_iter();
-        let nodes: Result<Vec<_>, Error> = nodes
+        let own = views::nodes(kernel_setting).into_iter();
+        let own: Result<Vec<_>, Error> = own
             .map(|node| {
                 let file = scratch.file(&node.content, range)?;
                 Ok((node, file.to_string_lossy().into_owned()))
             })
             .collect();
-        views::mount(&mut spec, &nodes?)?;
+        views::mount(&mut spec, &own?)?;
     }
     views::hide(&mut spec)?;
+    if judged.makes_nodes {
+        nodes::set_ground(&mut spec, root.identity.0)?;
+    }
     uptime::start()?;
     set_root(&mut spec, &root_path)?;
     Ok(bundle::write_object(&container.bundle().join("config.json"), &spec)?)
