@@ -148,6 +148,38 @@ pub fn odd_tar() -> Result<Vec<u8>> {
     Ok(archive.into_inner()?)
 }
 
+/// The busybox image with device nodes in `/nodes`, named `KIND-MAJOR-MINOR`, that everybody may open.
+///
+/// # Errors
+/// As [`busybox_tar`].
+pub fn noded_tar(nodes: &[(char, u32, u32)]) -> Result<Vec<u8>> {
+    let mut archive = busybox()?;
+    append(&mut archive, "nodes/", tar::EntryType::Directory, 0o755, 0, &[])?;
+    append_nodes(&mut archive, "nodes/", nodes)?;
+    Ok(archive.into_inner()?)
+}
+
+/// An archive of nothing but device nodes, named as those of [`noded_tar`].
+///
+/// # Errors
+/// When a number does not fit.
+pub fn nodes_tar(nodes: &[(char, u32, u32)]) -> Result<Vec<u8>> {
+    let mut archive = tar::Builder::new(Vec::new());
+    append_nodes(&mut archive, "", nodes)?;
+    Ok(archive.into_inner()?)
+}
+
+fn append_nodes(archive: &mut tar::Builder<Vec<u8>>, folder: &str, nodes: &[(char, u32, u32)]) -> Result<()> {
+    for (kind, major, minor) in nodes {
+        let entry = if *kind == 'b' { tar::EntryType::Block } else { tar::EntryType::Char };
+        let mut header = header(entry, 0o666, 0, 0);
+        header.set_device_major(*major)?;
+        header.set_device_minor(*minor)?;
+        archive.append_data(&mut header, format!("{folder}{kind}-{major}-{minor}"), &[][..])?;
+    }
+    Ok(())
+}
+
 /// The busybox image with symbolic links, of which some stand where every image has a folder or a device.
 ///
 /// # Errors

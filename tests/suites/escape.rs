@@ -298,6 +298,35 @@ fn races() -> Vec<Row<Vm>> {
             }
             vm.every_check_holds()
         }),
+        row("a_node_s_folder_or_path_that_changes_meanwhile_leads_nowhere", |vm| {
+            for flags in [&[][..], &["--privileged"]] {
+                let flags = [flags, &["-v", "forbidden:/forbidden"]].concat();
+                // `no effect`: nodes were made, none of them where none may be.
+                attempts::expect(
+                    vm,
+                    &flags,
+                    &[
+                        ("make-node-swap:/forbidden", "no effect"),
+                        ("make-node-rewrite:/forbidden", "no effect"),
+                    ],
+                )?;
+            }
+            vm.every_check_holds()
+        }),
+        row("a_flood_of_nodes_in_one_container_holds_no_other_up", |vm| {
+            let flood = ["run", "-d", "--name", "flood", "busybox", "/probe", "make-node-flood:40"];
+            vm.docker(&flood)?.ok()?;
+            let begin = std::time::Instant::now();
+            let outcome = vm.sh(&[], "for i in $(seq 20); do mknod /n$i c 1 3 || exit 1; done; ls /n1 /n20");
+            let took = begin.elapsed();
+            let state = vm.docker(&["inspect", "-f", "{{.State.Running}}", "flood"])?.ok();
+            vm.docker(&["rm", "-f", "flood"])?.ok()?;
+            outcome?;
+            ensure!(state? == "true", "the flood was over before");
+            ensure!(took < Duration::from_secs(30), "it took {took:?}");
+            // With its container, a flood ends.
+            vm.sh(&[], "mknod /n c 1 3").map(drop)
+        }),
         row("cve_2018_15664_a_link_that_appears_during_a_copy_leads_nowhere", |vm| {
             let swap = "mkdir -p /w/a; echo own >/w/a/daemon.json; \
                         while :; do mv /w/a /w/b; ln -s /etc/docker /w/a; rm /w/a; mv /w/b /w/a; done";

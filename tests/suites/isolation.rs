@@ -183,6 +183,71 @@ const OTHERS: &[Line] = &[
     ("open-read:/dev/kmsg", "ENOENT at open", "ENOENT at open", "no effect", "no effect"),
 ];
 
+/// Device nodes that are made on the root filesystem: a row of the table, and one number off it.
+const MAKING: &[Line] = &[
+    ("make-node:c:1:3", "allowed", "allowed", "allowed", "allowed"),
+    ("make-node:c:1:5", "allowed", "allowed", "allowed", "allowed"),
+    ("make-node:c:1:7", "allowed", "allowed", "allowed", "allowed"),
+    ("make-node:c:1:8", "allowed", "allowed", "allowed", "allowed"),
+    ("make-node:c:1:9", "allowed", "allowed", "allowed", "allowed"),
+    ("make-node:c:5:0", "allowed", "allowed", "allowed", "allowed"),
+    ("make-node:c:5:2", "allowed", "allowed", "allowed", "allowed"),
+    ("make-node:c:1:1", "EPERM", "EPERM", "EPERM", "EPERM"),
+    ("make-node:c:1:2", "EPERM", "EPERM", "EPERM", "EPERM"),
+    ("make-node:c:1:4", "EPERM", "EPERM", "EPERM", "EPERM"),
+    ("make-node:c:1:6", "EPERM", "EPERM", "EPERM", "EPERM"),
+    ("make-node:c:1:10", "EPERM", "EPERM", "EPERM", "EPERM"),
+    ("make-node:c:1:11", "EPERM", "EPERM", "EPERM", "EPERM"),
+    ("make-node:c:1:259", "EPERM", "EPERM", "EPERM", "EPERM"),
+    ("make-node:c:2:3", "EPERM", "EPERM", "EPERM", "EPERM"),
+    ("make-node:c:4:0", "EPERM", "EPERM", "EPERM", "EPERM"),
+    ("make-node:c:5:1", "EPERM", "EPERM", "EPERM", "EPERM"),
+    ("make-node:c:5:3", "EPERM", "EPERM", "EPERM", "EPERM"),
+    ("make-node:c:6:0", "EPERM", "EPERM", "EPERM", "EPERM"),
+    ("make-node:c:10:200", "EPERM", "EPERM", "EPERM", "EPERM"),
+    ("make-node:c:10:229", "EPERM", "EPERM", "EPERM", "EPERM"),
+    ("make-node:c:136:0", "EPERM", "EPERM", "EPERM", "EPERM"),
+    ("make-node:c:257:3", "EPERM", "EPERM", "EPERM", "EPERM"),
+    // A whiteout is overlayfs' own business on an overlay.
+    ("make-node:c:0:0", "EPERM", "EPERM", "EPERM", "EPERM"),
+    ("make-node:b:1:3", "EPERM", "EPERM", "EPERM", "EPERM"),
+    ("make-node:b:254:0", "EPERM", "EPERM", "EPERM", "EPERM"),
+    ("make-node-i386:c:1:3", "allowed", "allowed", "allowed", "allowed"),
+    ("make-node-i386:c:1:1", "EPERM", "EPERM", "EPERM", "EPERM"),
+    ("make-node-i386:b:1:3", "EPERM", "EPERM", "EPERM", "EPERM"),
+    // The kernel has no x32.
+    ("make-node-x32:c:1:3", "EPERM|ENOSYS", "EPERM|ENOSYS", "EPERM|ENOSYS", "EPERM|ENOSYS"),
+    ("make-node-wide:c:1:3", "allowed", "allowed", "allowed", "allowed"),
+    ("make-node-wide:c:1:1", "EPERM", "EPERM", "EPERM", "EPERM"),
+    ("make-node-wide:c:0:0", "EPERM", "EPERM", "EPERM", "EPERM"),
+    ("make-node-bad-pointer", "EFAULT", "EFAULT", "EFAULT", "EFAULT"),
+    ("make-node-empty", "ENOENT", "ENOENT", "ENOENT", "ENOENT"),
+    ("make-node-long", "ENAMETOOLONG", "ENAMETOOLONG", "ENAMETOOLONG", "ENAMETOOLONG"),
+    ("make-node-taken", "EEXIST", "EEXIST", "EEXIST", "EEXIST"),
+    ("make-node-taken-by-link", "EEXIST", "EEXIST", "EEXIST", "EEXIST"),
+    ("make-node-nowhere", "ENOENT", "ENOENT", "ENOENT", "ENOENT"),
+    ("make-node-below-file", "ENOTDIR", "ENOTDIR", "ENOTDIR", "ENOTDIR"),
+    ("make-node-at", "allowed", "allowed", "allowed", "allowed"),
+    ("make-node-at-file", "ENOTDIR", "ENOTDIR", "ENOTDIR", "ENOTDIR"),
+    ("make-node-at-nothing", "EBADF", "EBADF", "EBADF", "EBADF"),
+    ("make-node-umask", "allowed", "allowed", "allowed", "allowed"),
+    ("make-node-chroot", "allowed", "allowed", "allowed", "allowed"),
+    ("make-node-through-proc:/proc/self/root", "EPERM", "EPERM", "EPERM", "EPERM"),
+    ("make-node-through-proc:/proc/1/root", "EPERM", "EPERM", "EPERM", "EPERM"),
+    ("make-node-on:/rw", "EPERM", "EPERM", "EPERM", "EPERM"),
+    ("make-node-on:/ro", "EPERM", "EPERM", "EPERM", "EPERM"),
+    ("make-node-on:/dev", "EPERM", "EPERM", "EPERM", "EPERM"),
+    ("make-node-on:/dev/shm", "EPERM", "EPERM", "EPERM", "EPERM"),
+    ("make-node-closed-folder", "EACCES", "EACCES", "EACCES", "EACCES"),
+    ("make-node-thread", "EPERM", "EPERM", "EPERM", "EPERM"),
+    ("make-node-nested", "EPERM", "EPERM", "EPERM", "EPERM"),
+    // The kernel asks a container's own file system nothing in the name of the VM's root.
+    ("make-node-held-memory", "ENOENT at open", "ENOENT at open", "EFAULT", "ENOENT at open"),
+    ("make-node-held-folder", "ENOENT at open", "ENOENT at open", "EPERM", "ENOENT at open"),
+    ("make-node-signals", "allowed", "allowed", "allowed", "allowed"),
+    ("make-node-killed", "allowed", "allowed", "allowed", "allowed"),
+];
+
 /// Nodes of /proc, /sys and the control group.
 const NODES: &[Line] = &[
     ("core-pattern", REFUSED, REFUSED, REFUSED, REFUSED),
@@ -208,7 +273,7 @@ const NODES: &[Line] = &[
     ("cgroup-release-agent", "nothing there", "nothing there", "nothing there", "nothing there"),
 ];
 
-const TABLES: [&[Line]; 5] = [MOUNTS, NAMESPACES, CALLS, OTHERS, NODES];
+const TABLES: [&[Line]; 6] = [MOUNTS, NAMESPACES, CALLS, OTHERS, MAKING, NODES];
 
 fn main() -> ExitCode {
     vm::run_suite("isolation", rows())
@@ -238,6 +303,7 @@ fn rows() -> Vec<Row<Vm>> {
     rows.extend(mounts());
     rows.extend(namespaces());
     rows.extend(devices_and_settings());
+    rows.extend(made_nodes());
     rows.extend(ids());
     rows.extend(lifetime());
     rows.push(row("every_promise_of_immutability_holds", Vm::every_check_holds));
@@ -498,6 +564,147 @@ fn devices_and_settings() -> Vec<Row<Vm>> {
                 says(vm, &["--annotation", annotation], "echo started", "started")?;
             }
             Ok(())
+        }),
+    ]
+}
+
+/// Device nodes that the VM makes for containers, and those that an image brings along.
+fn made_nodes() -> Vec<Row<Vm>> {
+    vec![
+        row("a_node_is_of_use_and_lives_on_in_an_image", |vm| {
+            let script = "mknod /made c 1 3 && echo x >/made && ls -l /made | grep -q '1, *3'";
+            vm.docker(&["run", "--name", "maker", "busybox", "sh", "-c", script])?.ok()?;
+            let changes = vm.docker(&["diff", "maker"])?.ok();
+            vm.docker(&["commit", "maker", "made"])?.ok()?;
+            vm.docker(&["rm", "maker"])?.ok()?;
+            let again =
+                vm.docker(&["run", "--rm", "made", "sh", "-c", "echo x >/made && stat -c %t:%T:%u /made"]);
+            vm.docker(&["rmi", "-f", "made"])?.ok()?;
+            ensure!(changes?.lines().any(|line| line == "A /made"), "`docker diff` does not show it");
+            let again = again?.ok()?;
+            ensure!(again == "1:3:0", "{again}");
+            Ok(())
+        }),
+        row("a_build_step_makes_nodes", |vm| {
+            let steps =
+                "FROM busybox\nRUN mknod /made c 1 5 && head -c 3 /made | wc -c\nRUN ! mknod /mem c 1 1\n";
+            for builder in ["0", "1"] {
+                let mut command = vm.docker_command();
+                command.env("DOCKER_BUILDKIT", builder).args([
+                    "build",
+                    "--network",
+                    "none",
+                    "-t",
+                    "built",
+                    "-",
+                ]);
+                eci_tests::command::run(&mut command, steps.as_bytes())?.ok()?;
+                let made = vm.docker(&["run", "--rm", "built", "stat", "-c", "%t:%T", "/made"]);
+                vm.docker(&["rmi", "-f", "built"])?.ok()?;
+                ensure!(made?.ok()? == "1:5", "builder {builder} made another node");
+            }
+            Ok(())
+        }),
+        row("an_archive_of_nodes_is_unpacked", |vm| {
+            let archive = image::nodes_tar(&[('c', 1, 3), ('c', 1, 9), ('c', 5, 0), ('c', 5, 2)])?;
+            let script = "mkdir /x && cd /x && busybox tar xf - && echo x >c-1-3 && stat -c %n:%t:%T *";
+            let arguments = ["run", "--rm", "-i", "busybox", "sh", "-c", script];
+            let text = vm.docker_with(&arguments, &archive)?.ok()?;
+            ensure!(text == "c-1-3:1:3\nc-1-9:1:9\nc-5-0:5:0\nc-5-2:5:2", "{text}");
+            // busybox' tar says so, and goes on.
+            let foreign = vm.docker_with(&arguments, &image::nodes_tar(&[('c', 1, 1)])?)?;
+            ensure!(foreign.stderr.contains("Operation not permitted"), "{foreign:?}");
+            ensure!(!foreign.stdout().contains("c-1-1"), "{foreign:?}");
+            Ok(())
+        }),
+        row("without_the_capability_nobody_makes_a_node", |vm| {
+            for flags in [["--cap-drop", "MKNOD"], ["--cap-drop", "ALL"]] {
+                attempts::expect(
+                    vm,
+                    &flags,
+                    &[("make-node:c:1:3", "EPERM"), ("make-node-i386:c:1:3", "EPERM")],
+                )?;
+            }
+            vm.docker(&["run", "-d", "--name", "maker", "--cap-drop", "MKNOD", "busybox", "sleep", "600"])?
+                .ok()?;
+            let outcome = attempts::make_in(vm, "maker", &["--privileged"], &["make-node:c:1:3"]);
+            vm.docker(&["rm", "-f", "maker"])?.ok()?;
+            attempts::check(&outcome?, &[("make-node:c:1:3", "EPERM")])
+        }),
+        row("exec_makes_nodes_as_root_and_not_as_another_user", |vm| {
+            let script = "mkdir -m 777 /open; exec sleep 600";
+            vm.docker(&["run", "-d", "--name", "maker", "busybox", "sh", "-c", script])?.ok()?;
+            let exec = |user, name| vm.docker(&["exec", "-u", user, "maker", "mknod", name, "c", "1", "3"]);
+            let outcomes = (exec("0", "/open/mine"), exec("1000", "/open/theirs"));
+            let attempts = attempts::make_in(vm, "maker", &[], &["make-node:c:1:3", "make-node:c:1:11"]);
+            vm.docker(&["rm", "-f", "maker"])?.ok()?;
+            outcomes.0?.ok()?;
+            outcomes.1?.refused(&["Operation not permitted"])?;
+            attempts::check(&attempts?, &[("make-node:c:1:3", "allowed"), ("make-node:c:1:11", "EPERM")])
+        }),
+        row("a_read_only_root_takes_no_node", |vm| {
+            run(vm, &["--read-only"], "mknod /made c 1 3").refused(&["Read-only file system"])?;
+            run(vm, &["--read-only"], "mknod /etc c 1 3").refused(&["File exists"])
+        }),
+        row("a_profile_of_the_user_s_own_decides_about_mknod", |vm| {
+            let folder = tempfile::tempdir()?;
+            for (profile, expected) in [
+                (r#"{"defaultAction": "SCMP_ACT_ALLOW"}"#, "allowed"),
+                (
+                    r#"{"defaultAction": "SCMP_ACT_ALLOW",
+                        "syscalls": [{"names": ["mknod", "mknodat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 13}]}"#,
+                    "EACCES",
+                ),
+            ] {
+                let path = folder.path().join("profile.json");
+                std::fs::write(&path, profile)?;
+                let option = format!("seccomp={}", path.display());
+                attempts::expect(vm, &["--security-opt", &option], &[("make-node:c:1:3", expected)])?;
+            }
+            Ok(())
+        }),
+        row("nodes_that_an_image_brings_along_open_nothing_of_the_vm", |vm| {
+            let foreign = [
+                ('c', 1, 1),
+                ('c', 1, 4),
+                ('c', 1, 11),
+                ('c', 4, 64),
+                ('c', 5, 1),
+                ('c', 10, 183),
+                ('c', 10, 223),
+                ('c', 229, 0),
+                ('b', 7, 0),
+                ('b', 252, 0),
+                ('b', 253, 0),
+                ('b', 254, 0),
+                ('b', 254, 16),
+            ];
+            let harmless = [('c', 1, 3), ('c', 10, 200), ('c', 10, 229), ('c', 136, 0)];
+            let all = [&foreign[..], &harmless].concat();
+            vm.docker_with(&["import", "-", "noded"], &image::noded_tar(&all)?)?.ok()?;
+            let open =
+                |node: &(char, u32, u32)| format!("open-device:/nodes/{}-{}-{}", node.0, node.1, node.2);
+            let verbs: Vec<_> = all.iter().map(open).collect();
+            for (flags, given) in
+                [(&[][..], "EPERM"), (&["--cap-add", "ALL"], "EPERM"), (&["--privileged"], "allowed")]
+            {
+                let mut arguments = [&["run", "--rm"][..], flags, &["noded", "/probe"]].concat();
+                arguments.extend(verbs.iter().map(String::as_str));
+                let text = vm.docker(&arguments)?.ok()?;
+                for (verb, node) in verbs.iter().zip(&all) {
+                    let expected = match node {
+                        ('c', 1, 3) | ('c', 10, 200) => "allowed",
+                        // Only their own file system opens ptys.
+                        ('c', 136, _) => "EIO",
+                        ('c', 10, 229) => given,
+                        _ => "EPERM",
+                    };
+                    let line = format!("{verb}: {expected}");
+                    ensure!(text.lines().any(|found| found == line), "with {flags:?} not `{line}`:\n{text}");
+                }
+            }
+            vm.docker(&["rmi", "-f", "noded"])?.ok()?;
+            vm.every_check_holds()
         }),
     ]
 }

@@ -14,9 +14,11 @@ mod cgroups;
 mod clocks;
 mod devices;
 mod handles;
+mod held;
 mod ids;
 mod kernel;
 mod keys;
+mod making;
 mod mounts;
 mod namespaces;
 mod nodes;
@@ -40,6 +42,8 @@ const VERBS: &[&[Verb]] = &[
     processes::VERBS,
     sockets::VERBS,
     devices::VERBS,
+    making::VERBS,
+    held::VERBS,
     nodes::VERBS,
     cgroups::VERBS,
     clocks::VERBS,
