@@ -57,3 +57,8 @@ fn arguments_keep_their_promises() {
 fn seccomp_profiles_keep_their_promises() {
     replay("seccomp", eci_fuzz::seccomp::check);
 }
+
+#[test]
+fn notifications_keep_their_promises() {
+    replay("notification", eci_fuzz::notification::check);
+}
