@@ -37,6 +37,7 @@ echo "ranges=$(ls /run/eci/ranges | grep -c '^[0-9]')"
 echo "crun=$(find /run/docker/runtime-* /run/crun -mindepth 2 -maxdepth 2 2>/dev/null | wc -l)"
 echo "shims=$(find /run/containerd/io.containerd.runtime.v2.task -mindepth 2 -maxdepth 2 2>/dev/null | wc -l)"
 echo "networks=$(entries /run/docker/netns)"
+echo "listeners=$(descriptors eci-nodes)"
 echo "engine_descriptors=$(descriptors dockerd)"
 echo "containerd_descriptors=$(descriptors containerd)"
 "#;
@@ -111,6 +112,10 @@ fn rows() -> Vec<Row<Ground>> {
         }),
         row("an_engine_that_is_killed_comes_back_and_leaves_nothing", |ground| {
             ground.survives_killing("dockerd")
+        }),
+        row("a_maker_of_nodes_that_is_killed_comes_back_and_serves_new_containers", |ground| {
+            ground.survives_killing("eci-nodes")?;
+            ground.bench.vm.sh(&[], "mknod /null c 1 3 && echo x >/null").map(drop)
         }),
         row("a_gate_that_is_killed_comes_back", |ground| ground.survives_killing("eci-gate")),
         row("after_all_of_it_every_promise_still_holds", |ground| ground.bench.vm.every_check_holds()),
