@@ -2,7 +2,8 @@
 //! between ([`qemu`]), raw disks as other tools see them ([`disk`]), the other end of a machine's network cable ([`wire`]),
 //! commands with everything they said ([`command`]), clients of the engine's API ([`clients`]), a Debian to run whole
 //! systems in ([`debian`]), attacks from inside of a container ([`attempts`]), scripts beside the engine in the test flavour
-//! ([`workbench`]), and rows of assertions that share one boot ([`suite`]).
+//! ([`workbench`]), verdicts of other projects' tests ([`conformance`]), and rows of assertions that share one boot
+//! ([`suite`]).
 //!
 //! The suites are run by `scripts/test`, which sets `ECI_BUILDER`, `ECI_PROGRAMS` and `ECI_OUT`. Nothing here skips:
 //! what is missing fails.
@@ -10,6 +11,7 @@
 pub mod attempts;
 pub mod clients;
 pub mod command;
+pub mod conformance;
 pub mod debian;
 pub mod disk;
 pub mod image;
