@@ -15,7 +15,7 @@ use serde::Deserialize;
 
 /// Upper bound of a message in bytes. crun repeats the annotations of the bundle, which is 8 MiB at most; escaping makes them
 /// up to twice as long.
-const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
+pub const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
 /// What is read at once.
 const PART_BYTES: usize = 64 * 1024;
 /// Name of the listener among the descriptors of the message.
