@@ -13,7 +13,7 @@ const ISOLATED: &[&str] = &["pid", "ipc", "uts", "network", "cgroup", "mount"];
 const KNOWN: &[&str] = &["pid", "ipc", "uts", "network", "cgroup", "mount", "user", "time"];
 
 /// Takes every row out of `spec` that is not about a namespace that crun is to make or join: of kinds that are not known,
-/// and the time namespace, which is made before crun starts.
+/// and the time namespace, which is made before crun starts. An empty path is none here; crun would open it.
 ///
 /// # Errors
 /// The bundle has no `linux` object or no list of namespaces.
@@ -21,6 +21,11 @@ pub fn strip(spec: &mut Spec) -> Result<(), Error> {
     let rows = linux(spec)?.get_mut("namespaces").and_then(Value::as_array_mut);
     let rows = rows.ok_or(Error::Field { field: "namespaces" })?;
     rows.retain(|row| text(row, "type").is_some_and(|kind| kind != "time" && KNOWN.contains(&kind)));
+    for row in rows.iter_mut().filter_map(Value::as_object_mut) {
+        if row.get("path").and_then(Value::as_str) == Some("") {
+            row.remove("path");
+        }
+    }
     Ok(())
 }
 
@@ -78,7 +83,7 @@ mod tests {
 
     #[test]
     fn time_and_what_is_not_known_are_left_out() {
-        let rows = json!([{"type": "time", "path": "/proc/1/ns/time"}, {"type": "pid"}, {"type": "new"}, {}]);
+        let rows = json!([{"type": "time", "path": "/proc/1/ns/time"}, {"type": "pid", "path": ""}, {"type": "new"}, {}]);
         let mut spec = json!({"linux": {"namespaces": rows}}).as_object().unwrap().clone();
         strip(&mut spec).unwrap();
         assert_eq!(spec["linux"]["namespaces"], json!([{"type": "pid"}]));
