@@ -1,5 +1,4 @@
-//! Nothing is left behind: not after many containers, not after many at once, and not when what starts and supervises them
-//! is killed in the middle. Scripts on the workbench of the test flavour count inside of the VM, and kill.
+//! Nothing is left behind: not after many containers, not after many at once, and not when what supervises them is killed. Scripts on the workbench of the test flavour count inside of the VM, and kill.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -17,8 +16,6 @@ const AT_ONCE: usize = 50;
 /// Longest time that leftovers may take to go, under TCG: containerd's own clean-up of a killed shim has a timeout of ten
 /// seconds.
 const PATIENCE: Duration = Duration::from_secs(90);
-/// How long a sniper shoots.
-const SNIPED: Duration = Duration::from_secs(10);
 
 /// Prints `key=count` of what containers could leave, once none runs.
 const COUNT: &str = r#"
@@ -42,18 +39,14 @@ echo "engine_descriptors=$(descriptors dockerd)"
 echo "containerd_descriptors=$(descriptors containerd)"
 "#;
 
-/// Kills every process that the kernel knows by the name `$target`, again and again for `$seconds`; prints how many.
+/// Kills every process that the kernel knows by the name `$target`; prints how many.
 const KILL: &str = r#"
 hits=0
-end=$(($(date +%s) + seconds))
-while :; do
-    for comm in /proc/[0-9]*/comm; do
-        read -r name 2>/dev/null <"$comm" || continue
-        [ "$name" = "$target" ] || continue
-        pid=${comm#/proc/}
-        kill -9 "${pid%/comm}" 2>/dev/null && hits=$((hits + 1))
-    done
-    [ "$(date +%s)" -lt "$end" ] || break
+for comm in /proc/[0-9]*/comm; do
+    read -r name 2>/dev/null <"$comm" || continue
+    [ "$name" = "$target" ] || continue
+    pid=${comm#/proc/}
+    kill -9 "${pid%/comm}" 2>/dev/null && hits=$((hits + 1))
 done
 echo "$hits"
 "#;
@@ -104,18 +97,12 @@ fn rows() -> Vec<Row<Ground>> {
             ensure!(bases.len() == AT_ONCE, "only {} ranges: {bases:?}", bases.len());
             ground.clear()
         }),
-        row("a_runtime_that_is_killed_leaves_nothing", |ground| ground.survives_sniping("runc")),
-        row("crun_that_is_killed_leaves_nothing", |ground| ground.survives_sniping("crun")),
         row("a_shim_that_is_killed_leaves_nothing", |ground| ground.survives_killing("containerd-shim")),
         row("containerd_that_is_killed_comes_back_and_leaves_nothing", |ground| {
             ground.survives_killing("containerd")
         }),
         row("an_engine_that_is_killed_comes_back_and_leaves_nothing", |ground| {
             ground.survives_killing("dockerd")
-        }),
-        row("a_maker_of_nodes_that_is_killed_comes_back_and_serves_new_containers", |ground| {
-            ground.survives_killing("eci-nodes")?;
-            ground.bench.vm.sh(&[], "mknod /null c 1 3 && echo x >/null").map(drop)
         }),
         row("a_gate_that_is_killed_comes_back", |ground| ground.survives_killing("eci-gate")),
         row("after_all_of_it_every_promise_still_holds", |ground| ground.bench.vm.every_check_holds()),
@@ -165,23 +152,10 @@ impl Ground {
         if key.ends_with("_descriptors") { before + 5 } else { before }
     }
 
-    /// Containers are started while processes of that name are killed; some of them fail, and none leaves anything.
-    fn survives_sniping(&self, target: &str) -> Result<()> {
-        let order = self.bench.order(&killer(target, SNIPED), PATIENCE)?;
-        let started = Instant::now();
-        let mut failed = 0;
-        while started.elapsed() < SNIPED {
-            failed += u32::from(self.bench.vm.docker(&["run", "--rm", "busybox", "true"])?.code != 0);
-        }
-        let hits = self.bench.answer(&order, PATIENCE)?.text;
-        ensure!(hits.trim() != "0" && failed > 0, "{} killed, {failed} containers failed", hits.trim());
-        self.clear()
-    }
-
     /// A container runs while every process of that name is killed.
     fn survives_killing(&self, target: &str) -> Result<()> {
         self.bench.vm.docker(&["run", "-d", "--name", "bystander", "busybox", "sleep", "900"])?.ok()?;
-        let hits = self.bench.run(&killer(target, Duration::ZERO), PATIENCE)?;
+        let hits = self.bench.run(&format!("target={target}\n{KILL}"), PATIENCE)?;
         ensure!(hits.trim() != "0", "no {target} was there to kill");
         self.clear()
     }
@@ -201,8 +175,4 @@ impl Ground {
         }
         self.nothing_is_left()
     }
-}
-
-fn killer(target: &str, time: Duration) -> String {
-    format!("target={target} seconds={}\n{KILL}", time.as_secs())
 }
