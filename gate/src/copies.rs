@@ -31,7 +31,7 @@ const EVENTS: &str =
     "/events?filters=%7B%22type%22%3A%5B%22container%22%5D%2C%22event%22%3A%5B%22extract-to-dir%22%5D%7D";
 /// A request line that is longer is not one that is looked for: a name has 255 bytes at most, a path in a container 4096.
 const MAX_LINE_BYTES: usize = 16 * 1024;
-/// Longest line of an answer in bytes; an event has 1 KiB and as many labels as the container.
+/// Longest answer in bytes; a container's description has some 10 KiB. Events are asked for anew after that many.
 const MAX_ANSWER_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Why a container may still see what it saw before.

@@ -4,7 +4,8 @@
 //! gate listens on no network address.
 //!
 //! In reading order: [`port`] (the virtio-serial port as an asynchronous stream), [`serve`] (what is done with a stream),
-//! [`vsock`] (the same where the hypervisor has sockets), `copies` (one view of a container's files), [`notify`] (readiness), [`log`] (JSON lines on stderr).
+//! `copies` (one view of a container's files), [`vsock`] (the same where the hypervisor has sockets), [`notify`] (readiness),
+//! [`log`] (JSON lines on stderr).
 //!
 //! Asynchronous on one thread: it moves bytes for many slow connections, and the guest may have one processor.
 

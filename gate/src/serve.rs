@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use eci_contract::link::{Reply, Request};
 use eci_contract::paths::{ENGINE_SOCKET, INIT_SOCKET};
+use eci_link::pipe::BUFFER_BYTES;
 use eci_link::{Session, pipe, read_request, request, session, write_reply, write_request};
-use tokio::io::{AsyncBufRead, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy, split};
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 use tokio::try_join;
@@ -17,9 +18,6 @@ use crate::log::{self, Level};
 
 /// How long a stream may take to say what it wants. The host writes the request together with opening the stream.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(30);
-
-/// What is read of a client at once. A request's first line is in one piece with what a client writes at once.
-const PART_BYTES: usize = 64 * 1024;
 
 /// Why a stream was not served to its end.
 #[derive(Debug, thiserror::Error)]
@@ -118,29 +116,33 @@ async fn engine<T: AsyncRead + AsyncWrite + Unpin>(mut stream: T, socket: &Path)
     }
 }
 
-/// Joins a client and the engine; requests that look into a container wait until there is one view of its files.
+/// Joins a client and the engine as [`pipe()`] does; requests that look into a container wait until there is one view of its
+/// files. A request's first line is in one piece with what a client writes at once.
 async fn join<T: AsyncRead + AsyncWrite>(client: T, engine: UnixStream) -> io::Result<()> {
-    let (mut from_client, mut to_client) = split(client);
-    let (mut from_engine, mut to_engine) = engine.into_split();
-    let asked = async move {
-        let mut part = vec![0; PART_BYTES];
-        loop {
-            let length = from_client.read(&mut part).await?;
-            let part = part.get(..length).unwrap_or_default();
-            if part.is_empty() {
-                return to_engine.shutdown().await;
-            }
-            if let Some(name) = copies::looked_into(part) {
-                copies::refresh(&name).await;
-            }
-            to_engine.write_all(part).await?;
+    let (from_client, to_client) = split(client);
+    let (from_engine, to_engine) = engine.into_split();
+    try_join!(pass_on(from_client, to_engine, true), pass_on(from_engine, to_client, false)).map(drop)
+}
+
+/// Copies until `from` ends, and passes that on as a half-close.
+async fn pass_on<R, W>(mut from: R, mut to: W, asks: bool) -> io::Result<()>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let mut buffer = vec![0; BUFFER_BYTES];
+    loop {
+        let length = from.read(&mut buffer).await?;
+        let part = buffer.get(..length).unwrap_or_default();
+        if part.is_empty() {
+            return to.shutdown().await;
         }
-    };
-    let answered = async move {
-        copy(&mut from_engine, &mut to_client).await?;
-        to_client.shutdown().await
-    };
-    try_join!(asked, answered).map(drop)
+        if let Some(name) = asks.then(|| copies::looked_into(part)).flatten() {
+            copies::refresh(&name).await;
+        }
+        to.write_all(part).await?;
+        to.flush().await?;
+    }
 }
 
 async fn init<T>(mut stream: T, socket: &Path, request: &Request) -> Result<(), Error>

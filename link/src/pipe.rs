@@ -5,7 +5,7 @@ use std::io;
 use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional_with_sizes};
 
 /// Bytes held for each direction. Docker moves image layers through here; more than this gained nothing measurable.
-const BUFFER_BYTES: usize = 64 * 1024;
+pub const BUFFER_BYTES: usize = 64 * 1024;
 
 /// Copies both ways until both have ended. The end of one direction is passed on as a half-close (`shutdown` of the
 /// other side's writing half) and the opposite direction goes on.

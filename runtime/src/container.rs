@@ -1,7 +1,8 @@
 //! A container's own folder, from `create` to `delete`.
 //!
-//! It holds the bundle that crun gets (`bundle/config.json`), the mount point of the root filesystem (`root`),
-//! the range (`range`), the device number of that filesystem (`device`, for the gate), and who made it (`birth`). The folder is on a tmpfs: it does not outlive the VM's boot, as no container does.
+//! It holds the bundle that crun gets (`bundle/config.json`), the mount point of the root filesystem (`root`), the range
+//! (`range`), the device number of that filesystem (`device`, for the gate), and who made it (`birth`). The folder is on a
+//! tmpfs: it does not outlive the VM's boot, as no container does.
 
 use std::fs::{self, DirBuilder};
 use std::io;

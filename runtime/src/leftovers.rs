@@ -56,7 +56,8 @@ impl Birth {
     /// `/proc` cannot be read.
     pub fn of(id: &str, spec: &Spec, state: PathBuf) -> io::Result<Self> {
         let parent = parent_id();
-        let keeps = [SHIM, ENGINE].iter().any(|program| processes::runs(parent, Path::new(program)));
+        let program = Path::new("/proc").join(parent.to_string()).join("exe");
+        let keeps = processes::is_one_of(&program, &[SHIM, ENGINE]);
         let keeper = keeps.then(|| Process::of(parent)).transpose()?;
         let cgroup = spec.get("linux").and_then(|linux| text(linux, "cgroupsPath"));
         let cgroup = cgroup.filter(|path| Path::new(path).file_name().is_some_and(|name| name == id));

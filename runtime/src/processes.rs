@@ -38,12 +38,19 @@ impl Process {
     }
 }
 
-/// Whether process `pid` runs the program at `path`, whatever it calls itself.
+/// What a file is, whatever it is called: device and inode.
+///
+/// # Errors
+/// It cannot be found.
+pub fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    fs::metadata(path).map(|found| (found.dev(), found.ino()))
+}
+
+/// Whether `path`, such as `/proc/<pid>/exe`, opens one of `programs`.
 #[must_use]
-pub fn runs(pid: u32, path: &Path) -> bool {
-    let identity = |path: &Path| fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
-    let program = identity(path);
-    program.is_some() && identity(Path::new(&format!("/proc/{pid}/exe"))) == program
+pub fn is_one_of(path: &Path, programs: &[&str]) -> bool {
+    let Ok(found) = identity(path) else { return false };
+    programs.iter().any(|program| identity(Path::new(program)).is_ok_and(|own| own == found))
 }
 
 /// The first process of a container, by what crun keeps of the container in its folder `state`. crun knows it again by the
@@ -71,9 +78,7 @@ pub fn any_in(range: Range) -> io::Result<bool> {
 /// `/proc` cannot be read.
 pub fn range_of(namespace: (u64, u64)) -> io::Result<Option<Range>> {
     Ok(process_folders()?
-        .filter(|folder| {
-            fs::metadata(folder.join("ns/user")).is_ok_and(|found| (found.dev(), found.ino()) == namespace)
-        })
+        .filter(|folder| identity(&folder.join("ns/user")).is_ok_and(|found| found == namespace))
         .find_map(|folder| Range::from_map(&fs::read_to_string(folder.join("uid_map")).ok()?)))
 }
 
@@ -121,8 +126,10 @@ mod tests {
         let own = Process::of(std::process::id()).unwrap();
         assert!(own.is_alive());
         assert!(!Process { start: own.start + 1, ..own }.is_alive());
-        assert!(runs(own.pid, &std::env::current_exe().unwrap()));
-        assert!(!runs(own.pid, Path::new("/bin/sh")) && !runs(own.pid, Path::new("/none")));
+        let exe = Path::new("/proc/self/exe");
+        let name = std::env::current_exe().unwrap();
+        assert!(is_one_of(exe, &["/none", name.to_str().unwrap()]));
+        assert!(!is_one_of(exe, &["/bin/sh"]) && !is_one_of(exe, &["/none"]));
     }
 
     #[test]

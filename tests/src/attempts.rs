@@ -9,6 +9,16 @@ use crate::vm::Vm;
 /// Expected of an attempt that the kernel or a filter has to stop, by whatever error: neither `allowed` nor never made.
 pub const REFUSED: &str = "refused";
 
+/// Every profile of Docker's taken off: what podman's and others' documentation asks for instead of `--privileged`.
+pub const UNCONFINED: &[&str] = &[
+    "--security-opt",
+    "seccomp=unconfined",
+    "--security-opt",
+    "apparmor=unconfined",
+    "--security-opt",
+    "systempaths=unconfined",
+];
+
 /// Outcomes of attempts, by what the program was called with.
 pub type Outcomes = BTreeMap<String, String>;
 

@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
+use eci_tests::attempts::UNCONFINED;
 use eci_tests::command::Outcome;
 use eci_tests::debian::{self, WORKER};
 use eci_tests::image;
@@ -40,16 +41,6 @@ fn rows() -> Vec<Row<Vm>> {
     rows.push(row("every_promise_of_immutability_holds", Vm::every_check_holds));
     rows
 }
-
-/// What podman's and others' documentation asks for instead of `--privileged`.
-const UNCONFINED: &[&str] = &[
-    "--security-opt",
-    "seccomp=unconfined",
-    "--security-opt",
-    "apparmor=unconfined",
-    "--security-opt",
-    "systempaths=unconfined",
-];
 
 /// What Docker's own image for Docker in Docker does first: processes leave the container's cgroup, so that it can hand
 /// its controllers on.

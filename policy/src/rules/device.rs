@@ -53,95 +53,33 @@ impl SafeDevice {
     }
 }
 
+/// A device that every container may use, with the VM's mode.
+const fn row(path: &'static str, major: i64, minor: Option<i64>, why: &'static str) -> SafeDevice {
+    SafeDevice { path, major, minor, given: Given::Always, mode: None, why }
+}
+
 /// The safe devices. Everything else is refused or dropped.
 pub const SAFE: &[SafeDevice] = &[
+    row("/dev/null", 1, Some(3), "holds nothing"),
+    row("/dev/zero", 1, Some(5), "holds nothing"),
+    row("/dev/full", 1, Some(7), "holds nothing"),
+    row("/dev/random", 1, Some(8), "adding entropy needs a capability of the VM"),
+    row("/dev/urandom", 1, Some(9), "adding entropy needs a capability of the VM"),
+    row("/dev/tty", 5, Some(0), "opens the caller's own terminal"),
     SafeDevice {
-        path: "/dev/null",
-        major: 1,
-        minor: Some(3),
-        given: Given::Always,
-        mode: None,
-        why: "holds nothing",
-    },
-    SafeDevice {
-        path: "/dev/zero",
-        major: 1,
-        minor: Some(5),
-        given: Given::Always,
-        mode: None,
-        why: "holds nothing",
-    },
-    SafeDevice {
-        path: "/dev/full",
-        major: 1,
-        minor: Some(7),
-        given: Given::Always,
-        mode: None,
-        why: "holds nothing",
-    },
-    SafeDevice {
-        path: "/dev/random",
-        major: 1,
-        minor: Some(8),
-        given: Given::Always,
-        mode: None,
-        why: "adding entropy needs a capability of the VM",
-    },
-    SafeDevice {
-        path: "/dev/urandom",
-        major: 1,
-        minor: Some(9),
-        given: Given::Always,
-        mode: None,
-        why: "adding entropy needs a capability of the VM",
-    },
-    SafeDevice {
-        path: "/dev/tty",
-        major: 5,
-        minor: Some(0),
-        given: Given::Always,
-        mode: None,
-        why: "opens the caller's own terminal",
-    },
-    SafeDevice {
-        path: "/dev/console",
-        major: 5,
-        minor: Some(1),
         given: Given::Never,
-        mode: None,
-        why: "the container's is a bind of its own pty",
+        ..row("/dev/console", 5, Some(1), "the container's is a bind of its own pty")
     },
+    row("/dev/ptmx", 5, Some(2), "makes ptys in the container's own devpts"),
+    row("/dev/pts", 136, None, "ptys of the container's own devpts"),
     SafeDevice {
-        path: "/dev/ptmx",
-        major: 5,
-        minor: Some(2),
-        given: Given::Always,
-        mode: None,
-        why: "makes ptys in the container's own devpts",
-    },
-    SafeDevice {
-        path: "/dev/pts",
-        major: 136,
-        minor: None,
-        given: Given::Always,
-        mode: None,
-        why: "ptys of the container's own devpts",
-    },
-    SafeDevice {
-        path: "/dev/fuse",
-        major: 10,
-        minor: Some(229),
         given: Given::Asked,
         mode: Some(0o666),
-        why: "mounts belong to the mounter's user namespace",
+        ..row("/dev/fuse", 10, Some(229), "mounts belong to the mounter's user namespace")
     },
     SafeDevice {
-        path: "/dev/net/tun",
-        major: 10,
-        minor: Some(200),
-        given: Given::Always,
         mode: Some(0o666),
-        why: "interfaces belong to the network namespace",
+        ..row("/dev/net/tun", 10, Some(200), "interfaces belong to the network namespace")
     },
 ];
 

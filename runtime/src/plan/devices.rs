@@ -4,7 +4,7 @@
 //! allows everything and has no type. A rule that a user adds always has one (`a`, `b` or `c`) and does not count.
 
 use eci_policy::Verdict;
-use eci_policy::rules::device::{self, Given, Outcome, Wish};
+use eci_policy::rules::device::{self, Given, Outcome, SafeDevice, Wish};
 use serde_json::{Value, json};
 
 use crate::bundle::{Error, Spec, array, linux, text};
@@ -41,10 +41,9 @@ fn judge(row: &Value, wish: Wish) -> Outcome {
 fn with_mode(row: &Value) -> Value {
     let mut row = row.clone();
     let number = |field| row.get(field).and_then(Value::as_i64);
-    let safe = device::SAFE.iter().find(|safe| {
-        (Some(safe.major), safe.minor) == (number("major"), number("minor")) && safe.mode.is_some()
-    });
-    if let (Some(mode), Value::Object(fields)) = (safe.and_then(|safe| safe.mode), &mut row) {
+    let same = |safe: &&SafeDevice| (Some(safe.major), safe.minor) == (number("major"), number("minor"));
+    let mode = device::SAFE.iter().find(same).and_then(|safe| safe.mode);
+    if let (Some(mode), Value::Object(fields)) = (mode, &mut row) {
         fields.insert("fileMode".to_owned(), json!(mode));
     }
     row
@@ -68,8 +67,14 @@ fn safe_rules(kept: &[Value]) -> Value {
         json!({"allow": true, "type": "b", "access": "m"}),
     ];
     let is_kept = |path: &str| kept.iter().any(|row| text(row, "path") == Some(path));
-    let safe = device::SAFE.iter().filter(|device| device.given == Given::Always || device.given == Given::Asked && is_kept(device.path)).map(|device| {
-        json!({"allow": true, "type": "c", "major": device.major, "minor": device.minor.unwrap_or(-1), "access": "rwm"})
+    let is_usable = |device: &&SafeDevice| match device.given {
+        Given::Always => true,
+        Given::Asked => is_kept(device.path),
+        Given::Never => false,
+    };
+    let safe = device::SAFE.iter().filter(is_usable).map(|device| {
+        let minor = device.minor.unwrap_or(-1);
+        json!({"allow": true, "type": "c", "major": device.major, "minor": minor, "access": "rwm"})
     });
     Value::Array(first.into_iter().chain(safe).collect())
 }

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use eci_contract::paths::{ENGINE_DATA, NODES_SOCKET};
+use eci_contract::paths::{ENGINE, ENGINE_DATA, NODES_SOCKET};
 use eci_policy::Verdict;
 use eci_policy::rules::host_namespace;
 use eci_policy::rules::mount_source::Origin;
@@ -32,7 +32,7 @@ use crate::plan::{
 use crate::processes;
 
 /// dockerd's places, Debian's first. A hook must be one of them by device and inode.
-const ENGINE_PROGRAMS: &[&str] = &["/usr/sbin/dockerd", "/usr/bin/dockerd"];
+const ENGINE_PROGRAMS: &[&str] = &[ENGINE, "/usr/bin/dockerd"];
 
 /// Why a container was not created.
 #[derive(Debug, thiserror::Error)]
@@ -151,7 +151,7 @@ fn judge(create: &Create) -> Result<Judged, Error> {
 /// Refuses the VM's namespaces, by absence or by path, and finds the container whose namespaces are joined.
 fn judge_namespaces(spec: &Spec) -> Result<Option<Joined>, Error> {
     let found = namespaces::read(spec)?;
-    let own = identity(Path::new("/proc/self/ns/user")).map_err(|source| Error::Join {
+    let own = processes::identity(Path::new("/proc/self/ns/user")).map_err(|source| Error::Join {
         kind: "user",
         path: "/proc/self/ns/user".into(),
         source,
@@ -280,12 +280,7 @@ fn kernel_setting(path: &str) -> Option<String> {
 }
 
 fn runs_engine(path: &str) -> bool {
-    let Ok(found) = identity(Path::new(path)) else { return false };
-    ENGINE_PROGRAMS.iter().any(|program| identity(Path::new(program)).is_ok_and(|own| own == found))
-}
-
-fn identity(path: &Path) -> io::Result<(u64, u64)> {
-    fs::metadata(path).map(|found| (found.dev(), found.ino()))
+    processes::is_one_of(Path::new(path), ENGINE_PROGRAMS)
 }
 
 fn allow(verdict: Verdict) -> Result<(), Error> {
