@@ -3,7 +3,7 @@
 //! Invariant: types, constants and their written form only. No I/O, no clock, no cryptography; the only dependency is serde.
 //! Read in this order: [`paths`] (where things are in the image), [`manifest`] (what is signed),
 //! [`disk`] (how the disk is laid out), [`link`] (what host and VM say to each other), [`status`] (what the VM says
-//! of itself), [`nodes`] (what is told about a container that may make device nodes), [`errors`] (how an error is told on one line).
+//! of itself), [`nodes`] and [`procfs`] (what is told about a container to the services that serve it), [`errors`] (how an error is told on one line).
 
 pub mod disk;
 pub mod errors;
@@ -11,4 +11,5 @@ pub mod link;
 pub mod manifest;
 pub mod nodes;
 pub mod paths;
+pub mod procfs;
 pub mod status;

@@ -12,6 +12,8 @@ pub const RANGES_DIR: &str = "/run/eci/ranges";
 pub const CONTAINERS_DIR: &str = "/run/eci/containers";
 /// Where crun hands `eci-nodes` the listeners of containers; its folder is mode 0700.
 pub const NODES_SOCKET: &str = "/run/eci/nodes.sock";
+/// A tmpfs with a folder per container: what `eci-procfs` keeps true to the container's limits.
+pub const PROCFS_DIR: &str = "/run/eci/procfs";
 /// The real OCI runtime. Nothing on PATH names it.
 pub const CRUN: &str = "/usr/libexec/eci/crun";
 /// `eci-runc` under the name that dockerd, BuildKit and plugins look up.

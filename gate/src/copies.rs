@@ -14,6 +14,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use eci_contract::paths::{CONTAINERS_DIR, ENGINE_DATA, ENGINE_SOCKET};
+use eci_service::log::{self, Level};
 use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags, makedev, open, statx};
 use rustix::io::Errno;
 use rustix::mount::{FsPickFlags, fsconfig_reconfigure, fspick};
@@ -21,8 +22,6 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::UnixStream;
 use tokio::time::sleep;
-
-use crate::log::{self, Level};
 
 /// Pause before an engine that is not there is asked again.
 const RETRY: Duration = Duration::from_millis(500);
@@ -90,7 +89,7 @@ async fn follow() -> Result<(), Error> {
 }
 
 /// The container that a request looks into, when `head` is the beginning of such a request: copies, an export, a list of
-/// changes, a commit. A request that is cut elsewhere than at its beginning is not found.
+/// changes, a commit, a new process (whose user the engine looks up). A request that is cut elsewhere than at its beginning is not found.
 #[must_use]
 pub fn looked_into(head: &[u8]) -> Option<String> {
     let line = head.get(..head.len().min(MAX_LINE_BYTES))?.split(|byte| *byte == b'\r').next()?;
@@ -98,7 +97,7 @@ pub fn looked_into(head: &[u8]) -> Option<String> {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let mut parts = path.split('/').skip_while(|part| *part != "containers" && *part != "commit");
     let name = match (parts.next()?, parts.next(), parts.next()) {
-        ("containers", Some(name), Some("archive" | "export" | "changes")) => name,
+        ("containers", Some(name), Some("archive" | "export" | "changes" | "exec")) => name,
         ("commit", None, None) => query.split('&').find_map(|pair| pair.strip_prefix("container="))?,
         _ => return None,
     };
@@ -200,6 +199,7 @@ mod tests {
             "PUT /v1.45/containers/c.1/archive?path=%2F&noOverwriteDirNonDir=true",
             "GET /v1.45/containers/c.1/export",
             "GET /containers/c.1/changes",
+            "POST /v1.45/containers/c.1/exec",
             "POST /v1.45/commit?author=&container=c.1&repo=x",
         ] {
             assert_eq!(found(line).as_deref(), Some("c.1"), "{line}");

@@ -4,8 +4,7 @@
 //! gate listens on no network address.
 //!
 //! In reading order: [`port`] (the virtio-serial port as an asynchronous stream), [`serve`] (what is done with a stream),
-//! `copies` (one view of a container's files), [`vsock`] (the same where the hypervisor has sockets), [`notify`] (readiness),
-//! [`log`] (JSON lines on stderr).
+//! `copies` (one view of a container's files), [`vsock`] (the same where the hypervisor has sockets).
 //!
 //! Asynchronous on one thread: it moves bytes for many slow connections, and the guest may have one processor.
 
@@ -18,17 +17,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use eci_contract::link::PORT_NAME;
+use eci_service::log::{self, Level};
 use tokio::runtime::Builder;
 use tokio::time::sleep;
 
 mod copies;
-pub mod log;
-pub mod notify;
 pub mod port;
 pub mod serve;
 pub mod vsock;
-
-use log::Level;
 
 /// Where the kernel lists virtio-serial ports.
 const PORTS: &str = "/sys/class/virtio-ports";
@@ -48,7 +44,7 @@ pub enum Error {
     NoLink,
     /// PID 1 could not be told.
     #[error("cannot report readiness")]
-    Notify(#[from] notify::Error),
+    Notify(#[source] io::Error),
     /// The port cannot be used.
     #[error("cannot use the host link")]
     Port(#[from] port::Error),
@@ -84,7 +80,7 @@ async fn serve_links() -> Result<Infallible, Error> {
         tokio::spawn(vsock::serve(listener));
     }
     tokio::spawn(copies::watch());
-    notify::ready()?;
+    eci_service::ready().map_err(Error::Notify)?;
     pending().await
 }
 

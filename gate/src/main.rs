@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use eci_gate::log::{self, Level};
+use eci_service::log::{self, Level};
 
 fn main() -> ExitCode {
     match eci_gate::run() {

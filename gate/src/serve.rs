@@ -4,17 +4,18 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use eci_contract::errors::chain;
 use eci_contract::link::{Reply, Request};
 use eci_contract::paths::{ENGINE_SOCKET, INIT_SOCKET};
 use eci_link::pipe::BUFFER_BYTES;
 use eci_link::{Session, pipe, read_request, request, session, write_reply, write_request};
+use eci_service::log::{self, Level};
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 use tokio::try_join;
 
 use crate::copies;
-use crate::log::{self, Level};
 
 /// How long a stream may take to say what it wants. The host writes the request together with opening the stream.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(30);
@@ -89,7 +90,7 @@ where
     let request = match read {
         Ok(request) => request,
         Err(error) => {
-            refuse(&mut stream, log::chain(&error)).await;
+            refuse(&mut stream, chain(&error)).await;
             return Err(Error::Request(error));
         }
     };
@@ -152,7 +153,7 @@ where
     let mut control = match connect(socket).await {
         Ok(control) => control,
         Err(error) => {
-            refuse(&mut stream, log::chain(&error)).await;
+            refuse(&mut stream, chain(&error)).await;
             return Err(error);
         }
     };

@@ -5,11 +5,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use eci_contract::link::VSOCK_PORT;
+use eci_service::log::{self, Level};
 use tokio::io::BufReader;
 use tokio::time::sleep;
 use tokio_vsock::{VMADDR_CID_ANY, VMADDR_CID_HOST, VsockAddr, VsockListener};
 
-use crate::log::{self, Level};
 use crate::serve::{Sockets, stream_on};
 
 /// The kernel's device for vsock; it is there when the kernel knows vsock, whether or not a hypervisor serves it.

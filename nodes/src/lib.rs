@@ -11,7 +11,7 @@
 //!
 //! In reading order: [`serve`] (the loop), [`receive`] (listeners from crun), [`session`] (a listener, and its share of the
 //! machine), [`notification`] (what is asked), [`caller`] (who asks), [`make`] (doing it); [`path`], [`credentials`] and
-//! [`budget`] are pure; [`confine`] is what this program gives up first, [`notify`] and [`log`] are as the gate's.
+//! [`budget`] are pure; [`confine`] is what this program keeps.
 
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
@@ -21,10 +21,8 @@ pub mod budget;
 pub mod caller;
 pub mod confine;
 pub mod credentials;
-pub mod log;
 pub mod make;
 pub mod notification;
-pub mod notify;
 pub mod path;
 pub mod receive;
 pub mod serve;

@@ -2,13 +2,13 @@
 
 use std::process::ExitCode;
 
-use eci_nodes::log;
+use eci_service::log::{self, Level};
 
 fn main() -> ExitCode {
     match eci_nodes::run() {
         Ok(never) => match never {},
         Err(error) => {
-            log::failure("device nodes cannot be made for containers", &error);
+            log::failure(Level::Error, "device nodes cannot be made for containers", &error);
             ExitCode::FAILURE
         }
     }

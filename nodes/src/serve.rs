@@ -6,14 +6,16 @@ use std::io;
 use std::os::unix::net::UnixListener;
 
 use eci_contract::paths::NODES_SOCKET;
+use eci_service::confine::confine;
+use eci_service::log::{self, Level};
 use eci_sys::seccomp;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::confine::KEPT;
 use crate::receive::{Connection, Progress};
 use crate::session::Session;
-use crate::{confine, log, notify};
 
 /// Why this program cannot start, or stopped.
 #[derive(Debug, thiserror::Error)]
@@ -47,8 +49,8 @@ pub fn run() -> Result<Infallible, Error> {
         return Err(Error::Sizes);
     }
     let socket = listen().map_err(Error::Listen)?;
-    confine::confine().map_err(Error::Confine)?;
-    notify::ready().map_err(Error::Notify)?;
+    confine(KEPT).map_err(Error::Confine)?;
+    eci_service::ready().map_err(Error::Notify)?;
     let mut server = Server { socket, connections: Vec::new(), sessions: Vec::new() };
     loop {
         server.turn()?;
@@ -155,7 +157,7 @@ impl Server {
         match connection.read() {
             Ok(Progress::Listener(listener, ground)) => self.sessions.push(Session::new(listener, ground)),
             Ok(Progress::Open | Progress::Closed) => {}
-            Err(error) => log::failure("a container's listener was not taken", &error),
+            Err(error) => log::failure(Level::Error, "a container's listener was not taken", &error),
         }
     }
 }

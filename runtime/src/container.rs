@@ -1,15 +1,15 @@
 //! A container's own folder, from `create` to `delete`.
 //!
 //! It holds the bundle that crun gets (`bundle/config.json`), the mount point of the root filesystem (`root`), the range
-//! (`range`), the device number of that filesystem (`device`, for the gate), and who made it (`birth`). The folder is on a
-//! tmpfs: it does not outlive the VM's boot, as no container does.
+//! (`range`), the device number of that filesystem (`device`, for the gate), who made it (`birth`), and what its figures are
+//! counted from (`figures.json`). The folder is on a tmpfs: it does not outlive the VM's boot, as no container does.
 
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use eci_contract::paths::{CONTAINERS_DIR, RANGES_DIR};
+use eci_contract::paths::{CONTAINERS_DIR, PROCFS_DIR, RANGES_DIR};
 
 use crate::leftovers::{self, Birth};
 use crate::plan::ids::Range;
@@ -80,6 +80,12 @@ impl Container {
         self.folder.join("bundle")
     }
 
+    /// Folder of the files that `eci-procfs` keeps for it, on a file system of their own.
+    #[must_use]
+    pub fn figures(&self) -> PathBuf {
+        Path::new(PROCFS_DIR).join(&self.id)
+    }
+
     /// Makes the folder and books the range, as one step under the lock. What a crashed predecessor of the same id
     /// left is given back first, and what others have abandoned.
     ///
@@ -138,6 +144,12 @@ impl Container {
 
     fn dissolve_locked(&self, store: &Store) -> Result<(), Error> {
         let range = fs::read_to_string(self.range_file()).ok().and_then(|text| Range::from_map(&text));
+        match fs::remove_dir_all(self.figures()) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(folder_error("remove", &self.figures())(source));
+            }
+            _ => {}
+        }
         fs::remove_dir_all(&self.folder).map_err(folder_error("remove", &self.folder))?;
         match range {
             Some(range) => Ok(store.release(range, &self.id, &SystemTraces)?),

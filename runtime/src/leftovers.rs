@@ -71,6 +71,12 @@ impl Birth {
         &self.state
     }
 
+    /// The container's cgroup, a path from the root of the tree, when no other can be in it.
+    #[must_use]
+    pub fn cgroup(&self) -> Option<&str> {
+        self.cgroup.as_deref()
+    }
+
     /// Writes it into the container's folder.
     ///
     /// # Errors

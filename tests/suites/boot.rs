@@ -160,6 +160,18 @@ fn owners() -> Vec<Row<Vm>> {
             ensure!(owner == "1234", "{owner}");
             Ok(())
         }),
+        row("a_user_who_was_added_while_it_runs_is_found_by_exec", |vm| {
+            vm.docker(&["run", "-d", "--name", "users", "busybox", "sleep", "600"])?.ok()?;
+            let id = |user| vm.docker(&["exec", "-u", user, "users", "id", "-u"]);
+            id("nobody-yet")?.refused(&["unable to find user nobody-yet"])?;
+            let add = "echo nobody-yet:x:4321:4321::/:/bin/sh >/etc/new && cat /etc/passwd /etc/new >/etc/all && mv /etc/all /etc/passwd";
+            vm.docker(&["exec", "users", "sh", "-c", add])?.ok()?;
+            let found = id("nobody-yet");
+            vm.docker(&["rm", "-f", "users"])?.ok()?;
+            let found = found?.ok()?;
+            ensure!(found == "4321", "{found}");
+            Ok(())
+        }),
         row("a_volume_shared_by_two_containers_has_one_owner_in_both", |vm| {
             vm.sh(&["-v", "shared:/v"], "touch /v/root /v/user && chown 1000:1000 /v/user")?;
             let owners = vm.sh(&["-v", "shared:/v"], "stat -c %u:%g /v/root /v/user")?;

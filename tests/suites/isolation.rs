@@ -306,6 +306,7 @@ fn rows() -> Vec<Row<Vm>> {
     rows.extend(namespaces());
     rows.extend(devices_and_settings());
     rows.extend(made_nodes());
+    rows.extend(figures());
     rows.extend(ids());
     rows.extend(lifetime());
     rows.push(row("every_promise_of_immutability_holds", Vm::every_check_holds));
@@ -696,6 +697,83 @@ fn made_nodes() -> Vec<Row<Vm>> {
             }
             vm.docker(&["rmi", "-f", "noded"])?.ok()?;
             vm.every_check_holds()
+        }),
+    ]
+}
+
+/// What a container reads of the machine's size and load.
+fn figures() -> Vec<Row<Vm>> {
+    /// Number of processors as each of the files has it.
+    const PROCESSORS: &str = "grep -c ^processor /proc/cpuinfo; grep -c ^cpu[0-9] /proc/stat; \
+        cat /sys/devices/system/cpu/online";
+    vec![
+        row("memory_is_the_limit_s_and_without_one_the_vm_s", |vm| {
+            let total = "awk '/^MemTotal/ {print $2}' /proc/meminfo";
+            says(vm, &["-m", "64m"], total, "65536")?;
+            says(vm, &["-m", "64m", "--privileged"], total, "65536")?;
+            let whole: u64 = vm.sh(&[], total)?.parse()?;
+            ensure!(whole > 500_000, "the VM has {whole} kB");
+            Ok(())
+        }),
+        row("memory_in_use_is_not_free", |vm| {
+            let script = "free() { awk '/^MemFree/ {print $2}' /proc/meminfo; }; a=$(free); \
+                dd if=/dev/zero of=/dev/shm/f bs=1M count=32 2>/dev/null; sleep 0.2; echo $((a - $(free)))";
+            let used: u64 = vm.sh(&["-m", "64m"], script)?.parse()?;
+            ensure!((30_000..40_000).contains(&used), "32 MiB took {used} kB");
+            Ok(())
+        }),
+        row("processors_are_those_of_its_set_and_share", |vm| {
+            says(vm, &[], PROCESSORS, "2\n2\n0-1")?;
+            for (flags, online) in [
+                (["--cpus", "1"], "0"),
+                (["--cpus", "0.2"], "0"),
+                (["--cpuset-cpus", "1"], "1"),
+                (["--cpus", "1.5"], "0-1"),
+            ] {
+                let count = if online == "0-1" { 2 } else { 1 };
+                says(vm, &flags, PROCESSORS, &format!("{count}\n{count}\n{online}"))?;
+            }
+            Ok(())
+        }),
+        row("a_load_is_the_container_s_own", |vm| {
+            let script = "timeout 6 sh -c 'while :; do :; done'; cut -d' ' -f1 /proc/loadavg; awk '/^cpu / {print $2 + $4}' /proc/stat";
+            let busy = vm.sh(&["-d", "--name", "busy"], "while :; do :; done");
+            let idle = vm.sh(&[], "sleep 6; cut -d' ' -f1 /proc/loadavg")?;
+            vm.docker(&["rm", "-f", "busy"])?.ok()?;
+            busy?;
+            ensure!(idle.parse::<f64>()? < 0.05, "a container that sleeps beside a busy one has load {idle}");
+            let told = vm.sh(&[], script)?;
+            let (load, ticks) = told.split_once('\n').context("two lines")?;
+            ensure!(load.parse::<f64>()? > 0.05, "6 s of work are load {load}");
+            ensure!(ticks.parse::<u64>()? > 300, "6 s of work are {ticks} hundredths of a second");
+            Ok(())
+        }),
+        row("figures_follow_a_limit_that_changes", |vm| {
+            vm.sh(&["-d", "--name", "grows", "-m", "64m", "--memory-swap", "64m"], "exec sleep 600")?;
+            let total = || vm.docker(&["exec", "grows", "grep", "MemTotal", "/proc/meminfo"])?.ok();
+            ensure!(total()?.ends_with(" 65536 kB"), "{}", total()?);
+            vm.docker(&["update", "-m", "96m", "--memory-swap", "96m", "grows"])?.ok()?;
+            let told = total();
+            vm.docker(&["rm", "-f", "grows"])?.ok()?;
+            let told = told?;
+            ensure!(told.ends_with(" 98304 kB"), "{told}");
+            Ok(())
+        }),
+        row("nobody_writes_a_figure_and_the_kernel_s_files_beside_are_there", |vm| {
+            for file in ["/proc/meminfo", "/proc/stat", "/sys/devices/system/cpu/online"] {
+                run(vm, &["--privileged"], &format!("echo 1 >{file}")).refused(&["Read-only file system"])?;
+            }
+            run(vm, &[], "grep -q nodev /proc/filesystems && grep -q ' /proc ' /proc/mounts").ok()?;
+            // Another name of the file, or its attributes, lead nowhere.
+            run(vm, &["--cap-add", "ALL"], "chmod 777 /proc/meminfo").refused(&[])
+        }),
+        row("reading_for_ever_is_no_denial_to_others", |vm| {
+            let script =
+                "for n in 1 2 3 4 5 6 7 8; do while :; do cat /proc/stat; done >/dev/null & done; wait";
+            vm.sh(&["-d", "--name", "greedy"], script)?;
+            let told = vm.sh(&["-m", "64m"], "grep -c kB /proc/meminfo");
+            vm.docker(&["rm", "-f", "greedy"])?.ok()?;
+            told.map(drop)
         }),
     ]
 }

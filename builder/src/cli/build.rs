@@ -47,7 +47,7 @@ pub struct Args {
     /// Forms of the disk.
     #[arg(long = "format", value_enum, value_delimiter = ',', default_values = ["raw", "qcow2"])]
     formats: Vec<Format>,
-    /// Folder with the guest's programs: eci-init, eci-runc, eci-nodes and eci-gate, static.
+    /// Folder with the guest's programs: eci-init, eci-runc, eci-nodes, eci-procfs and eci-gate, static.
     #[arg(long, default_value = "target/x86_64-unknown-linux-gnu/guest")]
     programs: PathBuf,
     /// Build only what the lock files say. This is the default and cannot be turned off: `lock` changes them.

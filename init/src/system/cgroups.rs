@@ -51,13 +51,17 @@ pub fn close_console() -> Result<(), Error> {
         .map_err(failed("attach a program for devices to", root))
 }
 
-/// Makes the cgroup of a service and opens it for the process that will enter it.
+/// Makes the cgroup of a service, with this share of one processor at most, and opens it for the process that will enter it.
 ///
 /// # Errors
 /// When the kernel refuses.
-pub fn open_service(name: &str) -> Result<OwnedFd, Error> {
+pub fn open_service(name: &str, cpu_percent: Option<u32>) -> Result<OwnedFd, Error> {
     let folder = Path::new(SERVICES).join(name);
     create(&folder)?;
+    if let Some(percent) = cpu_percent {
+        let path = folder.join("cpu.max");
+        fs::write(&path, cpu_max(percent)).map_err(failed("write", &path))?;
+    }
     let path = folder.join("cgroup.procs");
     let file = fs::File::options().write(true).open(&path);
     file.map(OwnedFd::from).map_err(failed("open", &path))
@@ -86,6 +90,11 @@ fn pass_down(folder: &Path) -> Result<(), Error> {
     fs::write(&subtree, enable_all(&controllers)).map_err(failed("write", &subtree))
 }
 
+/// `cpu.max`: microseconds of processor time in each 100 ms.
+fn cpu_max(percent: u32) -> String {
+    format!("{} 100000", u64::from(percent) * 1000)
+}
+
 /// `cpu io` gives `+cpu +io`.
 fn enable_all(controllers: &str) -> String {
     let controllers: Vec<_> = controllers.split_whitespace().map(|name| format!("+{name}")).collect();
@@ -103,6 +112,11 @@ mod tests {
     #[test]
     fn every_controller_is_enabled() {
         assert_eq!(enable_all("cpuset cpu io\n"), "+cpuset +cpu +io");
+    }
+
+    #[test]
+    fn a_share_is_of_one_processor() {
+        assert_eq!(cpu_max(20), "20000 100000");
     }
 
     #[test]

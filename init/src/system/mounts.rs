@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, symlink};
 
+use eci_contract::paths::PROCFS_DIR;
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change, mount_remount};
 
 /// One mount: a new one, or new flags for one that came from the first stage.
@@ -77,6 +78,13 @@ pub const MOUNTS: &[MountRow] = &[
         flags: STRICT,
         options: c"",
         why: "sockets and state that a boot starts without",
+    },
+    MountRow {
+        kind: Kind::New("tmpfs"),
+        target: PROCFS_DIR,
+        flags: STRICT,
+        options: c"mode=0711,size=64m",
+        why: "files that containers read instead of `/proc/meminfo` and its like, alone: who reads one is waited for",
     },
     MountRow {
         kind: Kind::New("tmpfs"),

@@ -2,6 +2,7 @@
 
 pub mod device;
 pub mod engine_socket;
+pub mod figure;
 pub mod hidden_path;
 pub mod hook;
 pub mod host_namespace;

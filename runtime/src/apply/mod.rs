@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`scratch::enter_private_namespace`] | nothing that follows shows in the VM |
 //! | [`view`]: open and judge every source | on the VM's own mount table, before anything covers it |
+//! | [`figures`]: files for `/proc/meminfo` and its like | their tmpfs goes out of sight next |
 //! | [`scratch`]: a tmpfs over the appliance's folder | room to attach to, sockets out of sight |
 //! | [`tree`]: layers id-mapped, overlay built | the kernel locks it when crun makes the user namespace |
 //! | [`destination::check_folders`] | on the tree that crun will see |
@@ -13,6 +14,7 @@
 pub mod binds;
 pub mod destination;
 mod error;
+pub mod figures;
 pub mod scratch;
 pub mod tree;
 pub mod uptime;

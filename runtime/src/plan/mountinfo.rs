@@ -40,8 +40,9 @@ fn unescape(text: &str) -> String {
     let mut plain = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&first, after)) = rest.split_first() {
-        let code = after.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
-        match code.and_then(|digits| u8::from_str_radix(digits, 8).ok()).filter(|_| first == b'\\') {
+        let digits = after.get(..3).filter(|digits| digits.iter().all(|digit| (b'0'..=b'7').contains(digit)));
+        let code = digits.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
+        match code.filter(|_| first == b'\\') {
             Some(byte) => {
                 plain.push(byte);
                 rest = after.get(3..).unwrap_or_default();
@@ -66,6 +67,14 @@ mod tests {
         assert_eq!((mount.id, mount.device.as_str(), mount.root.as_str()), (36, "98:0", "/mnt1"));
         assert_eq!((mount.mount_point.as_str(), mount.filesystem.as_str()), ("/mnt 2", "ext3"));
         assert_eq!(mount.options, "rw,errors=continue");
+    }
+
+    #[test]
+    fn only_octal_digits_are_an_escape() {
+        assert_eq!(unescape(r"a\134b\040"), r"a\b ");
+        for text in [r"\+12", r"\08x", r"\12", r"\400", r"\"] {
+            assert_eq!(unescape(text), text);
+        }
     }
 
     #[test]

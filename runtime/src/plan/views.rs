@@ -3,6 +3,9 @@
 //! A container that has not asked to see all of `/proc` gets more of it hidden than Docker hides. One that has
 //! (`--privileged`, `--security-opt systempaths=unconfined`) may write kernel settings: to nodes of its own.
 
+use std::path::Path;
+
+use eci_policy::rules::figure::FIGURES;
 use eci_policy::rules::hidden_path::{From, HIDDEN};
 use eci_policy::rules::own_node::{KERNEL_LOG, OWN_NODES};
 use serde_json::{Value, json};
@@ -83,6 +86,29 @@ pub fn mount(spec: &mut Spec, nodes: &[(Node, String)]) -> Result<(), Error> {
     Ok(())
 }
 
+/// Adds mounts of the files that tell the container of its own limits, which are in `folder`, where it has the file systems that
+/// they belong to.
+///
+/// # Errors
+/// The list of mounts is not an array.
+pub fn show_figures(spec: &mut Spec, folder: &Path) -> Result<(), Error> {
+    let mounts =
+        spec.get_mut("mounts").and_then(Value::as_array_mut).ok_or(Error::Field { field: "mounts" })?;
+    let has = |destination: &str, kind: &str| {
+        mounts.iter().any(|mount| mount["destination"] == destination && mount["type"] == kind)
+    };
+    let (has_proc, has_sys) = (has("/proc", "proc"), has("/sys", "sysfs"));
+    let options = ["bind", "rprivate", "ro", "nosuid", "noexec", "nodev"];
+    for row in FIGURES {
+        if if row.path.starts_with("/proc/") { has_proc } else { has_sys } {
+            let source = folder.join(row.file);
+            mounts
+                .push(json!({"destination": row.path, "type": "bind", "source": source, "options": options}));
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -111,6 +137,19 @@ mod tests {
             assert!(!masked.iter().any(|path| path.as_str().unwrap().starts_with("/proc")));
         }
         assert!(sees_all(&spec(&json!("x"))).is_err());
+    }
+
+    #[test]
+    fn figures_lie_over_the_file_systems_that_are_there() {
+        let mut spec = json!({"mounts": [{"destination": "/proc", "type": "proc"}, {"destination": "/sys", "type": "bind"}]});
+        let spec = spec.as_object_mut().unwrap();
+        show_figures(spec, Path::new("/run/eci/2")).unwrap();
+        let mounts = spec["mounts"].as_array().unwrap();
+        let shown: Vec<_> = mounts[2..].iter().map(|mount| mount["destination"].as_str().unwrap()).collect();
+        assert_eq!(shown, ["/proc/cpuinfo", "/proc/loadavg", "/proc/meminfo", "/proc/stat"]);
+        assert_eq!(mounts[4]["source"], "/run/eci/2/meminfo");
+        assert!(mounts[4]["options"].as_array().unwrap().contains(&json!("ro")));
+        assert!(show_figures(&mut Spec::new(), Path::new("/x")).is_err());
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::apply::binds::{self, Ground};
 use crate::apply::scratch::{self, Scratch};
 use crate::apply::tree::Layers;
 use crate::apply::view::{Source, View};
-use crate::apply::{self, destination, uptime};
+use crate::apply::{self, destination, figures, uptime};
 use crate::arguments::{Create, Flags};
 use crate::bundle::{self, Spec, text};
 use crate::container::{self, Container, Wanted};
@@ -191,7 +191,7 @@ fn establish(globals: &Flags, create: Create, judged: &Judged) -> Result<Never, 
     let birth = Birth::of(&create.id, &judged.spec, state_folder(globals, &create.id))
         .map_err(|source| Error::NoBirth { source })?;
     let range = container.establish(wanted, &birth)?;
-    let outcome = build(&container, judged, &view, &tree, &binds, range)
+    let outcome = build(&container, judged, &view, &tree, &binds, range, birth.cgroup())
         .and_then(|()| Err(start(globals, create, &container).into()));
     if outcome.is_err() {
         // Both may fail when the start failed early; the error that goes to the user is the first one.
@@ -209,7 +209,14 @@ fn build(
     tree: &Tree,
     binds: &[binds::Judged<'_>],
     range: Range,
+    cgroup: Option<&str>,
 ) -> Result<(), Error> {
+    // A single layer is a step of a build that changes it in place: it has no room for mount points.
+    let sees_all = views::sees_all(&judged.spec)?;
+    let has_nodes = sees_all && matches!(tree, Tree::Overlay { .. });
+    // Without a whole procfs beside it, a mount over `/proc` would take nested containers theirs.
+    let figures = cgroup.filter(|_| has_nodes || !sees_all).map(|cgroup| figures::make(container, cgroup));
+    let figures = figures.transpose()?;
     let socket = judged.makes_nodes.then_some(Path::new(NODES_SOCKET));
     let mut scratch = Scratch::mount(&container.folder, socket)?;
     let made;
@@ -227,8 +234,6 @@ fn build(
     };
     let layers = Layers::map(&mut scratch, view.engine.file.as_fd(), user_namespace, range)?;
     let root_path = container.root();
-    // A single layer is a step of a build that changes it in place: it has no room for mount points.
-    let has_nodes = views::sees_all(&judged.spec)? && matches!(tree, Tree::Overlay { .. });
     let lowest = has_nodes.then_some(Path::new(views::MOUNT_POINTS));
     scratch::attach(layers.build_root(lowest, tree)?.as_fd(), &root_path)?;
     let root = Source::open(&root_path)?;
@@ -250,6 +255,9 @@ fn build(
             })
             .collect();
         views::mount(&mut spec, &own?)?;
+    }
+    if let Some(folder) = figures {
+        views::show_figures(&mut spec, &scratch.attach(folder.as_fd(), true)?)?;
     }
     views::hide(&mut spec)?;
     if judged.makes_nodes {

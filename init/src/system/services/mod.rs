@@ -155,6 +155,7 @@ mod tests {
             after: after.iter().map(|name| (*name).to_owned()).collect(),
             settings: None,
             only_with_engine: name == ENGINE,
+            cpu_percent: None,
             oom_score: 0,
             start_seconds: 1,
             stop_seconds: 1,

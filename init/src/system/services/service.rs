@@ -144,7 +144,7 @@ impl Service {
         let (program, arguments) =
             self.definition.argv.split_first().expect("invariant: the table was checked to name a program");
         // What an earlier process left behind would fight the new one for sockets and locks.
-        let cgroup_procs = cgroups::open_service(self.name())?;
+        let cgroup_procs = cgroups::open_service(self.name(), self.definition.cpu_percent)?;
         cgroups::kill_service(self.name())?;
         if let Some(settings) = &self.definition.settings {
             settings::make_pipe(settings)?;

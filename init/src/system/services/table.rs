@@ -45,6 +45,9 @@ pub struct Definition {
     /// It is stopped when the engine is refused.
     #[serde(default)]
     pub only_with_engine: bool,
+    /// Most that it may take of one processor: for a service that containers can keep busy.
+    #[serde(default)]
+    pub cpu_percent: Option<u32>,
     /// `/proc/self/oom_score_adj`.
     pub oom_score: i16,
     /// Seconds to get ready.

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::io::{self, Write};
 
-pub use eci_contract::errors::chain;
+use eci_contract::errors::chain;
 use serde_json::json;
 
 /// How much a line matters.
