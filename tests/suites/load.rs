@@ -1,4 +1,5 @@
-//! Nothing is left behind: not after many containers, not after many at once, and not when what supervises them is killed. Scripts on the workbench of the test flavour count inside of the VM, and kill.
+//! Nothing is left behind: not after many containers, not after many at once, and not when what starts and supervises them
+//! is killed at any moment. Scripts on the workbench of the test flavour count inside of the VM, and kill.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -13,16 +14,24 @@ use eci_tests::workbench::Workbench;
 const IN_A_ROW: u32 = 200;
 /// Containers at the same time.
 const AT_ONCE: usize = 50;
-/// Longest time that leftovers may take to go, under TCG: containerd's own clean-up of a killed shim has a timeout of ten
-/// seconds.
-const PATIENCE: Duration = Duration::from_secs(90);
+/// Longest time that leftovers may take to go, under TCG: the engine collects network namespaces once a minute, and containerd's own
+/// clean-up of a killed shim has a timeout of ten seconds.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// How often a container is started to take away what others left: more often it is left for good.
+const STARTS: u32 = 4;
+/// How long a sniper shoots: under TCG at some dozen processes.
+const SNIPED: Duration = Duration::from_secs(60);
+/// Processes that a sniper has to hit at least, so that they are not all hit at the same moment of their lives.
+const HITS: u32 = 8;
+/// Who starts containers while a sniper shoots.
+const LANES: usize = 2;
 
 /// Prints `key=count` of what containers could leave, once none runs.
 const COUNT: &str = r#"
 while pidof containerd-shim-runc-v2 runc crun >/dev/null; do sleep 0.2; done
 sleep 1
 entries() { ls "$1" 2>/dev/null | wc -l; }
-descriptors() { for pid in $(pidof "$1"); do ls "/proc/$pid/fd"; done | wc -l; }
+descriptors() { for pid in $(pidof "$1"); do ls "/proc/$pid/fd" 2>/dev/null; done | wc -l; }
 # Asking for the answer to this mounts a container for a moment.
 mounts() { for _ in 1 2 3 4 5 6 7 8; do wc -l </proc/self/mountinfo; sleep 0.2; done | sort -n | head -1; }
 processes() { for exe in /proc/[0-9]*/exe; do readlink "$exe"; done 2>/dev/null | wc -l; }
@@ -39,17 +48,26 @@ echo "engine_descriptors=$(descriptors dockerd)"
 echo "containerd_descriptors=$(descriptors containerd)"
 "#;
 
-/// Kills every process that the kernel knows by the name `$target`; prints how many.
+/// Kills every process that the kernel knows by the name `$target`, and for `$seconds` those that come after it, with pauses of
+/// random length, so that each is hit at another moment of its life; prints how many.
 const KILL: &str = r#"
 hits=0
-for comm in /proc/[0-9]*/comm; do
-    read -r name 2>/dev/null <"$comm" || continue
-    [ "$name" = "$target" ] || continue
-    pid=${comm#/proc/}
-    kill -9 "${pid%/comm}" 2>/dev/null && hits=$((hits + 1))
+end=$(($(date +%s) + seconds))
+while :; do
+    for comm in /proc/[0-9]*/comm; do
+        read -r name 2>/dev/null <"$comm" || continue
+        [ "$name" = "$target" ] || continue
+        pid=${comm#/proc/}
+        kill -9 "${pid%/comm}" 2>/dev/null && hits=$((hits + 1))
+    done
+    [ "$(date +%s)" -lt "$end" ] || break
+    usleep $((RANDOM % 100 * 3000))
 done
 echo "$hits"
 "#;
+
+/// What the next start of a container takes away, should nobody else.
+const SWEPT: [&str; 4] = ["cgroups", "containers", "crun", "ranges"];
 
 /// What is counted, by name.
 type Counts = BTreeMap<String, u64>;
@@ -97,12 +115,20 @@ fn rows() -> Vec<Row<Ground>> {
             ensure!(bases.len() == AT_ONCE, "only {} ranges: {bases:?}", bases.len());
             ground.clear()
         }),
+        row("a_runtime_that_is_killed_at_any_moment_leaves_nothing", |ground| {
+            ground.survives_sniping("runc")
+        }),
+        row("crun_that_is_killed_at_any_moment_leaves_nothing", |ground| ground.survives_sniping("crun")),
         row("a_shim_that_is_killed_leaves_nothing", |ground| ground.survives_killing("containerd-shim")),
         row("containerd_that_is_killed_comes_back_and_leaves_nothing", |ground| {
             ground.survives_killing("containerd")
         }),
         row("an_engine_that_is_killed_comes_back_and_leaves_nothing", |ground| {
             ground.survives_killing("dockerd")
+        }),
+        row("a_maker_of_nodes_that_is_killed_comes_back_and_serves_new_containers", |ground| {
+            ground.survives_killing("eci-nodes")?;
+            ground.bench.vm.sh(&[], "mknod /null c 1 3 && echo x >/null").map(drop)
         }),
         row("a_gate_that_is_killed_comes_back", |ground| ground.survives_killing("eci-gate")),
         row("after_all_of_it_every_promise_still_holds", |ground| ground.bench.vm.every_check_holds()),
@@ -132,7 +158,8 @@ impl Ground {
 
     /// No count is above what was there before the first container.
     fn nothing_is_left(&self) -> Result<()> {
-        let started = Instant::now();
+        let mut started = Instant::now();
+        let mut starts = 0;
         loop {
             let now = self.count()?;
             let left: Vec<_> = now.iter().filter(|(key, count)| **count > self.allowed(key)).collect();
@@ -141,6 +168,11 @@ impl Ground {
             }
             if started.elapsed() > PATIENCE {
                 bail!("left behind: {left:?}; before: {:?}", self.before);
+            }
+            if starts < STARTS && left.iter().any(|(key, _)| SWEPT.contains(&key.as_str())) {
+                self.bench.vm.sh(&[], "true")?;
+                starts += 1;
+                started = Instant::now();
             }
             thread::sleep(Duration::from_secs(2));
         }
@@ -152,16 +184,60 @@ impl Ground {
         if key.ends_with("_descriptors") { before + 5 } else { before }
     }
 
+    /// Containers are started while processes of that name are killed: some of them fail, none leaves anything, and one that
+    /// was there before runs on.
+    fn survives_sniping(&self, target: &str) -> Result<()> {
+        let vm = &self.bench.vm;
+        vm.docker(&["run", "-d", "--name", "bystander", "busybox", "sleep", "900"])?.ok()?;
+        let order = self.bench.order(&killer(target, SNIPED), PATIENCE)?;
+        let started = Instant::now();
+        let lane = || {
+            let mut outcomes = (0, 0);
+            while started.elapsed() < SNIPED {
+                match vm.docker(&["run", "--rm", "busybox", "true"])?.code {
+                    0 => outcomes.0 += 1,
+                    _ => outcomes.1 += 1,
+                }
+            }
+            Ok(outcomes)
+        };
+        let outcomes: Result<Vec<(u32, u32)>> = thread::scope(|scope| {
+            let lanes: Vec<_> = (0..LANES).map(|_| scope.spawn(lane)).collect();
+            lanes.into_iter().map(|lane| lane.join().expect("no thread panics")).collect()
+        });
+        let outcomes = outcomes?;
+        let (good, failed) = outcomes.iter().fold((0, 0), |sum, lane| (sum.0 + lane.0, sum.1 + lane.1));
+        let hits: u32 = self.bench.answer(&order, PATIENCE)?.text.trim().parse()?;
+        eprintln!("{target}: {hits} killed, {failed} containers failed, {good} did not");
+        ensure!(
+            hits >= HITS && failed > 0,
+            "{target}: {hits} killed, {failed} containers failed, {good} did not"
+        );
+        vm.docker(&["exec", "bystander", "true"])?
+            .ok()
+            .context("another container did not live through it")?;
+        self.remove_containers()?;
+        // containerd keeps the shim of a container whose `delete` was killed, whatever the runtime.
+        let shims = self.bench.run(&killer("containerd-shim", Duration::ZERO), PATIENCE)?;
+        eprintln!("{} shims of removed containers were left", shims.trim());
+        self.nothing_is_left()
+    }
+
     /// A container runs while every process of that name is killed.
     fn survives_killing(&self, target: &str) -> Result<()> {
         self.bench.vm.docker(&["run", "-d", "--name", "bystander", "busybox", "sleep", "900"])?.ok()?;
-        let hits = self.bench.run(&format!("target={target}\n{KILL}"), PATIENCE)?;
+        let hits = self.bench.run(&killer(target, Duration::ZERO), PATIENCE)?;
         ensure!(hits.trim() != "0", "no {target} was there to kill");
         self.clear()
     }
 
     /// Removes every container that has started, once the engine is there again, and looks for what is left.
     fn clear(&self) -> Result<()> {
+        self.remove_containers()?;
+        self.nothing_is_left()
+    }
+
+    fn remove_containers(&self) -> Result<()> {
         let vm = &self.bench.vm;
         let started = Instant::now();
         while let Err(error) = vm.sh(&[], "true") {
@@ -173,6 +249,10 @@ impl Ground {
         if !names.is_empty() {
             vm.docker(&[&["rm", "-f"][..], &names].concat())?.ok()?;
         }
-        self.nothing_is_left()
+        Ok(())
     }
+}
+
+fn killer(target: &str, time: Duration) -> String {
+    format!("target={target} seconds={}\n{KILL}", time.as_secs())
 }
