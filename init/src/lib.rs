@@ -29,6 +29,8 @@ pub enum Role {
     Network,
     /// The helper that reads programs into memory, started by PID 1.
     ReadAhead,
+    /// The helper that passes descriptors to a service, started by PID 1.
+    PassDescriptors,
     /// Started by someone else: does nothing.
     Bystander,
 }
@@ -50,6 +52,7 @@ fn choose_role(pid: u32, root_type: i64, argument: Option<&str>) -> Role {
         (1, _) => Role::System,
         (_, Some("network")) => Role::Network,
         (_, Some(system::read_ahead::ROLE)) => Role::ReadAhead,
+        (_, Some(system::services::passing::ROLE)) => Role::PassDescriptors,
         _ => Role::Bystander,
     }
 }
@@ -63,6 +66,7 @@ mod tests {
         assert_eq!(choose_role(1, 0x0102_1994, Some("network")), Role::Initramfs);
         assert_eq!(choose_role(1, 0x8584_58f6, Some("single")), Role::Initramfs);
         assert_eq!(choose_role(1, 0xe0f5_e1e2, Some("init=/bin/sh")), Role::System);
+        assert_eq!(choose_role(1, 0xe0f5_e1e2, Some("pass-descriptors")), Role::System);
     }
 
     #[test]

@@ -10,8 +10,9 @@
 //! belong to the thread.
 //!
 //! In reading order: [`serve`] (the loop), [`receive`] (listeners from crun), [`session`] (a listener, and its share of the
-//! machine), [`notification`] (what is asked), [`caller`] (who asks), [`make`] (doing it); [`path`], [`credentials`] and
-//! [`budget`] are pure; [`confine`] is what this program keeps.
+//! machine), [`notification`] (what is asked), [`caller`] (who asks), [`make`] (doing it); [`store`] and [`slots`] are what
+//! outlives this process, so that the next one serves the same containers; [`path`], [`credentials`] and [`budget`] are pure;
+//! [`confine`] is what this program keeps.
 
 #![cfg_attr(not(test), deny(clippy::indexing_slicing))]
 
@@ -27,6 +28,8 @@ pub mod path;
 pub mod receive;
 pub mod serve;
 pub mod session;
+pub mod slots;
+pub mod store;
 
 pub use serve::Error;
 

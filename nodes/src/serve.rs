@@ -3,8 +3,11 @@
 use std::convert::Infallible;
 use std::fs;
 use std::io;
+use std::mem;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 
+use eci_contract::nodes::{Ground, VERSION};
 use eci_contract::paths::NODES_SOCKET;
 use eci_service::confine::confine;
 use eci_service::log::{self, Level};
@@ -16,6 +19,8 @@ use rustix::time::{ClockId, clock_gettime};
 use crate::confine::KEPT;
 use crate::receive::{Connection, Progress};
 use crate::session::Session;
+use crate::slots::Slots;
+use crate::store::{self, Kept};
 
 /// Why this program cannot start, or stopped.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +34,12 @@ pub enum Error {
     /// The socket cannot be made.
     #[error("cannot listen on `{NODES_SOCKET}`")]
     Listen(#[source] io::Error),
+    /// There is no memory for notifications.
+    #[error("cannot make memory for notifications")]
+    Memory(#[source] io::Error),
+    /// PID 1 does not keep what the next process needs.
+    #[error("cannot leave descriptors with PID 1")]
+    Keep(#[source] io::Error),
     /// Capabilities cannot be given up.
     #[error("cannot give up capabilities")]
     Confine(#[source] Errno),
@@ -48,10 +59,15 @@ pub fn run() -> Result<Infallible, Error> {
     if !seccomp::sizes_are_known().map_err(Error::NoNotifications)? {
         return Err(Error::Sizes);
     }
-    let socket = listen().map_err(Error::Listen)?;
+    // Without what was left this one serves whoever comes.
+    let left = store::take().unwrap_or_else(|error| {
+        log::failure(Level::Error, "listeners of running containers are lost", &error);
+        Vec::new()
+    });
+    let mut server = Server::over(left)?;
     confine(KEPT).map_err(Error::Confine)?;
+    server.sessions.iter_mut().for_each(|session| session.take_up(&server.slots));
     eci_service::ready().map_err(Error::Notify)?;
-    let mut server = Server { socket, connections: Vec::new(), sessions: Vec::new() };
     loop {
         server.turn()?;
     }
@@ -70,6 +86,7 @@ fn listen() -> io::Result<UnixListener> {
 
 struct Server {
     socket: UnixListener,
+    slots: Slots,
     connections: Vec<Connection>,
     sessions: Vec<Session>,
 }
@@ -84,6 +101,44 @@ enum Source {
 }
 
 impl Server {
+    /// Takes up what an earlier process has left, and makes what it has not.
+    fn over(left: Vec<(Kept, OwnedFd)>) -> Result<Self, Error> {
+        let (mut socket, mut slots, mut listeners) = (None, None, Vec::new());
+        for (kept, file) in left {
+            match kept {
+                Kept::Socket => socket = Some(UnixListener::from(file)),
+                Kept::Notifications => slots = Slots::over(file).ok(),
+                Kept::Listener { slot, root_device } => listeners.push((slot, root_device, file)),
+            }
+        }
+        let socket = match socket {
+            Some(socket) => socket,
+            None => {
+                let socket = listen().map_err(Error::Listen)?;
+                store::put(Kept::Socket, socket.as_fd()).map_err(Error::Keep)?;
+                socket
+            }
+        };
+        let slots = match slots {
+            Some(slots) => slots,
+            None => {
+                let slots = Slots::new().map_err(Error::Memory)?;
+                store::put(Kept::Notifications, slots.file()).map_err(Error::Keep)?;
+                slots
+            }
+        };
+        let mut server = Self { socket, slots, connections: Vec::new(), sessions: Vec::new() };
+        for (slot, root_device, listener) in listeners {
+            if is_listener(&listener) && server.slots.take_up(slot) {
+                let ground = Ground { version: VERSION, root_device };
+                server.sessions.push(Session::new(listener, ground, Some(slot)));
+            } else {
+                let_go_of(Kept::Listener { slot, root_device });
+            }
+        }
+        Ok(server)
+    }
+
     /// Waits for something to happen and does one step for each that did: no session is served twice before another.
     fn turn(&mut self) -> Result<(), Error> {
         for (source, flags) in self.wait()? {
@@ -92,13 +147,13 @@ impl Server {
                 Source::Connection(index) => self.read(index),
                 Source::Process(index) => {
                     if let Some(session) = self.sessions.get_mut(index) {
-                        session.finish();
+                        session.finish(&self.slots);
                     }
                 }
                 Source::Listener(index) => {
                     let Some(session) = self.sessions.get_mut(index) else { continue };
                     if flags.contains(PollFlags::IN) {
-                        session.take(now_ms());
+                        session.take(now_ms(), &self.slots);
                     } else {
                         session.end();
                     }
@@ -106,8 +161,37 @@ impl Server {
             }
         }
         self.connections.retain(|connection| !connection.is_done());
-        self.sessions.retain(|session| !session.is_over());
+        if self.sessions.iter().any(Session::is_over) {
+            self.let_go();
+        }
         Ok(())
+    }
+
+    /// Forgets the sessions that are over.
+    fn let_go(&mut self) {
+        let (over, open) = mem::take(&mut self.sessions).into_iter().partition(Session::is_over);
+        self.sessions = open;
+        for session in over {
+            if let Some(kept) = session.kept() {
+                // PID 1 sees by itself that it has no process any more, but maybe after another has got the slot.
+                let_go_of(kept);
+            }
+            if let Some(slot) = session.slot() {
+                self.slots.release(slot);
+            }
+        }
+    }
+
+    /// Serves a new listener, and leaves it with PID 1 for the next process: before the first answer, so that a caller is
+    /// never served by one and unknown to the next.
+    fn add(&mut self, listener: OwnedFd, ground: Ground) {
+        let session = Session::new(listener, ground, self.slots.claim());
+        if let (Some(kept), Some(listener)) = (session.kept(), session.listener()) {
+            if let Err(error) = store::put(kept, listener) {
+                log::failure(Level::Warn, "a container's listener is not kept for a restart", &error);
+            }
+        }
+        self.sessions.push(session);
     }
 
     fn wait(&self) -> Result<Vec<(Source, PollFlags)>, Error> {
@@ -155,11 +239,23 @@ impl Server {
     fn read(&mut self, index: usize) {
         let Some(connection) = self.connections.get_mut(index) else { return };
         match connection.read() {
-            Ok(Progress::Listener(listener, ground)) => self.sessions.push(Session::new(listener, ground)),
+            Ok(Progress::Listener(listener, ground)) => self.add(listener, ground),
             Ok(Progress::Open | Progress::Closed) => {}
             Err(error) => log::failure(Level::Error, "a container's listener was not taken", &error),
         }
     }
+}
+
+/// Has PID 1 let go of a listener that is not served any more.
+fn let_go_of(kept: Kept) {
+    if let Err(error) = store::remove(kept) {
+        log::failure(Level::Warn, "a listener that nobody serves is kept", &error);
+    }
+}
+
+/// Whether the kernel knows it as one: what it does not know by that it could go on calling readable.
+fn is_listener(file: &OwnedFd) -> bool {
+    seccomp::is_waiting(file.as_fd(), 0).is_ok()
 }
 
 /// Milliseconds of a clock that nobody sets.
@@ -177,16 +273,35 @@ fn to_time(ms: u64) -> Timespec {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::File;
+
+    use eci_sys::notifications::Notifications;
 
     #[test]
     fn errors_say_what_failed() {
         for (error, text) in [
             (Error::Listen(io::ErrorKind::NotFound.into()), "cannot listen on `/run/eci/nodes.sock`"),
+            (Error::Memory(io::ErrorKind::OutOfMemory.into()), "cannot make memory for notifications"),
+            (Error::Keep(io::ErrorKind::NotFound.into()), "cannot leave descriptors with PID 1"),
             (Error::Confine(Errno::PERM), "cannot give up capabilities"),
             (Error::Poll(Errno::NOMEM), "cannot wait for events"),
         ] {
             assert_eq!(error.to_string(), text);
         }
+    }
+
+    #[test]
+    fn what_was_left_is_taken_up_but_what_is_no_listener() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = UnixListener::bind(folder.path().join("socket")).unwrap();
+        let memory = Notifications::new(3).unwrap().file().try_clone_to_owned().unwrap();
+        let null = OwnedFd::from(File::open("/dev/null").unwrap());
+        let listener = Kept::Listener { slot: 1, root_device: 57 };
+        let left = vec![(listener, null), (Kept::Notifications, memory), (Kept::Socket, socket.into())];
+        let mut server = Server::over(left).unwrap();
+        assert!(server.sessions.is_empty());
+        assert!(server.socket.local_addr().unwrap().as_pathname().unwrap().starts_with(folder.path()));
+        assert_eq!([(); 4].map(|()| server.slots.claim()), [Some(0), Some(1), Some(2), None]);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use eci_contract::nodes::Ground;
 use eci_policy::rules::node::Makeable;
+use eci_sys::seccomp::NOTIFICATION_BYTES;
 use eci_sys::{child, descriptors, seccomp};
 use rustix::io::Errno;
 use rustix::process::{
@@ -15,6 +16,8 @@ use rustix::process::{
 
 use crate::budget::Budget;
 use crate::notification::{self, Call, Notification};
+use crate::slots::Slots;
+use crate::store::Kept;
 use crate::{caller, make};
 
 /// A listener of a container.
@@ -22,6 +25,8 @@ use crate::{caller, make};
 pub struct Session {
     listener: OwnedFd,
     ground: Ground,
+    /// Where its notifications are; without one they are lost with this process.
+    slot: Option<usize>,
     budget: Budget,
     work: Option<Work>,
     has_ended: bool,
@@ -38,8 +43,20 @@ struct Work {
 impl Session {
     /// A session that has answered nothing yet.
     #[must_use]
-    pub fn new(listener: OwnedFd, ground: Ground) -> Self {
-        Self { listener, ground, budget: Budget::default(), work: None, has_ended: false }
+    pub fn new(listener: OwnedFd, ground: Ground, slot: Option<usize>) -> Self {
+        Self { listener, ground, slot, budget: Budget::default(), work: None, has_ended: false }
+    }
+
+    /// What PID 1 keeps of it.
+    #[must_use]
+    pub fn kept(&self) -> Option<Kept> {
+        self.slot.map(|slot| Kept::Listener { slot, root_device: self.ground.root_device })
+    }
+
+    /// Its slot.
+    #[must_use]
+    pub fn slot(&self) -> Option<usize> {
+        self.slot
     }
 
     /// The listener, while its container lives.
@@ -75,24 +92,38 @@ impl Session {
     }
 
     /// Takes the next notification at `now`, and answers it or has a child work on it.
-    pub fn take(&mut self, now: u64) {
+    pub fn take(&mut self, now: u64, slots: &Slots) {
         // Its caller was killed between poll(2) and now.
-        let Ok(bytes) = seccomp::receive(self.listener.as_fd()) else { return };
+        let Ok(bytes) = slots.receive(self.slot, self.listener.as_fd()) else { return };
         self.budget.spend(now);
-        let Notification { id, thread, call } = notification::read(&bytes);
+        self.begin(&bytes, slots);
+    }
+
+    /// Answers the notification that an earlier process took and did not answer: the kernel hands each out once. A node that
+    /// it had made already is in the way, which is what the caller then hears.
+    pub fn take_up(&mut self, slots: &Slots) {
+        let Some(bytes) = slots.left_in(self.slot) else { return };
+        match seccomp::is_waiting(self.listener.as_fd(), notification::read(&bytes).id) {
+            Ok(true) => self.begin(&bytes, slots),
+            Ok(false) | Err(_) => slots.clear(self.slot),
+        }
+    }
+
+    fn begin(&mut self, bytes: &[u8; NOTIFICATION_BYTES], slots: &Slots) {
+        let Notification { id, thread, call } = notification::read(bytes);
         let judged = call.and_then(|call| Ok((call, call.node()?)));
         match judged.and_then(|(call, row)| self.start(id, thread, &call, row)) {
             Ok(work) => self.work = Some(work),
-            Err(errno) => self.answer(id, Err(errno)),
+            Err(errno) => self.answer(id, Err(errno), slots),
         }
     }
 
     /// Gives the answer of the child that has ended.
-    pub fn finish(&mut self) {
+    pub fn finish(&mut self, slots: &Slots) {
         let Some(work) = self.work.take() else { return };
         let ended = waitpid(Some(work.pid), WaitOptions::NOHANG);
         let code = ended.ok().flatten().and_then(|(_, status)| status.exit_status());
-        self.answer(work.id, make::from_code(code));
+        self.answer(work.id, make::from_code(code), slots);
     }
 
     fn start(&self, id: u64, thread: u32, call: &Call, row: &Makeable) -> Result<Work, Errno> {
@@ -119,10 +150,12 @@ impl Session {
         make::node(&request, row, call.mode, &self.ground)
     }
 
-    fn answer(&self, id: u64, outcome: Result<(), Errno>) {
+    fn answer(&self, id: u64, outcome: Result<(), Errno>, slots: &Slots) {
         let error = outcome.map_or_else(Errno::raw_os_error, |()| 0);
         // Its caller may be gone.
         best_effort("answer", seccomp::answer(self.listener.as_fd(), id, error));
+        // Afterwards: whoever is killed in between leaves one that nobody waits for.
+        slots.clear(self.slot);
     }
 }
 

@@ -100,8 +100,13 @@ impl Container {
             if birth.state().exists() {
                 return Err(Error::Exists { id: self.id.clone() });
             }
+            if let Some(predecessor) = Birth::read(self) {
+                predecessor.clear_cgroup();
+            }
             self.dissolve_locked(&store)?;
         }
+        // Of containers whose folder went, but whose range did not: the one who took them away was killed in between.
+        store.release_unused(&SystemTraces)?;
         for folder in [self.folder.clone(), self.root(), self.bundle()] {
             DirBuilder::new()
                 .recursive(true)

@@ -5,7 +5,7 @@
 //! folder and the range. What it looks for stands in a file of the container's folder, `birth`.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::process::parent_id;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -85,8 +85,31 @@ impl Birth {
         fs::write(birth_file(container), serde_json::to_vec(self)?)
     }
 
-    fn read(container: &Container) -> Option<Self> {
+    /// Reads it from the container's folder; none when the container was killed before it was written.
+    #[must_use]
+    pub fn read(container: &Container) -> Option<Self> {
         serde_json::from_slice(&fs::read(birth_file(container)).ok()?).ok()
+    }
+
+    /// Ends what is left in the cgroup and removes that. crun makes it before it writes anything down: killed in between, it
+    /// knows nothing of it any more. What cannot be removed stays, and harms only by being there.
+    pub fn clear_cgroup(&self) {
+        self.clear_cgroup_below(Path::new(CGROUPS));
+    }
+
+    fn clear_cgroup_below(&self, root: &Path) {
+        let Some(path) = &self.cgroup else { return };
+        let cgroup = root.join(path.trim_start_matches('/'));
+        // Mostly there is none any more.
+        if let Ok(mut file) = fs::File::options().write(true).open(cgroup.join("cgroup.kill")) {
+            drop(file.write_all(b"1"));
+        }
+        for _ in 0..REMOVALS {
+            if !cgroup.exists() || remove_cgroup(&cgroup).is_ok() {
+                return;
+            }
+            thread::sleep(REMOVAL_PAUSE);
+        }
     }
 
     fn is_abandoned(&self, known: Known, is_alive: impl Fn(&Process) -> bool) -> bool {
@@ -142,16 +165,7 @@ fn clear(id: &str, birth: &Birth) {
         drop(crun.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status());
         drop(fs::remove_dir_all(&birth.state));
     }
-    if let Some(path) = &birth.cgroup {
-        let cgroup = Path::new(CGROUPS).join(path.trim_start_matches('/'));
-        drop(fs::write(cgroup.join("cgroup.kill"), "1"));
-        for _ in 0..REMOVALS {
-            if !cgroup.exists() || remove_cgroup(&cgroup).is_ok() {
-                break;
-            }
-            thread::sleep(REMOVAL_PAUSE);
-        }
-    }
+    birth.clear_cgroup();
 }
 
 /// The files of a cgroup go with it; only cgroups below have to go first.
@@ -216,6 +230,26 @@ mod tests {
             let birth = Birth::of("c1", spec.as_object().unwrap(), "/run/crun/c1".into()).unwrap();
             assert_eq!(birth.cgroup.is_some(), own, "{path}");
         }
+    }
+
+    #[test]
+    fn only_the_container_s_own_cgroup_is_cleared() {
+        let root = tempfile::tempdir().unwrap();
+        for name in ["docker/c1/inner", "docker/c2"] {
+            fs::create_dir_all(root.path().join(name)).unwrap();
+        }
+        let birth = |cgroup: Option<&str>| Birth {
+            maker: MAKER,
+            keeper: None,
+            state: "/run/crun/c1".into(),
+            cgroup: cgroup.map(str::to_owned),
+        };
+        birth(None).clear_cgroup_below(root.path());
+        birth(Some("/docker/none")).clear_cgroup_below(root.path());
+        assert!(root.path().join("docker/c1/inner").exists());
+        birth(Some("/docker/c1")).clear_cgroup_below(root.path());
+        assert!(!root.path().join("docker/c1").exists());
+        assert!(root.path().join("docker/c2").exists());
     }
 
     #[test]

@@ -105,6 +105,24 @@ impl Store {
         self.write(&path, &owners.join("\n"))
     }
 
+    /// Frees every range that is booked for nobody: no folder is left of its containers, and no process.
+    ///
+    /// # Errors
+    /// The store cannot be read or changed.
+    pub fn release_unused(&self, traces: &impl Traces) -> Result<(), Error> {
+        for entry in fs::read_dir(&self.folder).map_err(store_error("read", &self.folder))? {
+            let name = entry.map_err(store_error("read", &self.folder))?.file_name();
+            // Beside the ranges there are the lock, the cursor, and what a killed process was about to write.
+            let Some(base) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
+            let range = Range { base };
+            if self.is_free(range, traces) {
+                let path = self.path(range);
+                fs::remove_file(&path).map_err(store_error("remove", &path))?;
+            }
+        }
+        Ok(())
+    }
+
     fn is_free(&self, range: Range, traces: &impl Traces) -> bool {
         !self.path(range).exists()
             || (!self.owners(range).iter().any(|owner| traces.has_folder(owner))
@@ -214,6 +232,19 @@ mod tests {
         assert!(store.is_free(range, &Left::default()));
         store.release(range, "a", &Left { folders: vec![], processes: vec![range.base] }).unwrap();
         assert!(store.path(range).exists());
+    }
+
+    #[test]
+    fn what_is_booked_for_nobody_is_released_and_nothing_else() {
+        let (_folder, store) = store();
+        let ranges = ["a", "b", "c", "d"].map(|owner| store.allocate(owner, &Left::default()).unwrap());
+        store.share(ranges[3], "e").unwrap();
+        let left = Left { folders: vec!["b", "e"], processes: vec![ranges[2].base] };
+        store.release_unused(&left).unwrap();
+        assert_eq!(ranges.map(|range| store.path(range).exists()), [false, true, true, true]);
+        store.release_unused(&Left::default()).unwrap();
+        assert_eq!(ranges.map(|range| store.path(range).exists()), [false; 4]);
+        assert_ne!(store.allocate("f", &Left::default()).unwrap(), ranges[0], "the cursor is kept");
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod dm;
 pub mod fsuid;
 pub mod interface;
 pub mod mounts;
+pub mod notifications;
 pub mod packet;
 #[cfg(feature = "probe")]
 pub mod raw;

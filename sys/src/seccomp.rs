@@ -45,13 +45,24 @@ pub fn sizes_are_known() -> io::Result<bool> {
 #[expect(unsafe_code, reason = "a listener is an ioctl interface")]
 pub fn receive(listener: BorrowedFd<'_>) -> io::Result<[u8; NOTIFICATION_BYTES]> {
     let mut bytes = [0_u8; NOTIFICATION_BYTES];
-    // SAFETY: the request writes one `seccomp_notif`, whose size is in the request's number, to `bytes`, which has that
-    // size and is zeroed as the call requires; the kernel asks for no alignment. The descriptor is borrowed and stays
-    // open for the call, which for one of another kind gives an error.
-    let result = unsafe {
-        libc::ioctl(listener.as_raw_fd(), request(READ_WRITE, 0, NOTIFICATION_BYTES), bytes.as_mut_ptr())
-    };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(bytes) }
+    // SAFETY: `bytes` is a live local of a notification's size, and zeroed.
+    unsafe { receive_at(listener, bytes.as_mut_ptr()) }.map(|()| bytes)
+}
+
+/// The same into memory of the caller's.
+///
+/// # Safety
+/// `at` has room for [`NOTIFICATION_BYTES`], which are zero, and which nobody else reads or writes meanwhile.
+///
+/// # Errors
+/// As [`receive`].
+#[expect(unsafe_code, reason = "a listener is an ioctl interface")]
+pub(crate) unsafe fn receive_at(listener: BorrowedFd<'_>, at: *mut u8) -> io::Result<()> {
+    // SAFETY: the request writes one `seccomp_notif`, whose size is in the request's number, to `at`, which has that size
+    // and is zeroed as the call requires (a duty of the caller's); the kernel asks for no alignment. The descriptor is
+    // borrowed and stays open for the call, which for one of another kind gives an error.
+    let result = unsafe { libc::ioctl(listener.as_raw_fd(), request(READ_WRITE, 0, NOTIFICATION_BYTES), at) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Answers notification `id`: the call gives 0, or fails with the number `error`.

@@ -1,7 +1,7 @@
 //! What a service's process does between fork and exec.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -43,6 +43,20 @@ pub fn confine(command: &mut Command, confinement: Confinement) {
     }
 }
 
+/// Lets `command` inherit `descriptors` under the numbers that they have here. They have to stay open until it is spawned.
+#[expect(unsafe_code, reason = "code between fork and exec has rules that the compiler cannot check")]
+pub fn pass_on(command: &mut Command, descriptors: &[BorrowedFd<'_>]) {
+    let numbers: Vec<_> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
+    // SAFETY: the closure runs in the child after fork, where only async-signal-safe calls are allowed: fcntl is one. It
+    // neither allocates nor locks. The numbers mean the child's own copy of the table; for one that is not open the call
+    // gives an error, which fails the spawn.
+    unsafe {
+        command.pre_exec(move || {
+            numbers.iter().try_for_each(|fd| check(libc::fcntl(*fd, libc::F_SETFD, 0)).map(drop))
+        });
+    }
+}
+
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
@@ -60,6 +74,7 @@ fn write_all(fd: libc::c_int, bytes: &[u8]) -> io::Result<()> {
 mod tests {
     use super::*;
     use std::fs::File;
+    use std::os::fd::AsFd;
 
     #[test]
     fn a_child_gets_the_limits_it_was_given() {
@@ -80,6 +95,16 @@ mod tests {
             Confinement { cgroup_procs: read_only.into(), oom_score_adj: 0, open_files: 64 },
         );
         assert!(command.spawn().is_err());
+    }
+
+    #[test]
+    fn a_child_inherits_what_is_passed_on_and_nothing_else() {
+        let (passed, kept) = (File::open("/dev/null").unwrap(), File::open("/dev/null").unwrap());
+        let mut command = Command::new("/bin/sh");
+        let there = |file: &File| format!("[ -e /proc/self/fd/{} ]", file.as_raw_fd());
+        command.args(["-c", &format!("{} && ! {}", there(&passed), there(&kept))]);
+        pass_on(&mut command, &[passed.as_fd()]);
+        assert!(command.status().unwrap().success());
     }
 
     fn tempfile_like() -> File {

@@ -1,4 +1,5 @@
-//! Nothing is left behind: not after many containers, not after many at once, and not when what supervises them is killed. Scripts on the workbench of the test flavour count inside of the VM, and kill.
+//! Nothing is left behind: not after many containers, not after many at once, and not when what starts and supervises them
+//! is killed at any moment. Scripts on the workbench of the test flavour count inside of the VM, and kill.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -13,16 +14,24 @@ use eci_tests::workbench::Workbench;
 const IN_A_ROW: u32 = 200;
 /// Containers at the same time.
 const AT_ONCE: usize = 50;
-/// Longest time that leftovers may take to go, under TCG: containerd's own clean-up of a killed shim has a timeout of ten
-/// seconds.
-const PATIENCE: Duration = Duration::from_secs(90);
+/// Longest time that leftovers may take to go, under TCG: the engine collects network namespaces once a minute, and containerd's own
+/// clean-up of a killed shim has a timeout of ten seconds.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// How often a container is started to take away what others left: more often it is left for good.
+const STARTS: u32 = 4;
+/// How long a sniper shoots: under TCG at some dozen processes.
+const SNIPED: Duration = Duration::from_secs(60);
+/// Processes that a sniper has to hit at least, so that they are not all hit at the same moment of their lives.
+const HITS: u32 = 8;
+/// Who starts containers while a sniper shoots.
+const LANES: usize = 2;
 
 /// Prints `key=count` of what containers could leave, once none runs.
 const COUNT: &str = r#"
 while pidof containerd-shim-runc-v2 runc crun >/dev/null; do sleep 0.2; done
 sleep 1
 entries() { ls "$1" 2>/dev/null | wc -l; }
-descriptors() { for pid in $(pidof "$1"); do ls "/proc/$pid/fd"; done | wc -l; }
+descriptors() { for pid in $(pidof "$1"); do ls "/proc/$pid/fd" 2>/dev/null; done | wc -l; }
 # Asking for the answer to this mounts a container for a moment.
 mounts() { for _ in 1 2 3 4 5 6 7 8; do wc -l </proc/self/mountinfo; sleep 0.2; done | sort -n | head -1; }
 processes() { for exe in /proc/[0-9]*/exe; do readlink "$exe"; done 2>/dev/null | wc -l; }
@@ -39,17 +48,84 @@ echo "engine_descriptors=$(descriptors dockerd)"
 echo "containerd_descriptors=$(descriptors containerd)"
 "#;
 
-/// Kills every process that the kernel knows by the name `$target`; prints how many.
+/// Prints how many listeners PID 1 keeps.
+const KEPT: &str =
+    r#"for file in /proc/1/fd/*; do readlink "$file" 2>/dev/null; done | grep -c 'seccomp notify'"#;
+
+/// Kills every process that the kernel knows by the name `$target`, and for `$seconds` those that come after it, with pauses of
+/// random length, so that each is hit at another moment of its life; prints how many.
 const KILL: &str = r#"
 hits=0
-for comm in /proc/[0-9]*/comm; do
-    read -r name 2>/dev/null <"$comm" || continue
-    [ "$name" = "$target" ] || continue
-    pid=${comm#/proc/}
-    kill -9 "${pid%/comm}" 2>/dev/null && hits=$((hits + 1))
+end=$(($(date +%s) + seconds))
+while :; do
+    for comm in /proc/[0-9]*/comm; do
+        read -r name 2>/dev/null <"$comm" || continue
+        [ "$name" = "$target" ] || continue
+        pid=${comm#/proc/}
+        kill -9 "${pid%/comm}" 2>/dev/null && hits=$((hits + 1))
+    done
+    [ "$(date +%s)" -lt "$end" ] || break
+    usleep $((RANDOM % 100 * 3000))
 done
 echo "$hits"
 "#;
+
+/// Kills `eci-nodes` at a moment at which it works on an answer, `$times` times: its cgroup is stopped until there is a child of
+/// it. Prints how often it was stopped.
+const KILL_WORKING: &str = r#"
+nodes=/sys/fs/cgroup/eci/nodes
+stops=0
+while [ "$times" -gt 0 ]; do
+    echo 1 >$nodes/cgroup.freeze
+    until grep -q 'frozen 1' $nodes/cgroup.events; do :; done
+    stops=$((stops + 1))
+    if [ "$(wc -l <$nodes/cgroup.procs)" -gt 1 ]; then
+        for pid in $(cat $nodes/cgroup.procs); do
+            grep -qs '^PPid:.1$' "/proc/$pid/status" && kill -9 "$pid" 2>/dev/null && times=$((times - 1))
+        done
+    fi
+    echo 0 >$nodes/cgroup.freeze
+    usleep 20000
+    until pidof eci-nodes >/dev/null; do usleep 20000; done
+done
+echo "$stops"
+"#;
+
+/// Kills `eci-nodes` as soon as it is there, so often that PID 1 waits its longest before it starts it again.
+const KILL_AGAIN: &str = r#"
+for _ in 1 2 3 4 5 6 7; do
+    until kill -9 $(pidof eci-nodes) 2>/dev/null; do usleep 20000; done
+done
+"#;
+
+/// Has PID 1 keep 20 descriptors, as a process of root's that is no service; prints how many it has before and after.
+const INTRUDE: &str = r#"
+count() { ls /proc/1/fd 2>/dev/null | wc -l; }
+before=$(count)
+for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+    /var/lib/docker/volumes/workbench/_data/probe store-descriptor:/run/eci/notify.sock | grep -q allowed || exit 1
+done
+sleep 1
+echo "$before $(count)"
+"#;
+
+/// Has PID 1 keep a thousand listeners more, kills `eci-nodes`, and waits until that has found out that they are none; prints how
+/// many descriptors PID 1 has before, with them, and after.
+const CROWD: &str = r#"
+count() { ls /proc/1/fd 2>/dev/null | wc -l; }
+before=$(count)
+/var/lib/docker/volumes/workbench/_data/probe hold-listeners:/run/eci/nodes.sock >/dev/null &
+probe=$!
+until [ "$(count)" -ge $((before + 1000)) ]; do sleep 0.2; done
+crowded=$(count)
+kill -9 $(pidof eci-nodes)
+until [ "$(count)" -le $((before + 5)) ]; do sleep 0.2; done
+kill $probe
+echo "$before $crowded $(count)"
+"#;
+
+/// What the next start of a container takes away, should nobody else.
+const SWEPT: [&str; 4] = ["cgroups", "containers", "crun", "ranges"];
 
 /// What is counted, by name.
 type Counts = BTreeMap<String, u64>;
@@ -97,6 +173,10 @@ fn rows() -> Vec<Row<Ground>> {
             ensure!(bases.len() == AT_ONCE, "only {} ranges: {bases:?}", bases.len());
             ground.clear()
         }),
+        row("a_runtime_that_is_killed_at_any_moment_leaves_nothing", |ground| {
+            ground.survives_sniping("runc")
+        }),
+        row("crun_that_is_killed_at_any_moment_leaves_nothing", |ground| ground.survives_sniping("crun")),
         row("a_shim_that_is_killed_leaves_nothing", |ground| ground.survives_killing("containerd-shim")),
         row("containerd_that_is_killed_comes_back_and_leaves_nothing", |ground| {
             ground.survives_killing("containerd")
@@ -104,9 +184,61 @@ fn rows() -> Vec<Row<Ground>> {
         row("an_engine_that_is_killed_comes_back_and_leaves_nothing", |ground| {
             ground.survives_killing("dockerd")
         }),
+        row("a_maker_of_nodes_that_is_killed_comes_back_and_serves_old_and_new_containers", |ground| {
+            ground.serves_on_after(&killer("eci-nodes", Duration::ZERO))?;
+            ground.bench.vm.sh(&[], "mknod /null c 1 3 && echo x >/null").map(drop)
+        }),
+        row(
+            "a_call_that_is_worked_on_while_the_maker_of_nodes_is_killed_is_answered",
+            answers_what_it_worked_on,
+        ),
+        row("a_container_starts_while_there_is_no_maker_of_nodes", |ground| {
+            ground.bench.run(KILL_AGAIN, PATIENCE)?;
+            let state = ground.state_of_nodes()?;
+            ensure!(state == "backing-off", "it is {state}: nothing is shown");
+            ground.bench.vm.sh(&[], "mknod /null c 1 3 && echo x >/null")?;
+            ground.clear()
+        }),
+        row("a_maker_of_nodes_that_is_killed_has_a_thousand_listeners", |ground| {
+            ground.bring_probe()?;
+            ground.serves_on_after(CROWD)
+        }),
+        row("nobody_but_a_service_leaves_descriptors_with_pid_1", |ground| {
+            ground.bring_probe()?;
+            let counts = ground.bench.run(INTRUDE, PATIENCE)?;
+            let (before, after) = counts.trim().split_once(' ').context("two counts")?;
+            let (before, after): (u32, u32) = (before.parse()?, after.parse()?);
+            ensure!(after <= before + 5, "PID 1 had {before} descriptors and has {after}");
+            Ok(())
+        }),
         row("a_gate_that_is_killed_comes_back", |ground| ground.survives_killing("eci-gate")),
         row("after_all_of_it_every_promise_still_holds", |ground| ground.bench.vm.every_check_holds()),
     ]
+}
+
+/// Calls that come one after the other are all answered while the one who answers is killed between question and answer: it
+/// is asked again, and when the node was made already, says that it is there.
+fn answers_what_it_worked_on(ground: &Ground) -> Result<()> {
+    const CALLS: &str = r#"
+        number=0
+        while [ ! -e /stop ]; do
+            mknod /node c 1 3 2>>/errors
+            rm -f /node
+            number=$((number + 1))
+        done
+        cat /errors
+        mknod /last c 1 3 && echo x >/last && echo "last after $number"
+    "#;
+    let vm = &ground.bench.vm;
+    vm.docker(&["run", "-d", "--name", "caller", "busybox", "sh", "-c", CALLS])?.ok()?;
+    let stops = ground.bench.run(&format!("times=3\n{KILL_WORKING}"), PATIENCE)?;
+    let said = ground.end_of("caller", "touch /stop")?;
+    eprintln!("stopped {} times for 3 kills; the caller: {said}", stops.trim());
+    let (errors, last) = said.rsplit_once('\n').unwrap_or(("", &said));
+    ensure!(last.starts_with("last after "), "{said}");
+    ensure!(errors.lines().all(|line| line.ends_with("File exists")), "{said}");
+    ensure!(errors.lines().count() <= 3, "{said}");
+    ground.clear()
 }
 
 impl Ground {
@@ -122,7 +254,7 @@ impl Ground {
     }
 
     fn count(&self) -> Result<Counts> {
-        let counted = self.bench.run(COUNT, PATIENCE)?;
+        let counted = self.bench.run(&format!("{COUNT}echo \"kept_listeners=$({KEPT})\""), PATIENCE)?;
         let pairs = counted.lines().map(|line| {
             let (key, value) = line.split_once('=').with_context(|| format!("`{line}` is no count"))?;
             Ok((key.to_owned(), value.parse()?))
@@ -132,7 +264,8 @@ impl Ground {
 
     /// No count is above what was there before the first container.
     fn nothing_is_left(&self) -> Result<()> {
-        let started = Instant::now();
+        let mut started = Instant::now();
+        let mut starts = 0;
         loop {
             let now = self.count()?;
             let left: Vec<_> = now.iter().filter(|(key, count)| **count > self.allowed(key)).collect();
@@ -141,6 +274,11 @@ impl Ground {
             }
             if started.elapsed() > PATIENCE {
                 bail!("left behind: {left:?}; before: {:?}", self.before);
+            }
+            if starts < STARTS && left.iter().any(|(key, _)| SWEPT.contains(&key.as_str())) {
+                self.bench.vm.sh(&[], "true")?;
+                starts += 1;
+                started = Instant::now();
             }
             thread::sleep(Duration::from_secs(2));
         }
@@ -152,16 +290,111 @@ impl Ground {
         if key.ends_with("_descriptors") { before + 5 } else { before }
     }
 
+    /// Containers are started while processes of that name are killed: some of them fail, none leaves anything, and one that
+    /// was there before runs on.
+    fn survives_sniping(&self, target: &str) -> Result<()> {
+        let vm = &self.bench.vm;
+        vm.docker(&["run", "-d", "--name", "bystander", "busybox", "sleep", "900"])?.ok()?;
+        let order = self.bench.order(&killer(target, SNIPED), PATIENCE)?;
+        let started = Instant::now();
+        let lane = || {
+            let mut outcomes = (0, 0);
+            while started.elapsed() < SNIPED {
+                match vm.docker(&["run", "--rm", "busybox", "true"])?.code {
+                    0 => outcomes.0 += 1,
+                    _ => outcomes.1 += 1,
+                }
+            }
+            Ok(outcomes)
+        };
+        let outcomes: Result<Vec<(u32, u32)>> = thread::scope(|scope| {
+            let lanes: Vec<_> = (0..LANES).map(|_| scope.spawn(lane)).collect();
+            lanes.into_iter().map(|lane| lane.join().expect("no thread panics")).collect()
+        });
+        let outcomes = outcomes?;
+        let (good, failed) = outcomes.iter().fold((0, 0), |sum, lane| (sum.0 + lane.0, sum.1 + lane.1));
+        let hits: u32 = self.bench.answer(&order, PATIENCE)?.text.trim().parse()?;
+        eprintln!("{target}: {hits} killed, {failed} containers failed, {good} did not");
+        ensure!(
+            hits >= HITS && failed > 0,
+            "{target}: {hits} killed, {failed} containers failed, {good} did not"
+        );
+        vm.docker(&["exec", "bystander", "true"])?
+            .ok()
+            .context("another container did not live through it")?;
+        self.remove_containers()?;
+        // containerd keeps the shim of a container whose `delete` was killed, whatever the runtime.
+        let shims = self.bench.run(&killer("containerd-shim", Duration::ZERO), PATIENCE)?;
+        eprintln!("{} shims of removed containers were left", shims.trim());
+        self.nothing_is_left()
+    }
+
     /// A container runs while every process of that name is killed.
     fn survives_killing(&self, target: &str) -> Result<()> {
         self.bench.vm.docker(&["run", "-d", "--name", "bystander", "busybox", "sleep", "900"])?.ok()?;
-        let hits = self.bench.run(&format!("target={target}\n{KILL}"), PATIENCE)?;
+        let hits = self.bench.run(&killer(target, Duration::ZERO), PATIENCE)?;
         ensure!(hits.trim() != "0", "no {target} was there to kill");
         self.clear()
     }
 
+    /// A container, and a process that was started in it by `exec`, are served after `kill` as before.
+    fn serves_on_after(&self, kill: &str) -> Result<()> {
+        const FIRST: &str = r#"
+            exec 2>&1
+            until [ -e /go ]; do sleep 0.1; done
+            mknod /made c 1 3 && echo x >/made && echo made
+            mknod /memory c 1 1
+            ls /memory
+            until [ -e /made-by-exec ]; do sleep 0.1; done
+        "#;
+        const SECOND: &str = "until [ -e /go ]; do sleep 0.1; done; mknod /made-by-exec c 1 5";
+        let vm = &self.bench.vm;
+        vm.docker(&["run", "-d", "--name", "served", "busybox", "sh", "-c", FIRST])?.ok()?;
+        vm.docker(&["exec", "-d", "served", "sh", "-c", SECOND])?.ok()?;
+        let kept = self.bench.run(KEPT, PATIENCE)?;
+        ensure!(kept.trim() == "2", "PID 1 keeps {kept} listeners, not 2");
+        let killed = self.bench.run(kill, PATIENCE)?;
+        ensure!(killed.trim() != "0", "nothing was there to kill");
+        eprintln!("the script said {}", killed.trim());
+        let said = self.end_of("served", "touch /go")?;
+        let expected =
+            "made\nmknod: /memory: Operation not permitted\nls: /memory: No such file or directory";
+        ensure!(said == expected, "{said}");
+        self.clear()
+    }
+
+    /// What a container has said when it has ended, after a script in it.
+    fn end_of(&self, name: &str, script: &str) -> Result<String> {
+        let vm = &self.bench.vm;
+        vm.docker(&["exec", name, "sh", "-c", script])?.ok()?;
+        let started = Instant::now();
+        while vm.docker(&["inspect", "-f", "{{.State.Running}}", name])?.ok()? == "true" {
+            ensure!(started.elapsed() < PATIENCE, "the container does not end");
+            thread::sleep(Duration::from_millis(500));
+        }
+        vm.docker(&["logs", name])?.ok()
+    }
+
+    /// Puts the program of attacks where scripts of the workbench find it.
+    fn bring_probe(&self) -> Result<()> {
+        self.bench.vm.sh(&["-v", "workbench:/bench"], "cp /probe /bench/probe").map(drop)
+    }
+
+    fn state_of_nodes(&self) -> Result<String> {
+        let status = self.bench.vm.status()?;
+        let mut services = status["services"].as_array().into_iter().flatten();
+        let nodes =
+            services.find(|service| service["name"] == "nodes").context("there is no such service")?;
+        Ok(nodes["state"].as_str().unwrap_or_default().to_owned())
+    }
+
     /// Removes every container that has started, once the engine is there again, and looks for what is left.
     fn clear(&self) -> Result<()> {
+        self.remove_containers()?;
+        self.nothing_is_left()
+    }
+
+    fn remove_containers(&self) -> Result<()> {
         let vm = &self.bench.vm;
         let started = Instant::now();
         while let Err(error) = vm.sh(&[], "true") {
@@ -173,6 +406,10 @@ impl Ground {
         if !names.is_empty() {
             vm.docker(&[&["rm", "-f"][..], &names].concat())?.ok()?;
         }
-        self.nothing_is_left()
+        Ok(())
     }
+}
+
+fn killer(target: &str, time: Duration) -> String {
+    format!("target={target} seconds={}\n{KILL}", time.as_secs())
 }

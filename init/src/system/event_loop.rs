@@ -100,6 +100,7 @@ enum Source {
     KernelLog,
     Keys(usize),
     Service(usize),
+    Store(usize),
     Client(usize),
 }
 
@@ -148,6 +149,10 @@ impl Sources {
                 sources.push(Source::Service(index));
                 polled.push(PollFd::new(output, PollFlags::IN));
             }
+            if let Some(hung_up) = service.hung_up() {
+                sources.push(Source::Store(index));
+                polled.push(PollFd::from_borrowed_fd(hung_up, PollFlags::IN));
+            }
         }
         let end = machine.ring.end();
         for (index, client) in self.clients.iter().enumerate() {
@@ -177,6 +182,11 @@ impl Sources {
                 None => {}
             },
             Source::Service(index) => drain_service(index, machine),
+            Source::Store(index) => {
+                if let Some(service) = machine.supervisor.services.get_mut(index) {
+                    service.drop_hung_up();
+                }
+            }
             Source::Client(index) => {
                 if let Some(client) = self.clients.get_mut(index) {
                     client.read(machine);
@@ -199,15 +209,13 @@ impl Sources {
     }
 
     fn handle_notify(&self, machine: &mut Machine) {
-        while let Some((pid, message)) = self.notify.receive() {
-            let Some(name) = machine.supervisor.by_pid(pid).map(|service| service.name().to_owned()) else {
-                continue;
-            };
-            if message.ready {
-                machine.supervisor.ready(pid);
-            }
-            if let Some(address) = message.address.filter(|_| name == super::network::SERVICE) {
-                machine.address = Some(address).filter(|address| !address.is_empty());
+        let receive = |machine: &Machine| self.notify.receive(|pid| machine.supervisor.may_store(pid));
+        while let Some((pid, message, files)) = receive(machine) {
+            let service = machine.supervisor.notified(pid, &message, files);
+            if service == Some(super::network::SERVICE) {
+                if let Some(address) = message.address {
+                    machine.address = Some(address).filter(|address| !address.is_empty());
+                }
             }
         }
     }

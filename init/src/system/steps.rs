@@ -106,6 +106,12 @@ const STEPS: &[BootStep] = &[
         },
     },
     BootStep {
+        name: "open files",
+        on_failure: OnFailure::Degrade,
+        why: "PID 1 keeps a listener of each container for the service that answers them",
+        run: |_| services::store::make_room().map_err(Error::OpenFiles),
+    },
+    BootStep {
         name: "read ahead",
         on_failure: OnFailure::Degrade,
         why: "the engine's 150 MB come into memory while the data disk is looked at",
@@ -152,6 +158,8 @@ enum Error {
     Apparmor(#[from] apparmor::Error),
     #[error(transparent)]
     Services(#[from] services::Error),
+    #[error("cannot have more files open")]
+    OpenFiles(#[source] rustix::io::Errno),
     #[error("cannot start the helper that reads ahead")]
     ReadAhead(#[source] std::io::Error),
     #[error(transparent)]

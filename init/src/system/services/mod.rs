@@ -1,17 +1,23 @@
 //! Supervised services: what the table says ([`table`]), how one lives ([`state`]), what it says ([`output`]), what it
-//! waits for ([`settings`]), doing it ([`service`]), and all of them in their order (here).
+//! waits for ([`settings`]), what it leaves for its next start ([`store`]) and how it gets that back ([`passing`]), doing it
+//! ([`service`]), and all of them in their order (here).
 
 pub mod output;
+pub mod passing;
 pub mod service;
 pub mod settings;
 pub mod state;
+pub mod store;
 pub mod table;
+
+use std::os::fd::OwnedFd;
 
 use eci_contract::status::Service as Report;
 
 use self::service::Service;
 use self::state::{Event, State, Wanted};
 use self::table::ENGINE;
+use super::notify::{Descriptors, Message};
 
 pub use self::table::Error;
 
@@ -56,11 +62,26 @@ impl Supervisor {
         }
     }
 
-    /// Takes note of `READY=1`. Only a service's first process may say it.
-    pub fn ready(&mut self, pid: u32) {
-        if let Some(service) = self.by_pid(pid) {
+    /// Whether the process `pid` is a service's whose descriptors are kept.
+    #[must_use]
+    pub fn may_store(&self, pid: u32) -> bool {
+        let stores = |service: &&Service| service.definition.file_descriptor_store_max > 0;
+        self.services.iter().filter(stores).any(|service| service.life.pid() == Some(pid))
+    }
+
+    /// Does what the process `pid` says about its service, which only a service's first process may; what it sent along and
+    /// nobody stores is closed. Gives the service's name.
+    pub fn notified(&mut self, pid: u32, message: &Message, files: Vec<OwnedFd>) -> Option<&str> {
+        let service = self.by_pid(pid)?;
+        if message.ready {
             service.advance(Event::Ready);
         }
+        match message.descriptors {
+            Some(Descriptors::Store) => service.store(message.name.as_deref().unwrap_or("stored"), files),
+            Some(Descriptors::Remove) => service.store.remove(message.name.as_deref().unwrap_or_default()),
+            None => {}
+        }
+        Some(service.name())
     }
 
     /// Whether the engine said that it is ready, and still runs.
@@ -154,6 +175,7 @@ mod tests {
             readiness: Readiness::None,
             after: after.iter().map(|name| (*name).to_owned()).collect(),
             settings: None,
+            file_descriptor_store_max: 1,
             only_with_engine: name == ENGINE,
             cpu_percent: None,
             oom_score: 0,
@@ -180,6 +202,50 @@ mod tests {
         assert_eq!(wanted(services, Goal::Run), [Wanted::Run, Wanted::Wait]);
         let services = vec![service("gate", &[], READY), service("engine", &["gate"], State::Waiting)];
         assert_eq!(wanted(services, Goal::Run), [Wanted::Run, Wanted::Run]);
+    }
+
+    #[test]
+    fn only_the_service_itself_puts_descriptors_into_its_store() {
+        let mut supervisor = Supervisor {
+            services: vec![
+                service("nodes", &[], READY),
+                service("gate", &[], State::Ready { pid: 2, since: 0 }),
+            ],
+        };
+        let file = || vec![OwnedFd::from(std::fs::File::open("/dev/null").unwrap())];
+        let message = |descriptors| Message { descriptors, name: Some("x".into()), ..Message::default() };
+        assert_eq!([0, 1, 2, 77].map(|pid| supervisor.may_store(pid)), [false, true, true, false]);
+        supervisor.services[1].definition.file_descriptor_store_max = 0;
+        assert!(!supervisor.may_store(2));
+        let stored = |supervisor: &Supervisor| -> Vec<usize> {
+            supervisor.services.iter().map(|service| service.store.stored().len()).collect()
+        };
+        assert_eq!(supervisor.notified(77, &message(Some(Descriptors::Store)), file()), None);
+        assert_eq!(stored(&supervisor), [0, 0]);
+        assert_eq!(supervisor.notified(1, &message(None), file()), Some("nodes"));
+        assert_eq!(stored(&supervisor), [0, 0]);
+        for _ in 0..2 {
+            assert_eq!(supervisor.notified(1, &message(Some(Descriptors::Store)), file()), Some("nodes"));
+            assert_eq!(stored(&supervisor), [1, 0], "the table lets it store one");
+        }
+        supervisor.notified(2, &message(Some(Descriptors::Remove)), Vec::new());
+        supervisor.notified(77, &message(Some(Descriptors::Remove)), Vec::new());
+        assert_eq!(stored(&supervisor), [1, 0]);
+        supervisor.notified(1, &message(Some(Descriptors::Remove)), Vec::new());
+        assert_eq!(stored(&supervisor), [0, 0]);
+    }
+
+    #[test]
+    fn what_is_stored_outlives_a_restart_and_not_the_end() {
+        let message = Message { descriptors: Some(Descriptors::Store), ..Message::default() };
+        for (state, kept) in [(READY, 1), (State::Stopping { pid: 1, deadline: 0 }, 0)] {
+            let mut supervisor = Supervisor { services: vec![service("nodes", &[], state)] };
+            supervisor.notified(1, &message, vec![std::fs::File::open("/dev/null").unwrap().into()]);
+            supervisor.ended(1, "killed");
+            assert_eq!(supervisor.services[0].store.stored().len(), kept, "{state:?}");
+            supervisor.tick(Goal::StopAll);
+            assert_eq!(supervisor.services[0].store.stored().len(), 0, "{state:?}");
+        }
     }
 
     #[test]

@@ -1,15 +1,17 @@
 //! One service: its process, started and stopped as its life says.
 
-use std::process::{Command, Stdio};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::process::Stdio;
 
 use eci_contract::status::Service as Report;
 use eci_sys::spawn::{Confinement, confine};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::output::Output;
-use super::settings;
 use super::state::{Action, Event, Life, State};
+use super::store::Store;
 use super::table::{Definition, Readiness, Settings};
+use super::{passing, settings};
 use crate::system::{cgroups, notify};
 use crate::{clock, kmsg};
 
@@ -32,12 +34,18 @@ pub struct Service {
     last_line: String,
     /// It runs and does not have its settings yet.
     awaits_settings: bool,
+    /// What it left for its next start.
+    pub(super) store: Store,
+    /// The log says already that the store does not take everything.
+    was_refused: bool,
 }
 
 impl Service {
     /// A service that was never started.
     pub(super) fn new(definition: Definition) -> Self {
         Self {
+            store: Store::new(definition.file_descriptor_store_max),
+            was_refused: false,
             definition,
             life: Life::default(),
             restarts: 0,
@@ -97,6 +105,28 @@ impl Service {
         self.advance(Event::Ended);
     }
 
+    /// Stores what it sent for its next start. What is not stored is closed; the log says so once until something is again.
+    pub(super) fn store(&mut self, name: &str, files: Vec<OwnedFd>) {
+        let outcome = self.store.put(name, files);
+        if let Err(err) = &outcome {
+            if !self.was_refused {
+                kmsg::notice(&format!("service {}: not stored: {}", self.name(), kmsg::chain(err)));
+            }
+        }
+        self.was_refused = outcome.is_err();
+    }
+
+    /// Readable when something that it left is hung up.
+    #[must_use]
+    pub fn hung_up(&self) -> Option<BorrowedFd<'_>> {
+        self.store.hung_up()
+    }
+
+    /// Lets go of what is hung up.
+    pub fn drop_hung_up(&mut self) {
+        self.store.drop_hung_up();
+    }
+
     /// Its name.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -106,6 +136,9 @@ impl Service {
     pub(super) fn advance(&mut self, event: Event) {
         let (life, action) = self.life.next(event, &self.definition.limits(), clock::boot_ms());
         self.life = life;
+        if self.life.state == State::Stopped {
+            self.store.clear();
+        }
         match action {
             Action::None => {}
             Action::Spawn => self.start(),
@@ -151,13 +184,9 @@ impl Service {
         }
         let (output, write) = Output::new().map_err(SpawnError::Pipe)?;
         let twin = write.try_clone().map_err(SpawnError::Pipe)?;
-        let mut command = Command::new(program);
-        command
-            .args(arguments)
-            .env_clear()
-            .env("PATH", PATH)
-            .envs(&self.definition.environment)
-            .current_dir("/");
+        self.store.drop_hung_up();
+        let mut command = passing::command(program, &self.store.stored());
+        command.args(arguments).env("PATH", PATH).envs(&self.definition.environment).current_dir("/");
         if self.definition.readiness == Readiness::Notify {
             command.env("NOTIFY_SOCKET", notify::PATH);
         }

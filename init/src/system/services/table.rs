@@ -7,6 +7,7 @@ use std::io;
 use serde::Deserialize;
 
 use super::state::Limits;
+use super::store;
 
 const PATH: &str = "/etc/eci/services.json";
 
@@ -42,6 +43,9 @@ pub struct Definition {
     /// It gets its settings through a pipe.
     #[serde(default)]
     pub settings: Option<Settings>,
+    /// How many descriptors PID 1 keeps for its next start, as systemd's `FileDescriptorStoreMax=`.
+    #[serde(default)]
+    pub file_descriptor_store_max: usize,
     /// It is stopped when the engine is refused.
     #[serde(default)]
     pub only_with_engine: bool,
@@ -140,6 +144,13 @@ fn parse(bytes: &[u8]) -> Result<Vec<Definition>, Error> {
         if !service.argv.first().is_some_and(|program| program.starts_with('/')) {
             return content(format!("{name} has no absolute program path"));
         }
+        let (stored, most) = (service.file_descriptor_store_max, store::MOST);
+        if stored > most {
+            return content(format!("{name} may store {stored} descriptors, and {most} are the most"));
+        }
+        if stored > 0 && service.readiness != Readiness::Notify {
+            return content(format!("{name} may store descriptors, but has no socket to send them to"));
+        }
         let settled_after = service.settings.iter().flat_map(|settings| &settings.after);
         let mut needs = service.after.iter().chain(settled_after);
         if let Some(missing) = needs.find(|other| !before.contains(other.as_str())) {
@@ -195,6 +206,14 @@ mod tests {
         assert_eq!(
             refused("\"after\": [\"containerd\"", "\"after\": [\"other\""),
             format!("{text}: engine is after `other`, which is not above it")
+        );
+        assert_eq!(
+            refused("\"fileDescriptorStoreMax\": 2002", "\"fileDescriptorStoreMax\": 2049"),
+            format!("{text}: nodes may store 2049 descriptors, and 2048 are the most")
+        );
+        assert_eq!(
+            refused("\"readiness\": \"notify\",\n      \"fileD", "\"readiness\": \"none\",\n      \"fileD"),
+            format!("{text}: nodes may store descriptors, but has no socket to send them to")
         );
         assert_eq!(refused("\"oomScore\"", "\"oomscore\""), format!("{text} is not understood"));
     }

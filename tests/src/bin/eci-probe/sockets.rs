@@ -1,16 +1,17 @@
 //! Sockets that lead to the VM, to its host, or past the container's own network.
 
 use std::fs;
+use std::io::IoSlice;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, VsockAddr, connect, recv, sendto,
-    socket,
+    AddressFamily, ControlMessage, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, VsockAddr,
+    connect, recv, sendmsg, sendto, socket,
 };
 
 use crate::attempt::{At, Attempt, Failure, Verb};
@@ -45,11 +46,42 @@ pub const VERBS: &[Verb] = &[
         run: abstract_sockets,
     },
     Verb {
+        name: "store-descriptor",
+        why: "PID 1 keeps descriptors for services, and passes them on; takes the path of its socket",
+        run: |path| {
+            let socket = UnixDatagram::unbound().at("socket")?;
+            socket.connect(path).at("connect")?;
+            let file = fs::File::open("/dev/null").at("open")?;
+            send_with(&socket, b"FDSTORE=1\nFDNAME=socket", &file)
+        },
+    },
+    Verb {
+        name: "hold-listeners",
+        why: "as many containers as one VM may have; takes the path of crun's socket, hands over 1000 and ends in a minute",
+        run: |path| {
+            let message = br#"{"fds": ["seccompFd"], "metadata": "{\"version\":1,\"root_device\":1}"}"#;
+            let (held, _open) = rustix::pipe::pipe().at("pipe")?;
+            for _ in 0..1000 {
+                send_with(&UnixStream::connect(path).at("connect")?, message, &held)?;
+            }
+            std::thread::sleep(Duration::from_secs(60));
+            Ok(())
+        },
+    },
+    Verb {
         name: "unix",
         why: "a socket of the VM that is mounted; takes its path",
         run: |path| Ok(UnixStream::connect(path).map(drop)?),
     },
 ];
+
+/// Sends `text` and a descriptor beside it.
+fn send_with(socket: &impl AsRawFd, text: &[u8], file: &impl AsRawFd) -> Attempt {
+    let descriptors = [file.as_raw_fd()];
+    let rights = [ControlMessage::ScmRights(&descriptors)];
+    Ok(sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(text)], &rights, MsgFlags::empty(), None)
+        .map(drop)?)
+}
 
 fn vsock(target: &str) -> Attempt {
     let numbers =
