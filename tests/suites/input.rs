@@ -60,6 +60,12 @@ fn main() -> ExitCode {
             outcome.0.clone().refused(&["sha256"]).or_else(|_| outcome.0.refused(&["SHA256"]))?;
             project.nothing_was_built()
         }),
+        row("an_efi_system_partition_that_is_too_small_is_named_with_what_it_takes", |()| {
+            let project = Project::copy()?;
+            project.replace("eci.toml", "esp_mib = 64", "esp_mib = 16")?;
+            project.build(&[])?.is(CONFIG, &["disk.esp_mib", "too small", "33"])?;
+            project.nothing_was_built()
+        }),
         row("offline_with_an_empty_cache_lists_what_is_missing", |()| {
             let project = Project::copy()?;
             let mut build = project.command(&["build", "--offline"]);

@@ -26,6 +26,10 @@ fn main() -> ExitCode {
         row("a_changed_signature_is_refused", |()| changed_file("manifest.json.sig")),
         row("a_changed_kernel_is_refused", |()| changed_file("vmlinuz")),
         row("a_changed_initrd_is_refused", |()| changed_file("initrd.img")),
+        row("a_changed_unified_kernel_image_is_refused", |()| changed_file("eci.efi")),
+        row("the_field_s_tools_read_the_efi_system_partition", efi_system_partition),
+        row("whatever_is_added_to_the_efi_system_partition_is_refused", added_file),
+        row("objdump_reads_the_sections_of_the_unified_kernel_image", sections),
         row("the_test_flavour_is_refused_without_its_own_key", test_flavour),
         row("openssl_accepts_the_manifest_s_signature", openssl),
         row("sgdisk_and_qemu_img_are_content", |()| {
@@ -73,7 +77,7 @@ impl Parts {
         let raw = image::raw(&image::out()?)?;
         let folder = tempfile::tempdir()?;
         let mut offsets = [0; 2];
-        for (index, (number, name)) in [(1, "data"), (2, "tree")].into_iter().enumerate() {
+        for (index, (number, name)) in [(2, "data"), (3, "tree")].into_iter().enumerate() {
             let partition = Partition::of(&raw, number)?;
             offsets[index] = partition.start;
             partition.copy(&raw, &folder.path().join(name))?;
@@ -122,6 +126,51 @@ fn changed_file(name: &str) -> Result<()> {
     let copy = copy_of_out()?;
     flip(&copy.path().join(name), 20)?;
     untrusted(verify(copy.path(), &key()?)?)
+}
+
+/// The partition, cut out of a disk image.
+fn cut_esp(raw: &Path, to: &Path) -> Result<Partition> {
+    let partition = Partition::of(raw, 1)?;
+    ensure!(partition.name == "eci-esp", "partition 1 is `{}`", partition.name);
+    partition.copy(raw, to)?;
+    Ok(partition)
+}
+
+fn efi_system_partition(_: &()) -> Result<()> {
+    let (out, folder) = (image::out()?, tempfile::tempdir()?);
+    let esp = folder.path().join("esp");
+    cut_esp(&image::raw(&out)?, &esp)?;
+    let esp = esp.to_string_lossy().into_owned();
+    command::host("/sbin/fsck.fat", &["-n", &esp])?.ok()?;
+    let read = command::host("mtype", &["-i", &esp, "::/EFI/BOOT/BOOTX64.EFI"])?;
+    ensure!(read.code == 0 && read.bytes == fs::read(out.join("eci.efi"))?, "mtype: {}", read.stderr);
+    let listed = command::host("mdir", &["-/", "-b", "-i", &esp])?.ok()?;
+    let files: Vec<_> = listed.lines().filter(|line| !line.ends_with('/')).collect();
+    ensure!(files == ["::/EFI/BOOT/BOOTX64.EFI"], "{files:?}");
+    Ok(())
+}
+
+/// systemd's stub would take credentials and command lines from files beside it.
+fn added_file(_: &()) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (raw, copy) = (image::raw(&image::out()?)?, folder.path().join("disk.raw"));
+    copy_sparse(&raw, &copy)?;
+    let partition = Partition::of(&raw, 1)?;
+    let place = format!("{}@@{}", copy.display(), partition.start);
+    let mut mcopy = Command::new("mcopy");
+    mcopy.args(["-i", &place, "-", "::/EFI/BOOT/extra.cred"]);
+    command::run(&mut mcopy, b"credential")?.ok()?;
+    untrusted(verify(&copy, &key()?)?)
+}
+
+fn sections(_: &()) -> Result<()> {
+    let image = image::out()?.join("eci.efi").to_string_lossy().into_owned();
+    let said = command::host("objdump", &["-h", &image])?.ok()?;
+    for section in [".sbat", ".osrel", ".cmdline", ".uname", ".initrd", ".linux"] {
+        let count = said.split_whitespace().filter(|word| *word == section).count();
+        ensure!(count == 1, "{count} sections {section}:\n{said}");
+    }
+    Ok(())
 }
 
 fn another_key(_: &()) -> Result<()> {

@@ -3,6 +3,7 @@
 pub mod assemble;
 pub mod digest;
 pub mod disk;
+pub mod esp;
 pub mod formats;
 pub mod inspect;
 pub mod manifest;
@@ -11,6 +12,7 @@ pub mod sbom;
 pub mod signature;
 pub mod signature_partition;
 pub mod sums;
+pub mod uki;
 pub mod verify;
 pub mod verity;
 

@@ -24,6 +24,8 @@ pub struct Config {
     pub kernel: Kernel,
     /// Programs of the build that come from packages, so that the host's versions do not matter.
     pub tools: Tools,
+    /// The unified kernel image.
+    pub uki: Uki,
     /// How the image is signed.
     #[serde(default)]
     pub signing: Signing,
@@ -91,6 +93,14 @@ pub struct Tools {
     pub packages: Vec<String>,
 }
 
+/// `[uki]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Uki {
+    /// The package with systemd's stub for UEFI.
+    pub stub: String,
+}
+
 /// `[signing]`
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -104,6 +114,8 @@ pub struct Signing {
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Disk {
+    /// Size of the EFI system partition in MiB.
+    pub esp_mib: u32,
     /// Size of a slot's root partition in MiB; the largest root file system that an update may bring.
     pub root_mib: u32,
     /// Size of the data partition in MiB. It grows with the disk.

@@ -4,6 +4,7 @@
 //! as holding.
 
 mod disk;
+mod esp;
 mod files;
 
 use std::fs;
@@ -143,7 +144,7 @@ fn verify_folder(folder: &Path, expected: &Expected, report: &mut Report, ui: &U
     Ok(())
 }
 
-/// Checks a manifest with its signature beside it, and the kernel and initrd that it names.
+/// Checks a manifest with its signature beside it, and the kernel, initrd and unified kernel image that it names.
 fn verify_beside(
     folder: &Path,
     path: &Path,
@@ -154,7 +155,7 @@ fn verify_beside(
     let signature = read(&folder.join(manifest::SIGNATURE_FILE))?;
     let signed = files::manifest(&name(path), &bytes, &signature, expected, report);
     if let Some(signed) = &signed {
-        for artifact in [&signed.kernel, &signed.initrd] {
+        for artifact in [&signed.kernel, &signed.initrd, &signed.uki] {
             files::artifact(folder, artifact, report);
         }
     }

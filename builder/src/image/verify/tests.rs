@@ -218,10 +218,31 @@ fn a_changed_partition_uuid_is_refused() {
     let file = image.file();
     let mut table = gpt::GptConfig::new().writable(true).open_from_device(file).expect("table");
     let mut partitions = table.take_partitions();
-    partitions.get_mut(&2).expect("verity A").part_guid = uuid::Uuid::from_bytes([1; 16]);
+    partitions.get_mut(&3).expect("verity A").part_guid = uuid::Uuid::from_bytes([1; 16]);
     table.update_partitions(partitions).expect("updated");
     drop(table.write().expect("written"));
     assert_eq!(image.failures(), ["partition types and UUIDs"]);
+}
+
+#[test]
+fn a_changed_efi_system_partition_is_found() {
+    let start = super::super::esp::file_start(super::super::esp::MIN_BYTES).expect("large enough");
+    for (position, checks) in [
+        (start, vec!["unified kernel image"]),
+        (start + 1024, vec!["unified kernel image"]),
+        // A bit of the label, of a table, of a folder, and a byte that nothing uses.
+        (71, vec!["rest of the partition"]),
+        (32 * 512 + 20, vec!["rest of the partition"]),
+        (start - 512, vec!["rest of the partition"]),
+        (super::super::esp::MIN_BYTES - 1, vec!["rest of the partition"]),
+    ] {
+        let image = Image::new(Flavour::Shipped);
+        image.flip("eci-esp", position);
+        assert_eq!(image.failures(), checks, "{position}");
+    }
+    let image = Image::new(Flavour::Shipped);
+    fs::write(image.path("eci.efi"), "another").expect("changed");
+    assert_eq!(failures(&image.report(&image.path(""))), ["digest", "sums"]);
 }
 
 #[test]
