@@ -5,6 +5,7 @@ use std::env;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use anyhow::Context;
 use eci_contract::manifest::{Architecture, Flavour};
@@ -18,6 +19,7 @@ use crate::image::digest::Sha256;
 use crate::image::disk::Sizes;
 use crate::image::formats::Format;
 use crate::image::sbom;
+use crate::image::secure_boot::{self, Signer};
 use crate::image::signature::{self, SigningKey};
 use crate::image::uki;
 use crate::kernel::{self, Kernel, config};
@@ -88,6 +90,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         .read_locks()
         .or_exit_with_hint(Exit::Config, lock_hint(&args.config))?;
     let key = signing_key(&plan, ui)?;
+    let signer = signer(&plan, ui)?;
     let cache = Cache::open().or_exit(Exit::Host)?;
     let offline = if args.offline { Offline::Yes } else { Offline::No };
     let archives = packages::fetch(&plan, &cache, offline, ui).map_err(fetch_failed)?;
@@ -122,6 +125,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         },
         versions: versions(&plan, &kernel),
         key: &key,
+        signer: &signer,
         sizes: Sizes {
             esp: mib(config.disk.esp_mib),
             root: mib(config.disk.root_mib),
@@ -167,11 +171,7 @@ fn signing_key(plan: &Plan<Locked>, ui: &Ui) -> anyhow::Result<SigningKey> {
         return SigningKey::read(&path)
             .or_exit_with_hint(Exit::Config, "make one with `eci-builder keygen DIR`");
     }
-    let name = match plan.config().image.flavour {
-        Flavour::Shipped => "development",
-        Flavour::Test => "test",
-    };
-    let folder = data_home()?.join("eci/keys").join(name);
+    let (name, folder) = host_keys(plan)?;
     ui.warn(&format!(
         "signing with the {name} key of this host ({}); whoever can read it can sign images like this one. \
          For images that others rely on: `eci-builder keygen DIR`, then `[signing] key` in {}",
@@ -179,6 +179,43 @@ fn signing_key(plan: &Plan<Locked>, ui: &Ui) -> anyhow::Result<SigningKey> {
         plan.path().display()
     ));
     signature::host_key(&folder).or_exit(Exit::Host)
+}
+
+/// The Secure Boot key that the configuration names, or, loudly, this host's. The clock says whether the build is refused, and
+/// nothing of what is built.
+fn signer(plan: &Plan<Locked>, ui: &Ui) -> anyhow::Result<Signer> {
+    let Some((key, certificate)) = plan.secure_boot() else {
+        let (name, folder) = host_keys(plan)?;
+        ui.warn(&format!(
+            "signing {} for Secure Boot with the {name} key of this host ({}). For machines of others: \
+             `eci-builder keygen DIR`, then `key` and `certificate` of [secure_boot] in {}",
+            uki::FILE,
+            folder.join(secure_boot::FOLDER).display(),
+            plan.path().display()
+        ));
+        return secure_boot::host_signer(&folder, ui)
+            .or_exit_with_hint(Exit::Host, "`eci-builder doctor` checks what this host lacks");
+    };
+    let signer = Signer::read(&key, &certificate).or_exit_with_hint(
+        Exit::Config,
+        "`eci-builder keygen DIR` makes both, `secure-boot/db.key` and `secure-boot/db.crt`",
+    )?;
+    match signer.certificate().expired(SystemTime::now()) {
+        None => Ok(signer),
+        Some(on) => Err(secure_boot::Error::Expired { path: certificate, on }).or_exit_with_hint(
+            Exit::Config,
+            "make another with `eci-builder keygen DIR` and enrol it, or check this host's clock",
+        ),
+    }
+}
+
+/// Name and folder of this host's keys of a flavour.
+fn host_keys(plan: &Plan<Locked>) -> anyhow::Result<(&'static str, PathBuf)> {
+    let name = match plan.config().image.flavour {
+        Flavour::Shipped => "development",
+        Flavour::Test => "test",
+    };
+    Ok((name, data_home()?.join("eci/keys").join(name)))
 }
 
 fn data_home() -> anyhow::Result<PathBuf> {

@@ -54,6 +54,7 @@ const ROWS: &[Row] = &[
     program("bison", "compiles the kernel", "apt-get install bison"),
     program("bc", "compiles the kernel", "apt-get install bc"),
     program("lz4", "packs the kernel", "apt-get install lz4"),
+    program("openssl", "makes keys for Secure Boot", "apt-get install openssl"),
     file("libelf.h", "/usr/include/libelf.h", "compiles the kernel's tools", "apt-get install libelf-dev"),
     file(
         "openssl/ssl.h",

@@ -92,12 +92,13 @@ fn section(lines: &mut Vec<String>, title: &str, entries: impl Iterator<Item = S
     }
 }
 
-fn uki(uki: &UkiInfo) -> [String; 4] {
+fn uki(uki: &UkiInfo) -> [String; 5] {
     [
         format!("size         {}", human_size(uki.bytes)),
         format!("kernel       {} {}", uki.release, human_size(uki.kernel_bytes)),
         format!("initrd       {}", human_size(uki.initrd_bytes)),
         format!("command line {}", uki.command_line),
+        format!("signed by    {}", uki.signed_by),
     ]
 }
 

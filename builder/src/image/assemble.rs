@@ -13,6 +13,7 @@ use super::disk::{self, Sizes};
 use super::esp::{self, Esp};
 use super::formats::{self, Format};
 use super::region::Region;
+use super::secure_boot::{self, Signer};
 use super::signature::SigningKey;
 use super::signature_partition::{self, Signed};
 use super::{manifest, sbom, sums, uki, verity};
@@ -27,6 +28,8 @@ pub const INITRD_FILE: &str = "initrd.img";
 pub const KERNEL_CONFIG_FILE: &str = "kernel.config";
 /// File name of the public key that the image is signed for: a convenience. Trust it only as far as its origin.
 pub const KEY_FILE: &str = "image.pub";
+/// File name of the certificate that the unified kernel image is signed for: a convenience, like the key.
+pub const CERTIFICATE_FILE: &str = "secure-boot.crt";
 /// Everyone may read artifacts, as they hold no secrets.
 const MODE: u32 = 0o644;
 
@@ -60,6 +63,9 @@ pub enum Error {
     /// The unified kernel image cannot be made.
     #[error("cannot make the unified kernel image")]
     Uki(#[from] uki::Error),
+    /// The unified kernel image cannot be signed.
+    #[error("cannot sign the unified kernel image")]
+    Sign(#[from] secure_boot::SignatureError),
     /// The unified kernel image does not go onto its partition.
     #[error("cannot make the EFI system partition")]
     Esp(#[from] esp::Error),
@@ -99,6 +105,8 @@ pub struct Inputs<'a> {
     pub versions: BTreeMap<String, String>,
     /// Signs the manifest.
     pub key: &'a SigningKey,
+    /// Signs the unified kernel image.
+    pub signer: &'a Signer,
     /// Sizes of the partitions.
     pub sizes: Sizes,
     /// Forms of the disk to give out.
@@ -165,6 +173,7 @@ pub fn assemble(inputs: &Inputs<'_>, out: &Path, ui: &Ui) -> Result<Assembled, E
     write(&staging, manifest::FILE, &signed.manifest)?;
     write(&staging, manifest::SIGNATURE_FILE, &signed.signature)?;
     write(&staging, KEY_FILE, inputs.key.public().to_pem().as_bytes())?;
+    write(&staging, CERTIFICATE_FILE, inputs.signer.certificate().to_pem().as_bytes())?;
     let bill = sbom::to_bytes(inputs.name, inputs.version, tree.root_hash(), inputs.contents);
     write(&staging, sbom::FILE, &bill)?;
 
@@ -187,6 +196,7 @@ pub fn assemble(inputs: &Inputs<'_>, out: &Path, ui: &Ui) -> Result<Assembled, E
         manifest::FILE,
         manifest::SIGNATURE_FILE,
         KEY_FILE,
+        CERTIFICATE_FILE,
         sbom::FILE,
     ];
     let names: Vec<String> = fixed.into_iter().map(str::to_owned).chain(disks).collect();
@@ -214,7 +224,7 @@ fn hash_root(path: &Path) -> Result<(verity::Identity, verity::Tree), Error> {
     Ok((identity, tree.map_err(|source| Error::Verity { path: path.to_owned(), source })?))
 }
 
-/// The unified kernel image. What the system is called has name and version of the image on top, for boot menus.
+/// The signed unified kernel image. What the system is called has name and version of the image on top, for boot menus.
 fn unified(inputs: &Inputs<'_>) -> Result<Vec<u8>, Error> {
     let read = |path: &Path| {
         fs::read(path).map_err(|source| Error::File { operation: "read", path: path.to_owned(), source })
@@ -223,7 +233,7 @@ fn unified(inputs: &Inputs<'_>) -> Result<Vec<u8>, Error> {
     let os_release = format!("{os_release}IMAGE_ID={}\nIMAGE_VERSION={}\n", inputs.name, inputs.version);
     let (linux, initrd) = (read(inputs.kernel)?, read(inputs.initrd)?);
     let parts = uki::Parts { linux: &linux, initrd: &initrd, command_line, os_release: &os_release, release };
-    Ok(uki::make(stub, &parts)?)
+    Ok(secure_boot::sign(&uki::make(stub, &parts)?, inputs.signer)?)
 }
 
 fn size(bytes: &[u8]) -> u64 {
@@ -341,6 +351,7 @@ pub(super) mod tests {
             uki: uki_inputs(&stub),
             versions: BTreeMap::new(),
             key,
+            signer: secure_boot::tests::signer(),
             sizes: SIZES,
             formats: &[Format::Raw],
             contents: &sbom::Contents::default(),
@@ -362,7 +373,7 @@ pub(super) mod tests {
         };
         let first = sums(one.path());
         assert_eq!(first, sums(two.path()));
-        assert_eq!(first.lines().count(), 9);
+        assert_eq!(first.lines().count(), 10);
     }
 
     #[test]
@@ -396,6 +407,7 @@ pub(super) mod tests {
             uki: uki_inputs(b""),
             versions: BTreeMap::new(),
             key: &key,
+            signer: secure_boot::tests::signer(),
             sizes: SIZES,
             formats: &[Format::Raw],
             contents: &sbom::Contents::default(),
@@ -403,6 +415,6 @@ pub(super) mod tests {
         let error = assemble(&inputs, &folder.path().join("out"), &Ui::silent()).expect_err("no kernel");
         assert!(error.to_string().ends_with("no-such-kernel`"), "{error}");
         assert_eq!(fs::read(folder.path().join("out/manifest.json")).expect("manifest"), before);
-        assert_eq!(fs::read_dir(folder.path().join("out")).expect("listing").count(), 10);
+        assert_eq!(fs::read_dir(folder.path().join("out")).expect("listing").count(), 11);
     }
 }

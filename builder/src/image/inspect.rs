@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::assemble::{self, KERNEL_CONFIG_FILE};
 use super::formats::{self, Format};
 use super::signature::PublicKey;
-use super::{disk, esp, manifest, sbom, signature_partition, sums, uki};
+use super::{disk, esp, manifest, sbom, secure_boot, signature_partition, sums, uki};
 use crate::kernel::config::Config;
 use crate::ui::Ui;
 
@@ -100,6 +100,8 @@ pub struct UkiInfo {
     pub kernel_bytes: u64,
     /// Size of the initial RAM file system in bytes.
     pub initrd_bytes: u64,
+    /// Whom the certificate is for that it is signed with, or why nobody's is.
+    pub signed_by: String,
 }
 
 /// Boot counting of a slot.
@@ -179,6 +181,10 @@ fn uki_info(image: &[u8]) -> Option<UkiInfo> {
         command_line: parts.command_line.to_owned(),
         kernel_bytes: size(parts.linux),
         initrd_bytes: size(parts.initrd),
+        signed_by: match secure_boot::verify(image, None) {
+            Ok(certificate) => certificate.name(),
+            Err(error) => format!("nobody: {error}"),
+        },
     })
 }
 
@@ -268,9 +274,11 @@ mod tests {
             assert_eq!(inspection.signer, Some(key.public().id()));
             assert_eq!(inspection.manifest.name, "eci");
             assert_eq!(inspection.partitions.len(), 8);
-            assert_eq!(inspection.uki.expect("it is there").command_line, "console=ttyS0");
+            let uki = inspection.uki.expect("it is there");
+            assert_eq!(uki.command_line, "console=ttyS0");
+            assert_eq!(uki.signed_by, secure_boot::tests::signer().certificate().name());
             assert_eq!(inspection.kernel_options["CONFIG_A"], "y");
-            assert_eq!(inspection.sha256.len(), 9);
+            assert_eq!(inspection.sha256.len(), 10);
             let boot = inspection.partitions[1].boot_count.expect("a root partition");
             assert_eq!(boot, BootInfo { priority: 15, tries_left: 0, successful: true });
         }

@@ -9,6 +9,7 @@ pub mod inspect;
 pub mod manifest;
 pub mod region;
 pub mod sbom;
+pub mod secure_boot;
 pub mod signature;
 pub mod signature_partition;
 pub mod sums;

@@ -29,6 +29,9 @@ pub struct Config {
     /// How the image is signed.
     #[serde(default)]
     pub signing: Signing,
+    /// How the unified kernel image is signed.
+    #[serde(default)]
+    pub secure_boot: SecureBoot,
     /// How large the partitions are.
     pub disk: Disk,
 }
@@ -108,6 +111,18 @@ pub struct Signing {
     /// Ed25519 private key, PKCS#8 PEM. A development key of this host where this is absent.
     #[serde(default)]
     pub key: Option<PathBuf>,
+}
+
+/// `[secure_boot]`: either both or a development key of this host.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SecureBoot {
+    /// RSA private key of the firmware's db, PEM.
+    #[serde(default)]
+    pub key: Option<PathBuf>,
+    /// Its certificate, PEM.
+    #[serde(default)]
+    pub certificate: Option<PathBuf>,
 }
 
 /// `[disk]`

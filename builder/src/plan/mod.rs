@@ -122,6 +122,13 @@ impl<State> Plan<State> {
         self.config.signing.key.as_deref().map(|key| self.resolve(key))
     }
 
+    /// Key and certificate that the unified kernel image is signed with, if the configuration names them.
+    #[must_use]
+    pub fn secure_boot(&self) -> Option<(PathBuf, PathBuf)> {
+        let named = &self.config.secure_boot;
+        Some((self.resolve(named.key.as_deref()?), self.resolve(named.certificate.as_deref()?)))
+    }
+
     /// Paths of the lock files in order.
     #[must_use]
     pub fn lock_paths(&self) -> Vec<PathBuf> {
@@ -265,7 +272,7 @@ fn drift(wanted: &BTreeMap<&str, &Path>, locks: &[Lock], architecture: Architect
 }
 
 fn check(path: &Path, config: &Config) -> Result<(), Error> {
-    let rules: [(&'static str, bool, &'static str); 7] = [
+    let rules: [(&'static str, bool, &'static str); 8] = [
         ("image.name", is_plain(&config.image.name), "has to be of letters, digits, `.`, `_`, `+` and `-`"),
         (
             "image.version",
@@ -276,6 +283,11 @@ fn check(path: &Path, config: &Config) -> Result<(), Error> {
         ("packages.lists", !config.packages.lists.is_empty(), "is empty"),
         ("packages.locks", !config.packages.locks.is_empty(), "is empty"),
         ("disk", config.disk.root_mib > 0 && config.disk.data_mib > 0, "has a partition of no size"),
+        (
+            "secure_boot",
+            config.secure_boot.key.is_some() == config.secure_boot.certificate.is_some(),
+            "names a key without its certificate, or a certificate without its key",
+        ),
         (
             "disk.esp_mib",
             u64::from(config.disk.esp_mib) << 20 >= MIN_BYTES,

@@ -4,9 +4,12 @@
 //! section to a file; `objcopy` can, but the bytes it writes are its version's.
 
 use object::LittleEndian as LE;
+use object::pe::IMAGE_DIRECTORY_ENTRY_SECURITY;
 use object::pe::{IMAGE_SCN_CNT_CODE, IMAGE_SCN_CNT_INITIALIZED_DATA, IMAGE_SCN_MEM_READ, ImageNtHeaders64};
 use object::pe::{ImageDosHeader, ImageSectionHeader};
 use object::read::pe::ImageNtHeaders;
+
+use super::super::digest::Sha256;
 
 /// Offsets in the file header, which follows the 4 bytes of the signature.
 const NUMBER_OF_SECTIONS: usize = 4 + 2;
@@ -20,6 +23,14 @@ const SECTION_HEADER_BYTES: usize = 40;
 const NAME_BYTES: usize = 8;
 /// Offset of the size in memory in a section header.
 const VIRTUAL_SIZE: usize = 8;
+/// The directory's entry of signatures: where they are in the file, and how long.
+const SECURITY_DIRECTORY: usize = OPTIONAL_HEADER + 112 + 4 * DIRECTORY_BYTES;
+const DIRECTORY_BYTES: usize = 8;
+/// `WIN_CERTIFICATE`: its length, then revision 2.0 and "PKCS #7".
+const WIN_CERTIFICATE: [u8; 4] = [0x00, 0x02, 0x02, 0x00];
+const WIN_CERTIFICATE_BYTES: usize = 8;
+/// Signatures begin and end at multiples of this.
+const SIGNATURE_ALIGNMENT: usize = 8;
 
 /// Why a PE file cannot be read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +54,15 @@ pub enum Error {
         /// Size of the new content.
         bytes: usize,
     },
+    /// It is signed, and what is added would be behind the signature.
+    #[error("it is signed already")]
+    Signed,
+    /// The signature is not at the end, or is not the only one.
+    #[error("it does not end with one signature")]
+    SignaturePlace,
+    /// Its sections overlap, or there is something between them that no digest would cover.
+    #[error("its sections do not lie one behind the other")]
+    Gaps,
     /// It would be larger than 4 GiB.
     #[error("it would be larger than the format allows")]
     TooLarge,
@@ -67,14 +87,18 @@ pub(super) struct Section<'a> {
 
 /// What changing a file needs of its headers.
 struct Headers {
-    /// Offset of the signature.
+    /// Offset of the signature "PE".
     signature: usize,
+    /// Bytes of all headers, with what fills them up.
+    size: usize,
     /// Offset behind the last section header.
     end_of_table: usize,
     /// Where the sections' bytes may begin.
     end_of_headers: usize,
     section_alignment: u32,
     file_alignment: u32,
+    /// Where signatures are, and how long; zeros where there are none.
+    signatures: (usize, usize),
 }
 
 /// The sections of a PE file in the order of their headers.
@@ -109,6 +133,9 @@ pub(super) fn replace(file: &[u8], name: &str, content: &[u8]) -> Result<Vec<u8>
 /// [`Error::NotPe`], [`Error::NoHeaderRoom`] and [`Error::TooLarge`].
 pub(super) fn append(file: &[u8], added: &[(&str, &[u8])]) -> Result<Vec<u8>, Error> {
     let (headers, sections) = parse(file)?;
+    if headers.signatures != (0, 0) {
+        return Err(Error::Signed);
+    }
     let table_end = headers.end_of_table + added.len() * SECTION_HEADER_BYTES;
     if table_end > headers.end_of_headers {
         return Err(Error::NoHeaderRoom { count: added.len() });
@@ -142,12 +169,90 @@ pub(super) fn append(file: &[u8], added: &[(&str, &[u8])]) -> Result<Vec<u8>, Er
     Ok(changed)
 }
 
+/// The digest of a file that is signed, and that a signature has: all of it but the checksum, the place of the signature, and the
+/// signature. Ours and systemd's have all their bytes in headers and sections, one behind the other, so that the digest is of
+/// the file from its start to its end; another is refused.
+///
+/// # Errors
+/// [`Error::NotPe`], [`Error::Gaps`] and [`Error::SignaturePlace`].
+pub(in crate::image) fn authenticode_digest(file: &[u8]) -> Result<Sha256, Error> {
+    let (headers, mut sections) = parse(file)?;
+    let end = match headers.signatures {
+        (0, 0) => file.len(),
+        (start, length) if start.checked_add(length) == Some(file.len()) => start,
+        _ => return Err(Error::SignaturePlace),
+    };
+    sections.sort_by_key(|section| section.start);
+    let mut covered = headers.size;
+    for section in sections.iter().filter(|section| section.room > 0) {
+        if section.start != covered {
+            return Err(Error::Gaps);
+        }
+        covered += section.room;
+    }
+    if covered != end || end % SIGNATURE_ALIGNMENT != 0 {
+        return Err(Error::Gaps);
+    }
+    let at = |offset: usize| headers.signature + offset;
+    let part = |from: usize, to: usize| file.get(from..to).ok_or(Error::NotPe);
+    Ok(Sha256::of(&[
+        part(0, at(CHECK_SUM))?,
+        part(at(CHECK_SUM) + 4, at(SECURITY_DIRECTORY))?,
+        part(at(SECURITY_DIRECTORY) + DIRECTORY_BYTES, end)?,
+    ]))
+}
+
+/// The file with a signature, which is PKCS #7 in DER, at its end.
+///
+/// # Errors
+/// [`Error::NotPe`], [`Error::Signed`] and [`Error::TooLarge`].
+pub(in crate::image) fn attach_signature(file: &[u8], signature: &[u8]) -> Result<Vec<u8>, Error> {
+    let (headers, _) = parse(file)?;
+    if headers.signatures != (0, 0) {
+        return Err(Error::Signed);
+    }
+    let length = WIN_CERTIFICATE_BYTES + signature.len();
+    let padded = length.next_multiple_of(SIGNATURE_ALIGNMENT);
+    let mut signed = file.to_owned();
+    signed.extend(size(length)?.to_le_bytes());
+    signed.extend(WIN_CERTIFICATE);
+    signed.extend_from_slice(signature);
+    signed.resize(file.len() + padded, 0);
+    let entry = [size(file.len())?.to_le_bytes(), size(padded)?.to_le_bytes()].concat();
+    put_bytes(&mut signed, headers.signature + SECURITY_DIRECTORY, &entry)?;
+    Ok(signed)
+}
+
+/// The signature at the end of a file; `None` where it is not signed.
+///
+/// # Errors
+/// [`Error::NotPe`], and [`Error::SignaturePlace`] for another kind of signature or more than one.
+pub(in crate::image) fn signature(file: &[u8]) -> Result<Option<&[u8]>, Error> {
+    let (headers, _) = parse(file)?;
+    let (start, length) = headers.signatures;
+    if (start, length) == (0, 0) {
+        return Ok(None);
+    }
+    let all = file.get(start..).filter(|all| all.len() == length).ok_or(Error::SignaturePlace)?;
+    let (head, rest) = all.split_first_chunk::<4>().ok_or(Error::SignaturePlace)?;
+    let rest = rest.strip_prefix(&WIN_CERTIFICATE).ok_or(Error::SignaturePlace)?;
+    let said = short(u64::from(u32::from_le_bytes(*head)))?;
+    let (signature, padding) = said
+        .checked_sub(WIN_CERTIFICATE_BYTES)
+        .and_then(|end| rest.split_at_checked(end))
+        .ok_or(Error::SignaturePlace)?;
+    if padding.len() >= SIGNATURE_ALIGNMENT || padding.iter().any(|byte| *byte != 0) {
+        return Err(Error::SignaturePlace);
+    }
+    Ok(Some(signature))
+}
+
 fn parse(file: &[u8]) -> Result<(Headers, Vec<Section<'_>>), Error> {
     let malformed = |_| Error::NotPe;
     let dos = ImageDosHeader::parse(file).map_err(malformed)?;
     let mut offset = u64::from(dos.nt_headers_offset());
     let signature = short(offset)?;
-    let (headers, _) = ImageNtHeaders64::parse(file, &mut offset).map_err(malformed)?;
+    let (headers, directories) = ImageNtHeaders64::parse(file, &mut offset).map_err(malformed)?;
     let table = headers.sections(file, offset).map_err(malformed)?;
     let optional = &headers.optional_header;
     let (section_alignment, file_alignment) =
@@ -162,9 +267,26 @@ fn parse(file: &[u8]) -> Result<(Headers, Vec<Section<'_>>), Error> {
     }
     let end_of_table = start_of_table + sections.len() * SECTION_HEADER_BYTES;
     let first = sections.iter().map(|section| section.start).min().unwrap_or(file.len());
-    let end_of_headers = usize::try_from(optional.size_of_headers.get(LE)).map_err(|_| Error::NotPe)?;
-    let end_of_headers = end_of_headers.min(first);
-    Ok((Headers { signature, end_of_table, end_of_headers, section_alignment, file_alignment }, sections))
+    let size = short(u64::from(optional.size_of_headers.get(LE)))?;
+    // The crate gives no entry that is zero.
+    let signatures = match directories.get(IMAGE_DIRECTORY_ENTRY_SECURITY) {
+        None => (0, 0),
+        Some(entry) => {
+            (short(u64::from(entry.virtual_address.get(LE)))?, short(u64::from(entry.size.get(LE)))?)
+        }
+    };
+    Ok((
+        Headers {
+            signature,
+            size,
+            end_of_table,
+            end_of_headers: size.min(first),
+            section_alignment,
+            file_alignment,
+            signatures,
+        },
+        sections,
+    ))
 }
 
 fn section<'a>(file: &'a [u8], header: &ImageSectionHeader, at: usize) -> Result<Section<'a>, Error> {
@@ -239,7 +361,7 @@ pub(in crate::image) mod tests {
         let end = file.len() + headers * SECTION_HEADER_BYTES;
         let start = end.next_multiple_of(512);
         file[optional..optional + 2].copy_from_slice(&[0x0b, 2]);
-        for (at, value) in [(32, 4096), (36, 512), (56, 8192), (60, end), (108, 16)] {
+        for (at, value) in [(32, 4096), (36, 512), (56, 8192), (60, start), (108, 16)] {
             put(&mut file, optional + at, size(value).expect("small")).expect("inside");
         }
         let table = file.len();
@@ -268,8 +390,8 @@ pub(in crate::image) mod tests {
     #[test]
     fn what_does_not_fit_is_refused() {
         let file = stub(".text", b"code", 2);
-        let error = append(&file, &[(".a", b""), (".b", b"")]).expect_err("room for one");
-        assert_eq!(error.to_string(), "its headers have no room for 2 more sections");
+        let error = append(&file, &[(".a", &b""[..]); 4]).expect_err("room for three");
+        assert_eq!(error.to_string(), "its headers have no room for 4 more sections");
         let error = replace(&file, ".text", &[0; 513]).expect_err("a sector");
         assert_eq!(error.to_string(), "its section `.text` of 512 bytes has no room for 513");
     }

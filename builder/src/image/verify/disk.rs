@@ -51,7 +51,7 @@ pub(super) fn disk(
             trusted.get_or_insert(manifest);
         }
     }
-    esp::check(subject, file, &table, trusted.as_ref(), report);
+    esp::check(subject, file, &table, trusted.as_ref(), expected, report);
     manifests
 }
 

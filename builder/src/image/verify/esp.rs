@@ -11,7 +11,7 @@ use super::super::disk::{self, Partition, Table};
 use super::super::esp::{self, Esp};
 use super::super::region::Region;
 use super::super::uki;
-use super::{Report, chain};
+use super::{Expected, Report, chain, files};
 
 /// Checks the partition of a disk whose slots hold `manifest`.
 pub(super) fn check(
@@ -19,6 +19,7 @@ pub(super) fn check(
     file: &File,
     table: &Table,
     manifest: Option<&Manifest>,
+    expected: &Expected,
     report: &mut Report,
 ) {
     let subject = format!("{subject} EFI system partition");
@@ -37,6 +38,7 @@ pub(super) fn check(
     let summary = image.as_ref().map(|_| format!("sha256 {}", manifest.uki.sha256)).map_err(Clone::clone);
     report.add(&subject, "unified kernel image", summary);
     let Ok(image) = image else { return };
+    files::signature(&subject, &image, expected, report);
     report.add(&subject, "kernel and initrd in it", parts(&image, manifest));
     report.add(&subject, "rest of the partition", rest(&image, manifest, root_hash, partition, region));
 }

@@ -16,6 +16,7 @@ use eci_contract::manifest::{Flavour, Manifest};
 use serde::Serialize;
 
 use super::formats::{self, Format};
+use super::secure_boot::Certificate;
 use super::signature::PublicKey;
 use super::{assemble, manifest, sums};
 use crate::ui::Ui;
@@ -37,10 +38,12 @@ pub enum Error {
 }
 
 /// What is expected of an image.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Expected {
     /// Key that must have signed it.
     pub key: PublicKey,
+    /// Certificate that the unified kernel image must be signed for; anybody's will do where none is given.
+    pub certificate: Option<Certificate>,
     /// What it must be for. A test image is no shipped one, whoever signed it.
     pub flavour: Flavour,
 }
@@ -158,6 +161,7 @@ fn verify_beside(
         for artifact in [&signed.kernel, &signed.initrd, &signed.uki] {
             files::artifact(folder, artifact, report);
         }
+        files::secure_boot(folder, &signed.uki, expected, report);
     }
     Ok(signed)
 }

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use super::super::assemble::tests::assemble_small;
 use super::super::signature::{self, SigningKey};
 use super::super::signature_partition::Signed;
-use super::super::{disk as disk_image, signature_partition};
+use super::super::{disk as disk_image, secure_boot, signature_partition};
 use super::*;
 
 /// An assembled image of its own for each test.
@@ -35,7 +35,7 @@ impl Image {
     }
 
     fn report(&self, artifact: &Path) -> Report {
-        let expected = Expected { key: self.key.public(), flavour: Flavour::Shipped };
+        let expected = Expected { key: self.key.public(), certificate: None, flavour: Flavour::Shipped };
         verify(artifact, &expected, &Ui::silent()).expect("it can be read")
     }
 
@@ -177,14 +177,14 @@ fn a_test_image_is_no_shipped_one_even_under_its_own_key() {
     let image = Image::new(Flavour::Test);
     let raw = image.path("eci-test-0.1.0-x86_64.raw");
     assert_eq!(failures(&image.report(&raw)), ["flavour"]);
-    let expected = Expected { key: image.key.public(), flavour: Flavour::Test };
+    let expected = Expected { key: image.key.public(), certificate: None, flavour: Flavour::Test };
     assert!(verify(&raw, &expected, &Ui::silent()).expect("readable").holds());
 }
 
 #[test]
 fn a_shipped_image_is_no_test_one() {
     let image = Image::new(Flavour::Shipped);
-    let expected = Expected { key: image.key.public(), flavour: Flavour::Test };
+    let expected = Expected { key: image.key.public(), certificate: None, flavour: Flavour::Test };
     assert_eq!(failures(&verify(&image.raw(), &expected, &Ui::silent()).expect("readable")), ["flavour"]);
 }
 
@@ -242,7 +242,22 @@ fn a_changed_efi_system_partition_is_found() {
     }
     let image = Image::new(Flavour::Shipped);
     fs::write(image.path("eci.efi"), "another").expect("changed");
-    assert_eq!(failures(&image.report(&image.path(""))), ["digest", "sums"]);
+    let failed = failures(&image.report(&image.path("")));
+    assert_eq!(failed, ["digest", "Secure Boot signature", "sums"]);
+}
+
+#[test]
+fn a_unified_kernel_image_of_another_signer_is_refused() {
+    let image = Image::new(Flavour::Shipped);
+    let verdicts = |certificate: &Certificate| {
+        let certificate = Some(certificate.clone());
+        let expected = Expected { key: image.key.public(), certificate, flavour: Flavour::Shipped };
+        failures(&verify(&image.path(""), &expected, &Ui::silent()).expect("readable"))
+    };
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let other = secure_boot::generate(folder.path(), &Ui::silent()).expect("openssl is installed");
+    assert_eq!(verdicts(secure_boot::tests::signer().certificate()), [] as [&str; 0]);
+    assert_eq!(verdicts(other.certificate()), ["Secure Boot signature"; 2]);
 }
 
 #[test]
@@ -256,7 +271,7 @@ fn a_report_without_checks_does_not_hold() {
 #[test]
 fn errors_name_operation_and_object() {
     let image = Image::new(Flavour::Shipped);
-    let expected = Expected { key: image.key.public(), flavour: Flavour::Shipped };
+    let expected = Expected { key: image.key.public(), certificate: None, flavour: Flavour::Shipped };
     let error = verify(Path::new("/nowhere/x.raw"), &expected, &Ui::silent()).expect_err("not there");
     assert_eq!(
         chain(&error),
