@@ -12,7 +12,7 @@ use eci_tests::disk::{Partition, copy_sparse};
 use eci_tests::firmware::Firmware;
 use eci_tests::qemu::{Ending, Qemu};
 use eci_tests::suite::row;
-use eci_tests::vm::Vm;
+use eci_tests::vm::{self, Vm};
 use eci_tests::{command, image, suite};
 
 /// Firmware takes a few seconds more than QEMU's direct boot, and has no end of its own.
@@ -24,6 +24,7 @@ fn main() -> ExitCode {
     let rows = vec![
         row("the_raw_disk_boots_under_uefi", raw),
         row("what_a_boot_loader_appends_to_the_unified_kernel_image_changes_nothing", appended),
+        row("the_vhdx_disk_boots_under_uefi_behind_a_scsi_controller", vhdx),
         row("sbverify_accepts_what_we_signed_and_nobody_else_s", sbverify),
         row("firmware_takes_the_keys_that_keygen_made", |machines: &Machines| machines.enrolled().map(drop)),
         row("under_secure_boot_the_engine_gets_ready_and_runs_a_container", secure_boot),
@@ -144,11 +145,27 @@ fn sbverify(_: &Machines) -> Result<()> {
 fn secure_boot(machines: &Machines) -> Result<()> {
     let out = image::out()?;
     let (firmware, mut vm) = (machines.enrolled()?, Vm::prepare("formats-secure", &out)?);
-    vm.boot_by(&firmware, &["-smbios", &strings()])?;
+    vm.boot_by(&firmware, vm::Disks::AsRun, &["-smbios", &strings()])?;
     vm.boot(&[])?;
-    let root_hash = image::manifest(&out)?.root.root_hash;
-    ensure!(vm.status()?["image"]["root_hash"] == root_hash.as_str(), "another root was booted");
     has_its_own_command_line(&vm.console())?;
+    works(&vm)
+}
+
+/// As Hyper-V has it: one disk, behind a SCSI controller, for image and data.
+fn vhdx(_: &Machines) -> Result<()> {
+    let out = image::out()?;
+    let file = image::raw(&out)?.with_extension("vhdx");
+    let (firmware, mut vm) = (Firmware::plain()?, Vm::prepare("formats-vhdx", &out)?);
+    vm.boot_by(&firmware, vm::Disks::Scsi { file: &file, format: "vhdx" }, &[])?;
+    vm.boot(&[])?;
+    ensure!(vm.console().contains("data disk /dev/sda"), "the data is elsewhere:\n{}", vm.last_words());
+    works(&vm)
+}
+
+/// Firmware booted the root of this build, and the engine runs a container.
+fn works(vm: &Vm) -> Result<()> {
+    let root_hash = image::manifest(&image::out()?)?.root.root_hash;
+    ensure!(vm.status()?["image"]["root_hash"] == root_hash.as_str(), "another root was booted");
     ensure!(vm.console().contains("BdsDxe: starting"), "no firmware had a part in it:\n{}", vm.last_words());
     vm.every_check_holds()?;
     vm.import_busybox()?;

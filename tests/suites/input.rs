@@ -213,6 +213,11 @@ fn main() -> ExitCode {
             run.env("PATH", project.path("empty"));
             Said(command::run(&mut run, &[])?).is(HOST, &["qemu-system-x86"])
         }),
+        row("an_unknown_format_is_a_usage_error_that_names_the_known_ones", |()| {
+            let project = Project::copy()?;
+            project.build(&["--format", "vmdk"])?.is(2, &["vmdk", "raw", "qcow2", "vhdx"])?;
+            project.nothing_was_built()
+        }),
         row("memory_that_is_no_size_is_a_usage_error", |()| {
             let project = Project::copy()?;
             project.run(&["run", "--memory", "lots"])?.is(2, &["lots"])

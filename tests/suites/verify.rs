@@ -15,7 +15,7 @@ const UNTRUSTED: i32 = 5;
 
 fn main() -> ExitCode {
     suite::run_alone(vec![
-        row("a_good_folder_raw_disk_and_qcow2_are_accepted", good),
+        row("a_good_folder_and_a_good_disk_of_each_format_are_accepted", good),
         row("veritysetup_accepts_what_we_accept", |()| {
             Parts::cut()?.veritysetup().map(|outcome| outcome.ok())?.map(drop)
         }),
@@ -36,9 +36,13 @@ fn main() -> ExitCode {
             let raw = image::raw(&image::out()?)?;
             let said = command::host("sgdisk", &["-v", &raw.to_string_lossy()])?.ok()?;
             ensure!(said.contains("No problems found"), "{said}");
-            command::host("qemu-img", &["check", &raw.with_extension("qcow2").to_string_lossy()])?
-                .ok()
-                .map(drop)
+            for format in ["qcow2", "vhdx"] {
+                let disk = raw.with_extension(format);
+                command::host("qemu-img", &["check", "-f", format, &disk.to_string_lossy()])?.ok()?;
+                command::host("qemu-img", &["compare", &raw.to_string_lossy(), &disk.to_string_lossy()])?
+                    .ok()?;
+            }
+            Ok(())
         }),
     ])
 }
@@ -54,7 +58,7 @@ fn key() -> Result<PathBuf> {
 fn good(_: &()) -> Result<()> {
     let out = image::out()?;
     let raw = image::raw(&out)?;
-    for artifact in [&out, &raw, &raw.with_extension("qcow2")] {
+    for artifact in [&out, &raw, &raw.with_extension("qcow2"), &raw.with_extension("vhdx")] {
         verify(artifact, &key()?)?.ok()?;
     }
     Ok(())

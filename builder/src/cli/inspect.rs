@@ -18,7 +18,7 @@ const JSON_VERSION: u32 = 1;
 /// Arguments of `inspect`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Output folder, raw or qcow2 disk image, or `manifest.json`.
+    /// Output folder, disk image (raw, qcow2 or VHDX), or `manifest.json`.
     artifact: PathBuf,
     /// Public keys (PEM) to try on the signature, besides `image.pub` beside the artifact.
     #[arg(long, value_name = "PUB")]

@@ -190,7 +190,7 @@ fn uki_info(image: &[u8]) -> Option<UkiInfo> {
 
 /// Partitions of the disk image in an output folder, if it has one.
 fn disk_of(folder: &Path, manifest: &Manifest, ui: &Ui) -> Result<Vec<PartitionInfo>, Error> {
-    for format in [Format::Raw, Format::Qcow2] {
+    for format in Format::ALL {
         let name = assemble::disk_file(&manifest.name, &manifest.version, manifest.architecture, format);
         let path = folder.join(name);
         if path.exists() {

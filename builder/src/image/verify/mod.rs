@@ -103,7 +103,7 @@ impl Report {
     }
 }
 
-/// Checks an output folder, a `manifest.json` in one, or a raw or qcow2 disk image.
+/// Checks an output folder, a `manifest.json` in one, or a disk image of any format.
 ///
 /// # Errors
 /// [`Error`] when the artifact cannot be looked at. An artifact that is not as it should be is a [`Report`] that does
@@ -129,7 +129,7 @@ fn verify_folder(folder: &Path, expected: &Expected, report: &mut Report, ui: &U
         return Ok(());
     };
     let mut disks = 0;
-    for format in [Format::Raw, Format::Qcow2] {
+    for format in Format::ALL {
         let disk = assemble::disk_file(&signed.name, &signed.version, signed.architecture, format);
         let disk = folder.join(disk);
         if disk.exists() {
