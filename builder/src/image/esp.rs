@@ -38,8 +38,10 @@ const FILE: u8 = 0x20;
 
 /// Fewest bytes of a FAT32 file system: below, its count of clusters would make it a FAT16 one. In whole MiB.
 pub const MIN_BYTES: u64 = 33 << 20;
-/// Most bytes of a file.
+/// Most bytes of a file, for the format.
 const MAX_FILE_BYTES: u64 = u32::MAX as u64;
+/// Most bytes of a file that is read, whatever a table or a manifest that nobody signed says: ours has 13 MiB.
+const MAX_READ_BYTES: u64 = 512 << 20;
 
 /// The file does not go into the file system.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -51,6 +53,12 @@ pub enum Error {
     Size {
         /// Size of the partition.
         bytes: u64,
+    },
+    /// Its place on the disk cannot be counted in sectors.
+    #[error("an EFI system partition at byte {start} of its disk is too far behind for a FAT32 file system")]
+    Start {
+        /// First byte of the partition.
+        start: u64,
     },
     /// The file is larger than what is left.
     #[error("{bytes} bytes do not fit in the EFI system partition, which has {room} for files")]
@@ -104,10 +112,13 @@ pub fn file_start(length: u64) -> Result<u64, Error> {
 /// Reads `bytes` bytes of the file in a partition, without a look at the file system around it.
 ///
 /// # Errors
-/// `UnexpectedEof` when the partition is not large enough for that, and what reading gave.
+/// `UnexpectedEof` when the partition is not large enough for that, `InvalidData` when no file of ours is as large, and
+/// what reading gave.
 pub fn read_file(partition: Region<'_>, bytes: u64) -> io::Result<Vec<u8>> {
+    if bytes > MAX_READ_BYTES {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
     let start = file_start(partition.length()).map_err(|_| io::ErrorKind::UnexpectedEof)?;
-    // Bounded by the partition before memory is taken for it.
     let inside = start.checked_add(bytes).is_some_and(|end| end <= partition.length());
     let bytes = usize::try_from(bytes).ok().filter(|_| inside).ok_or(io::ErrorKind::UnexpectedEof)?;
     let mut file = vec![0; bytes];
@@ -127,6 +138,9 @@ impl<'a> Esp<'a> {
         (start, length): (u64, u64),
     ) -> Result<Self, Error> {
         let geometry = Geometry::of(length)?;
+        if u32::try_from(start / SECTOR).is_err() {
+            return Err(Error::Start { start });
+        }
         let bytes = u64::try_from(file.len()).unwrap_or(u64::MAX);
         let cluster = geometry.per_cluster * SECTOR;
         let room = (geometry.clusters - FOLDERS) * cluster;
@@ -364,6 +378,18 @@ mod tests {
         let error =
             Esp::new(Architecture::X86_64, &vec![1; 40 << 20], 0, (MIB, 33 * MIB)).expect_err("too large");
         assert!(error.to_string().starts_with("41943040 bytes do not fit"), "{error}");
+    }
+
+    #[test]
+    fn places_and_sizes_that_no_disk_of_ours_has_are_errors() {
+        let far = Esp::new(Architecture::X86_64, b"x", 0, (1 << 41, 33 * MIB)).expect_err("too far");
+        assert_eq!(far, Error::Start { start: 1 << 41 });
+        let huge = Esp::new(Architecture::X86_64, b"x", 0, (MIB, u64::MAX)).expect_err("too large");
+        assert_eq!(huge, Error::Size { bytes: u64::MAX });
+        let file = tempfile::tempfile().expect("temporary file");
+        for (length, bytes) in [(33 * MIB, 34 * MIB), (1 << 40, 1 << 39), (33 * MIB, u64::MAX), (MIB, 1)] {
+            assert!(read_file(Region::part(&file, 0, length), bytes).is_err(), "{length} {bytes}");
+        }
     }
 
     #[test]
