@@ -1,7 +1,7 @@
 //! Builds, signs, verifies, inspects and runs the appliance.
 //!
 //! Invariant: nothing is built from anything but a `Plan<Locked>`, nothing is fetched without a sha256 from a lock
-//! file, no clock is read on the way to an artifact, and an artifact only ever replaces an older one whole.
+//! file, no byte of an artifact is a clock's, and an artifact only ever replaces an older one whole.
 //!
 //! In the order of a build: [`plan`] (what to build, from `eci.toml` and the locks), [`packages`] (fetch and
 //! unpack), [`rootfs`] (rules, closure, EROFS), [`kernel`] (fragments, check, build), [`image`] (verity, manifest,

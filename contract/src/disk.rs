@@ -7,6 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::manifest::Architecture;
 
+/// Partition name of the EFI system partition, the first of the disk.
+pub const ESP_NAME: &str = "eci-esp";
+/// Partition type of an EFI system partition.
+pub const ESP_TYPE: &str = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b";
 /// Partition name of the data partition. Also the virtio-blk serial of a separate data disk.
 pub const DATA_NAME: &str = "eci-data";
 /// Partition type `var` of the specification is bound to a machine id; ours is plain Linux data.

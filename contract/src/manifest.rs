@@ -34,6 +34,8 @@ pub struct Manifest {
     pub kernel: Artifact,
     /// Initial RAM file system.
     pub initrd: Artifact,
+    /// Unified kernel image: both of them in one program for UEFI, as it is on the EFI system partition.
+    pub uki: Artifact,
     /// Versions a user asks for: `docker`, `containerd`, `crun`, `linux`.
     pub versions: BTreeMap<String, String>,
 }

@@ -17,7 +17,8 @@ const PACKAGES: [&str; 2] = ["docker-cli", "docker-buildx"];
 /// When the lock or the cache lacks one of them.
 pub fn unpacked() -> Result<PathBuf> {
     let cache = cache()?;
-    let digests: Vec<_> = PACKAGES.into_iter().map(locked_digest).collect::<Result<_>>()?;
+    let locked = |package| locked_digest("test-packages.lock", package);
+    let digests: Vec<_> = PACKAGES.into_iter().map(locked).collect::<Result<_>>()?;
     let place = cache.join("test-clients").join(digests.join("-").get(..40).unwrap_or("clients"));
     if place.join("usr/bin/docker").exists() {
         return Ok(place);
@@ -25,9 +26,7 @@ pub fn unpacked() -> Result<PathBuf> {
     fs::create_dir_all(place.parent().context("the place has a parent")?)?;
     let fresh = tempfile::tempdir_in(place.parent().context("the place has a parent")?)?;
     for digest in &digests {
-        let package = cache.join("packages").join(format!("{digest}.deb"));
-        command::host("dpkg-deb", &["-x", &package.to_string_lossy(), &fresh.path().to_string_lossy()])?
-            .ok()
+        unpack(digest, fresh.path())
             .context("scripts/test builds the test flavour first, which fetches Docker's clients")?;
     }
     fs::rename(fresh.path(), &place).or_else(|error| if place.exists() { Ok(()) } else { Err(error) })?;
@@ -47,8 +46,15 @@ pub(crate) fn cache() -> Result<PathBuf> {
     Ok(base.context("neither XDG_CACHE_HOME nor HOME is set")?.join("eci"))
 }
 
-fn locked_digest(package: &str) -> Result<String> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../rootfs/test-packages.lock");
+/// Unpacks a package of the cache.
+pub(crate) fn unpack(digest: &str, to: &Path) -> Result<()> {
+    let package = cache()?.join("packages").join(format!("{digest}.deb"));
+    command::host("dpkg-deb", &["-x", &package.to_string_lossy(), &to.to_string_lossy()])?.ok().map(drop)
+}
+
+/// The digest of a package in a lock file.
+pub(crate) fn locked_digest(lock: &str, package: &str) -> Result<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../rootfs").join(lock);
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let lock: toml::Table = text.parse().with_context(|| format!("cannot parse {}", path.display()))?;
     let packages = lock.get("package").and_then(toml::Value::as_array).context("the lock lists packages")?;

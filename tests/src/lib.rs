@@ -1,5 +1,5 @@
 //! What the suites share: the built image ([`image`]), a booted instance of it ([`vm`]), QEMU without our own `run` in
-//! between ([`qemu`]), raw disks as other tools see them ([`disk`]), the other end of a machine's network cable ([`wire`]),
+//! between ([`qemu`]), UEFI firmware ([`firmware`]), raw disks as other tools see them ([`disk`]), the other end of a machine's network cable ([`wire`]),
 //! commands with everything they said ([`command`]), clients of the engine's API ([`clients`]), a Debian to run whole
 //! systems in ([`debian`]), attacks from inside of a container ([`attempts`]), scripts beside the engine in the test flavour
 //! ([`workbench`]), verdicts of other projects' tests ([`conformance`]), and rows of assertions that share one boot
@@ -14,6 +14,7 @@ pub mod command;
 pub mod conformance;
 pub mod debian;
 pub mod disk;
+pub mod firmware;
 pub mod image;
 pub mod qemu;
 pub mod suite;

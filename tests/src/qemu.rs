@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::firmware::Firmware;
 use crate::vm::{keep_console, tail};
 
 /// A machine under TCG whose console goes to a file.
@@ -40,20 +41,31 @@ impl Qemu {
     /// # Errors
     /// As [`Qemu::start`].
     pub fn start_on(netdev: &str, name: &str, out: &Path, drives: &[String], more: &[&str]) -> Result<Self> {
+        let path = |file: &str| out.join(file).to_string_lossy().into_owned();
+        let boot = ["-kernel".to_owned(), path("vmlinuz"), "-initrd".to_owned(), path("initrd.img")];
+        Self::spawn(&boot, netdev, name, drives, more)
+    }
+
+    /// Starts a machine with firmware that looks for something to boot on its disks.
+    ///
+    /// # Errors
+    /// As [`Qemu::start`].
+    pub fn start_firmware(firmware: &Firmware, name: &str, drives: &[String], more: &[&str]) -> Result<Self> {
+        Self::spawn(&firmware.arguments(), "user,id=net", name, drives, more)
+    }
+
+    fn spawn(boot: &[String], netdev: &str, name: &str, drives: &[String], more: &[&str]) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("eci-qemu-").tempdir()?;
         let mut command = Command::new("qemu-system-x86_64");
         command
             .args(["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-m", "1G", "-smp", "2"])
             .args(["-nodefaults", "-display", "none", "-no-reboot"])
-            .args(["-netdev", netdev, "-device", "virtio-net-pci,netdev=net"])
+            .args(["-netdev", netdev, "-device", "virtio-net-pci,netdev=net,romfile="])
             .arg("-serial")
             .arg(format!("file:{}", folder.path().join("console").display()))
             .arg("-qmp")
             .arg(format!("unix:{},server=on,wait=off", folder.path().join("qmp").display()))
-            .arg("-kernel")
-            .arg(out.join("vmlinuz"))
-            .arg("-initrd")
-            .arg(out.join("initrd.img"));
+            .args(boot);
         for (index, drive) in drives.iter().enumerate() {
             command.arg("-drive").arg(format!("if=none,id=d{index},{drive}"));
             let serial = if index == 1 { ",serial=eci-data" } else { "" };

@@ -2,7 +2,7 @@
 
 use std::env;
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
@@ -11,11 +11,26 @@ use serde_json::Value;
 
 use crate::clients;
 use crate::command::{self, Outcome};
+use crate::firmware::Firmware;
 use crate::image;
 use crate::suite::{self, Row};
 
 /// How many lines of the console a failure shows.
 const SHOWN_LINES: usize = 40;
+
+/// Disks of a machine that boots by firmware.
+#[derive(Clone, Copy)]
+pub enum Disks<'a> {
+    /// Those of `run`.
+    AsRun,
+    /// Only this image, behind a SCSI controller; what is written to it is thrown away.
+    Scsi {
+        /// The image.
+        file: &'a Path,
+        /// QEMU's name of its format.
+        format: &'a str,
+    },
+}
 
 /// Boots the image under test and runs rows of assertions over the instance.
 #[must_use]
@@ -97,6 +112,43 @@ impl Vm {
         let path = env::var("PATH").unwrap_or_default();
         let path = format!("{}:{path}", clients.join("usr/bin").display());
         Ok(Self { home, path, name, out: out.to_owned(), answer: Value::Null })
+    }
+
+    /// Has the machine boot by this firmware, from its disk: QEMU is run through a script that leaves out the kernel and initrd that
+    /// `run` gives, changes the disks, and adds `more` arguments.
+    ///
+    /// # Errors
+    /// When QEMU is not found or the script cannot be written.
+    pub fn boot_by(&mut self, firmware: &Firmware, disks: Disks<'_>, more: &[&str]) -> Result<()> {
+        const QEMU: &str = "qemu-system-x86_64";
+        let mut folders = env::split_paths(&self.path);
+        let qemu = folders.find_map(|folder| Some(folder.join(QEMU)).filter(|file| file.exists()));
+        let quoted = |word: &str| format!(" '{}'", word.replace('\'', r"'\''"));
+        let changes = match disks {
+            Disks::AsRun => String::new(),
+            Disks::Scsi { file, format } => format!(
+                "-drive:*id=image,*) value='if=none,id=image,format={format},snapshot=on,file={}' ;;\n    \
+                 -device:*drive=image*) value='virtio-scsi-pci' more='scsi-hd,drive=image' ;;\n    \
+                 -drive:*id=data,* | -device:*drive=data,*) continue ;;\n    ",
+                file.display()
+            ),
+        };
+        let words: String =
+            firmware.arguments().iter().map(String::as_str).chain(more.iter().copied()).map(quoted).collect();
+        let script = format!(
+            "#!/bin/sh\nleft=$#\nwhile [ $left -gt 0 ]; do\n  word=$1 value= more=; shift; left=$((left - 1))\n  \
+             case $word in -kernel | -initrd | -drive | -device) value=$1; shift; left=$((left - 1)) ;; esac\n  \
+             case $word:$value in\n    -kernel:* | -initrd:*) continue ;;\n    {changes}\n  esac\n  \
+             set -- \"$@\" \"$word\" ${{value:+\"$value\"}} ${{more:+-device \"$more\"}}\ndone\n\
+             exec {}{words} \"$@\"\n",
+            qemu.with_context(|| format!("{QEMU} is not installed"))?.display()
+        );
+        let folder = self.home.path().join("bin");
+        fs::create_dir(&folder)?;
+        fs::write(folder.join(QEMU), script)?;
+        fs::set_permissions(folder.join(QEMU), fs::Permissions::from_mode(0o755))?;
+        self.path = format!("{}:{}", folder.display(), self.path);
+        Ok(())
     }
 
     /// What `run --json` printed.

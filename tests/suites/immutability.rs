@@ -204,8 +204,8 @@ fn taken_over(_: &Vm) -> Result<()> {
 
 /// Copies the partition named `eci-root-a` out of a raw disk.
 fn cut_root(disk: &Path, to: &Path) -> Result<()> {
-    let partition = Partition::of(disk, 1)?;
-    ensure!(partition.name == "eci-root-a", "partition 1 is `{}`", partition.name);
+    let partition = Partition::of(disk, 2)?;
+    ensure!(partition.name == "eci-root-a", "partition 2 is `{}`", partition.name);
     partition.copy(disk, to)
 }
 

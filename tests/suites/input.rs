@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, ensure};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use eci_tests::command::{self, Outcome};
 use eci_tests::suite::row;
 use eci_tests::{image, suite};
@@ -60,6 +62,12 @@ fn main() -> ExitCode {
             outcome.0.clone().refused(&["sha256"]).or_else(|_| outcome.0.refused(&["SHA256"]))?;
             project.nothing_was_built()
         }),
+        row("an_efi_system_partition_that_is_too_small_is_named_with_what_it_takes", |()| {
+            let project = Project::copy()?;
+            project.replace("eci.toml", "esp_mib = 64", "esp_mib = 16")?;
+            project.build(&[])?.is(CONFIG, &["disk.esp_mib", "too small", "33"])?;
+            project.nothing_was_built()
+        }),
         row("offline_with_an_empty_cache_lists_what_is_missing", |()| {
             let project = Project::copy()?;
             let mut build = project.command(&["build", "--offline"]);
@@ -82,13 +90,48 @@ fn main() -> ExitCode {
             )?;
             project.build(&[])?.is(CONFIG, &["rsa.key", "Ed25519"])
         }),
+        row("a_secure_boot_key_that_is_not_there_is_named", |()| {
+            let project = Project::copy()?;
+            project.secure_boot("no/such.key", "no/such.crt")?;
+            project.build(&[])?.is(CONFIG, &["no/such.key", "eci-builder keygen"])
+        }),
+        row("a_secure_boot_key_without_its_certificate_is_refused", |()| {
+            let project = Project::copy()?;
+            project.replace("eci.toml", "[secure_boot]", "[secure_boot]\nkey = \"db.key\"")?;
+            project.build(&[])?.is(CONFIG, &["secure_boot", "without its certificate"])
+        }),
+        row("a_certificate_of_another_key_is_named", |()| {
+            let project = Project::copy()?;
+            project.run(&["keygen", "keys"])?.0.ok()?;
+            project.secure_boot("keys/secure-boot/db.key", "keys/secure-boot/KEK.crt")?;
+            project.build(&[])?.is(CONFIG, &["db.key", "KEK.crt", "is not the one of the key"])
+        }),
+        row("a_certificate_that_has_expired_is_named_with_its_day", |()| {
+            let project = Project::copy()?;
+            project.run(&["keygen", "keys"])?.0.ok()?;
+            let certificate = project.path("keys/secure-boot/db.crt");
+            fs::write(&certificate, expired(&fs::read_to_string(&certificate)?)?)?;
+            project.secure_boot("keys/secure-boot/db.key", "keys/secure-boot/db.crt")?;
+            project.build(&[])?.is(CONFIG, &["db.crt", "has expired on 2020-", "eci-builder keygen"])?;
+            project.nothing_was_built()
+        }),
         row("keygen_never_overwrites_a_key", |()| {
             let project = Project::copy()?;
             let keys = project.path("keys").to_string_lossy().into_owned();
             project.run(&["keygen", &keys])?.0.ok()?;
-            let before = fs::read(project.path("keys/image.key"))?;
+            let all = || -> Result<_> {
+                Ok((
+                    fs::read(project.path("keys/image.key"))?,
+                    fs::read(project.path("keys/secure-boot/PK.key"))?,
+                ))
+            };
+            let before = all()?;
             project.run(&["keygen", &keys])?.0.refused(&["image.key"])?;
-            ensure!(fs::read(project.path("keys/image.key"))? == before, "the key was overwritten");
+            fs::rename(project.path("keys/image.key"), project.path("image.key"))?;
+            fs::remove_file(project.path("keys/image.pub"))?;
+            project.run(&["keygen", &keys])?.0.refused(&["secure-boot"])?;
+            fs::rename(project.path("image.key"), project.path("keys/image.key"))?;
+            ensure!(all()? == before, "a key was overwritten");
             Ok(())
         }),
         row("a_full_disk_while_building_leaves_the_last_good_output", full_disk),
@@ -170,6 +213,11 @@ fn main() -> ExitCode {
             run.env("PATH", project.path("empty"));
             Said(command::run(&mut run, &[])?).is(HOST, &["qemu-system-x86"])
         }),
+        row("an_unknown_format_is_a_usage_error_that_names_the_known_ones", |()| {
+            let project = Project::copy()?;
+            project.build(&["--format", "vmdk"])?.is(2, &["vmdk", "raw", "qcow2", "vhdx"])?;
+            project.nothing_was_built()
+        }),
         row("memory_that_is_no_size_is_a_usage_error", |()| {
             let project = Project::copy()?;
             project.run(&["run", "--memory", "lots"])?.is(2, &["lots"])
@@ -219,6 +267,12 @@ impl Project {
         ensure!(text.contains(from), "{name} has no `{from}`");
         fs::write(&path, text.replacen(from, to, 1))?;
         Ok(())
+    }
+
+    /// Names key and certificate for Secure Boot in `eci.toml`.
+    fn secure_boot(&self, key: &str, certificate: &str) -> Result<()> {
+        let table = format!("[secure_boot]\nkey = \"{key}\"\ncertificate = \"{certificate}\"");
+        self.replace("eci.toml", "[secure_boot]", &table)
     }
 
     fn lock_file(&self) -> Result<PathBuf> {
@@ -271,6 +325,17 @@ impl Project {
         ensure!(staged.is_empty(), "a staging folder stayed: {staged:?}");
         Ok(())
     }
+}
+
+/// The certificate with a last moment in 2020. Nobody looks at a certificate's own signature where the certificate is what is trusted.
+fn expired(pem: &str) -> Result<String> {
+    let base64: String = pem.lines().filter(|line| !line.starts_with("-----")).collect();
+    let mut der = BASE64.decode(base64)?;
+    // Both times are `UTCTime` of 13 bytes (RFC 5280, 4.1.2.5), the last moment behind the first.
+    let times: Vec<_> = (0..der.len() - 1).filter(|at| der[*at..].starts_with(&[0x17, 13])).collect();
+    let [_, last] = times.as_slice() else { anyhow::bail!("the certificate has no two times") };
+    der[last + 2..last + 4].copy_from_slice(b"20");
+    Ok(format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", BASE64.encode(der)))
 }
 
 /// A QEMU that says nothing under KVM, as some hosts' does, and fails at once without it: `run` has to give the first up,

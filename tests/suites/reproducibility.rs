@@ -20,7 +20,7 @@ fn second_build(_: &()) -> Result<()> {
     let mut build = Command::new(image::builder()?);
     build
         .current_dir(&root)
-        .args(["build", "--offline", "--out"])
+        .args(["build", "--offline", "--format", "raw,qcow2,vhdx", "--out"])
         .arg(&out)
         .arg("--programs")
         .arg(image::programs()?);

@@ -136,9 +136,9 @@ fn main() -> ExitCode {
 }
 
 /// Partition numbers in the layout of the disk.
-const ROOT: u32 = 1;
-const VERITY: u32 = 2;
-const SIGNATURE: u32 = 3;
+const ROOT: u32 = 2;
+const VERITY: u32 = 3;
+const SIGNATURE: u32 = 4;
 
 /// A private copy of the image to tamper with.
 struct Disk {

@@ -15,7 +15,7 @@ const UNTRUSTED: i32 = 5;
 
 fn main() -> ExitCode {
     suite::run_alone(vec![
-        row("a_good_folder_raw_disk_and_qcow2_are_accepted", good),
+        row("a_good_folder_and_a_good_disk_of_each_format_are_accepted", good),
         row("veritysetup_accepts_what_we_accept", |()| {
             Parts::cut()?.veritysetup().map(|outcome| outcome.ok())?.map(drop)
         }),
@@ -26,15 +26,23 @@ fn main() -> ExitCode {
         row("a_changed_signature_is_refused", |()| changed_file("manifest.json.sig")),
         row("a_changed_kernel_is_refused", |()| changed_file("vmlinuz")),
         row("a_changed_initrd_is_refused", |()| changed_file("initrd.img")),
+        row("a_changed_unified_kernel_image_is_refused", |()| changed_file("eci.efi")),
+        row("the_field_s_tools_read_the_efi_system_partition", efi_system_partition),
+        row("whatever_is_added_to_the_efi_system_partition_is_refused", added_file),
+        row("objdump_reads_the_sections_of_the_unified_kernel_image", sections),
         row("the_test_flavour_is_refused_without_its_own_key", test_flavour),
         row("openssl_accepts_the_manifest_s_signature", openssl),
         row("sgdisk_and_qemu_img_are_content", |()| {
             let raw = image::raw(&image::out()?)?;
             let said = command::host("sgdisk", &["-v", &raw.to_string_lossy()])?.ok()?;
             ensure!(said.contains("No problems found"), "{said}");
-            command::host("qemu-img", &["check", &raw.with_extension("qcow2").to_string_lossy()])?
-                .ok()
-                .map(drop)
+            for format in ["qcow2", "vhdx"] {
+                let disk = raw.with_extension(format);
+                command::host("qemu-img", &["check", "-f", format, &disk.to_string_lossy()])?.ok()?;
+                command::host("qemu-img", &["compare", &raw.to_string_lossy(), &disk.to_string_lossy()])?
+                    .ok()?;
+            }
+            Ok(())
         }),
     ])
 }
@@ -50,7 +58,7 @@ fn key() -> Result<PathBuf> {
 fn good(_: &()) -> Result<()> {
     let out = image::out()?;
     let raw = image::raw(&out)?;
-    for artifact in [&out, &raw, &raw.with_extension("qcow2")] {
+    for artifact in [&out, &raw, &raw.with_extension("qcow2"), &raw.with_extension("vhdx")] {
         verify(artifact, &key()?)?.ok()?;
     }
     Ok(())
@@ -73,7 +81,7 @@ impl Parts {
         let raw = image::raw(&image::out()?)?;
         let folder = tempfile::tempdir()?;
         let mut offsets = [0; 2];
-        for (index, (number, name)) in [(1, "data"), (2, "tree")].into_iter().enumerate() {
+        for (index, (number, name)) in [(2, "data"), (3, "tree")].into_iter().enumerate() {
             let partition = Partition::of(&raw, number)?;
             offsets[index] = partition.start;
             partition.copy(&raw, &folder.path().join(name))?;
@@ -122,6 +130,51 @@ fn changed_file(name: &str) -> Result<()> {
     let copy = copy_of_out()?;
     flip(&copy.path().join(name), 20)?;
     untrusted(verify(copy.path(), &key()?)?)
+}
+
+/// The partition, cut out of a disk image.
+fn cut_esp(raw: &Path, to: &Path) -> Result<Partition> {
+    let partition = Partition::of(raw, 1)?;
+    ensure!(partition.name == "eci-esp", "partition 1 is `{}`", partition.name);
+    partition.copy(raw, to)?;
+    Ok(partition)
+}
+
+fn efi_system_partition(_: &()) -> Result<()> {
+    let (out, folder) = (image::out()?, tempfile::tempdir()?);
+    let esp = folder.path().join("esp");
+    cut_esp(&image::raw(&out)?, &esp)?;
+    let esp = esp.to_string_lossy().into_owned();
+    command::host("/sbin/fsck.fat", &["-n", &esp])?.ok()?;
+    let read = command::host("mtype", &["-i", &esp, "::/EFI/BOOT/BOOTX64.EFI"])?;
+    ensure!(read.code == 0 && read.bytes == fs::read(out.join("eci.efi"))?, "mtype: {}", read.stderr);
+    let listed = command::host("mdir", &["-/", "-b", "-i", &esp])?.ok()?;
+    let files: Vec<_> = listed.lines().filter(|line| !line.ends_with('/')).collect();
+    ensure!(files == ["::/EFI/BOOT/BOOTX64.EFI"], "{files:?}");
+    Ok(())
+}
+
+/// systemd's stub would take credentials and command lines from files beside it.
+fn added_file(_: &()) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (raw, copy) = (image::raw(&image::out()?)?, folder.path().join("disk.raw"));
+    copy_sparse(&raw, &copy)?;
+    let partition = Partition::of(&raw, 1)?;
+    let place = format!("{}@@{}", copy.display(), partition.start);
+    let mut mcopy = Command::new("mcopy");
+    mcopy.args(["-i", &place, "-", "::/EFI/BOOT/extra.cred"]);
+    command::run(&mut mcopy, b"credential")?.ok()?;
+    untrusted(verify(&copy, &key()?)?)
+}
+
+fn sections(_: &()) -> Result<()> {
+    let image = image::out()?.join("eci.efi").to_string_lossy().into_owned();
+    let said = command::host("objdump", &["-h", &image])?.ok()?;
+    for section in [".sbat", ".osrel", ".cmdline", ".uname", ".initrd", ".linux"] {
+        let count = said.split_whitespace().filter(|word| *word == section).count();
+        ensure!(count == 1, "{count} sections {section}:\n{said}");
+    }
+    Ok(())
 }
 
 fn another_key(_: &()) -> Result<()> {

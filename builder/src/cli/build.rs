@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::env;
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use anyhow::Context;
 use eci_contract::manifest::{Architecture, Flavour};
@@ -12,14 +14,17 @@ use serde_json::json;
 use super::exit::{Classify, Exit};
 use super::print_data;
 use crate::cache::Cache;
-use crate::image::assemble::{self, Assembled, Inputs};
+use crate::image::assemble::{self, Assembled, Inputs, UkiInputs};
 use crate::image::digest::Sha256;
 use crate::image::disk::Sizes;
 use crate::image::formats::Format;
 use crate::image::sbom;
+use crate::image::secure_boot::{self, Signer};
 use crate::image::signature::{self, SigningKey};
-use crate::kernel::{self, Kernel};
-use crate::packages::{self, Archive, Offline};
+use crate::image::uki;
+use crate::kernel::{self, Kernel, config};
+use crate::packages::{self, Archive, Offline, deb};
+use crate::plan::lock::LockedPackage;
 use crate::plan::{Locked, Plan};
 use crate::rootfs::{self, Root, tree::Kind};
 use crate::staging::WorkFolder;
@@ -85,6 +90,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         .read_locks()
         .or_exit_with_hint(Exit::Config, lock_hint(&args.config))?;
     let key = signing_key(&plan, ui)?;
+    let signer = signer(&plan, ui)?;
     let cache = Cache::open().or_exit(Exit::Host)?;
     let offline = if args.offline { Offline::Yes } else { Offline::No };
     let archives = packages::fetch(&plan, &cache, offline, ui).map_err(fetch_failed)?;
@@ -94,7 +100,13 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         .or_exit(Exit::Config)?;
     let initrd = work.path().join("initrd.img");
     rootfs::initrd(&args.programs.join(INIT), &key.public().0, &initrd).or_exit(Exit::Config)?;
-    let contents = contents(&plan, &root, &work.path().join("root"))?;
+    let tree = work.path().join("root");
+    let contents = contents(&plan, &root, &tree)?;
+    let stub = stub(&plan, &archives)?;
+    let command_line = command_line(&kernel)?;
+    let os_release = fs::read_to_string(tree.join("etc/os-release"))
+        .context("the root file system has no /etc/os-release")
+        .or_exit(Exit::Config)?;
     let config = plan.config();
     let inputs = Inputs {
         name: &config.image.name,
@@ -105,14 +117,35 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         kernel: &kernel.image,
         kernel_config: &kernel.config,
         initrd: &initrd,
+        uki: UkiInputs {
+            stub: &stub,
+            command_line: &command_line,
+            os_release: &os_release,
+            release: &kernel.release,
+        },
         versions: versions(&plan, &kernel),
         key: &key,
-        sizes: Sizes { root: mib(config.disk.root_mib), data: mib(config.disk.data_mib) },
+        signer: &signer,
+        sizes: Sizes {
+            esp: mib(config.disk.esp_mib),
+            root: mib(config.disk.root_mib),
+            data: mib(config.disk.data_mib),
+        },
         formats: &args.formats,
         contents: &contents,
     };
-    let assembled = assemble::assemble(&inputs, &args.out, ui).or_exit(Exit::Failure)?;
+    let assembled = assemble::assemble(&inputs, &args.out, ui).map_err(not_assembled)?;
     report(&assembled, args, ui)
+}
+
+/// What does not fit is the configuration's fault.
+fn not_assembled(error: assemble::Error) -> anyhow::Error {
+    let outcome = match error {
+        assemble::Error::Esp(_) => Err::<(), _>(error)
+            .or_exit_with_hint(Exit::Config, "raise `esp_mib` in the table [disk] of the configuration"),
+        _ => Err(error).or_exit(Exit::Failure),
+    };
+    outcome.expect_err("an error was given")
 }
 
 fn lock_hint(config: &Path) -> String {
@@ -138,11 +171,7 @@ fn signing_key(plan: &Plan<Locked>, ui: &Ui) -> anyhow::Result<SigningKey> {
         return SigningKey::read(&path)
             .or_exit_with_hint(Exit::Config, "make one with `eci-builder keygen DIR`");
     }
-    let name = match plan.config().image.flavour {
-        Flavour::Shipped => "development",
-        Flavour::Test => "test",
-    };
-    let folder = data_home()?.join("eci/keys").join(name);
+    let (name, folder) = host_keys(plan)?;
     ui.warn(&format!(
         "signing with the {name} key of this host ({}); whoever can read it can sign images like this one. \
          For images that others rely on: `eci-builder keygen DIR`, then `[signing] key` in {}",
@@ -150,6 +179,43 @@ fn signing_key(plan: &Plan<Locked>, ui: &Ui) -> anyhow::Result<SigningKey> {
         plan.path().display()
     ));
     signature::host_key(&folder).or_exit(Exit::Host)
+}
+
+/// The Secure Boot key that the configuration names, or, loudly, this host's. The clock says whether the build is refused, and
+/// nothing of what is built.
+fn signer(plan: &Plan<Locked>, ui: &Ui) -> anyhow::Result<Signer> {
+    let Some((key, certificate)) = plan.secure_boot() else {
+        let (name, folder) = host_keys(plan)?;
+        ui.warn(&format!(
+            "signing {} for Secure Boot with the {name} key of this host ({}). For machines of others: \
+             `eci-builder keygen DIR`, then `key` and `certificate` of [secure_boot] in {}",
+            uki::FILE,
+            folder.join(secure_boot::FOLDER).display(),
+            plan.path().display()
+        ));
+        return secure_boot::host_signer(&folder, ui)
+            .or_exit_with_hint(Exit::Host, "`eci-builder doctor` checks what this host lacks");
+    };
+    let signer = Signer::read(&key, &certificate).or_exit_with_hint(
+        Exit::Config,
+        "`eci-builder keygen DIR` makes both, `secure-boot/db.key` and `secure-boot/db.crt`",
+    )?;
+    match signer.certificate().expired(SystemTime::now()) {
+        None => Ok(signer),
+        Some(on) => Err(secure_boot::Error::Expired { path: certificate, on }).or_exit_with_hint(
+            Exit::Config,
+            "make another with `eci-builder keygen DIR` and enrol it, or check this host's clock",
+        ),
+    }
+}
+
+/// Name and folder of this host's keys of a flavour.
+fn host_keys(plan: &Plan<Locked>) -> anyhow::Result<(&'static str, PathBuf)> {
+    let name = match plan.config().image.flavour {
+        Flavour::Shipped => "development",
+        Flavour::Test => "test",
+    };
+    Ok((name, data_home()?.join("eci/keys").join(name)))
 }
 
 fn data_home() -> anyhow::Result<PathBuf> {
@@ -162,10 +228,7 @@ fn data_home() -> anyhow::Result<PathBuf> {
 
 fn build_kernel(plan: &Plan<Locked>, archives: &[Archive], cache: &Cache, ui: &Ui) -> anyhow::Result<Kernel> {
     let source = plan.kernel_source();
-    let archive = archives
-        .iter()
-        .find(|archive| archive.package == *source)
-        .expect("fetching gives every package of the plan");
+    let archive = archive_of(source, archives);
     let order = kernel::Order {
         source: &archive.path,
         source_sha256: digest(&source.sha256),
@@ -175,6 +238,28 @@ fn build_kernel(plan: &Plan<Locked>, archives: &[Archive], cache: &Cache, ui: &U
     kernel::build(&order, cache, ui).or_exit(Exit::Config)
 }
 
+fn archive_of<'a>(package: &LockedPackage, archives: &'a [Archive]) -> &'a Archive {
+    let mut archives = archives.iter();
+    archives.find(|archive| archive.package == *package).expect("fetching gives every package of the plan")
+}
+
+/// systemd's stub, out of its package.
+fn stub(plan: &Plan<Locked>, archives: &[Archive]) -> anyhow::Result<Vec<u8>> {
+    let (package, path) = (plan.stub(), uki::stub_path(plan.architecture()));
+    deb::file(&archive_of(package, archives).path, path)
+        .or_exit(Exit::Host)?
+        .with_context(|| format!("the package `{}` has no `{path}`", package.name))
+        .or_exit_with_hint(Exit::Config, "`stub` in the table [uki] names the package with systemd's stub")
+}
+
+/// The command line that is built into the kernel, which takes no other.
+fn command_line(kernel: &Kernel) -> anyhow::Result<String> {
+    let text = fs::read_to_string(&kernel.config)
+        .with_context(|| format!("cannot read `{}`", kernel.config.display()))?;
+    let line = config::Config::parse(&text).text("CONFIG_CMDLINE");
+    line.context("the kernel has no command line of its own, CONFIG_CMDLINE").or_exit(Exit::Config)
+}
+
 fn versions(plan: &Plan<Locked>, kernel: &Kernel) -> BTreeMap<String, String> {
     let of = |(shown, package): (&str, &str)| (shown.to_owned(), plan.package(package).version.clone());
     let mut versions: BTreeMap<String, String> = VERSIONS.into_iter().map(of).collect();
@@ -182,12 +267,12 @@ fn versions(plan: &Plan<Locked>, kernel: &Kernel) -> BTreeMap<String, String> {
     versions
 }
 
-/// What the bill of materials lists: the root's packages and files, and the kernel's source.
+/// What the bill of materials lists: the root's packages and files, the kernel's source, and the stub's package.
 fn contents(plan: &Plan<Locked>, root: &Root, tree: &Path) -> anyhow::Result<sbom::Contents> {
     let packages = root
         .packages
         .iter()
-        .chain([plan.kernel_source()])
+        .chain([plan.kernel_source(), plan.stub()])
         .map(|package| sbom::Package {
             name: package.name.clone(),
             version: package.version.clone(),

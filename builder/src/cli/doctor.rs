@@ -45,7 +45,7 @@ struct Row {
 
 const ROWS: &[Row] = &[
     program("qemu-system-x86_64", "runs the appliance", "apt-get install qemu-system-x86"),
-    program("qemu-img", "writes the qcow2 image", "apt-get install qemu-utils"),
+    program("qemu-img", "writes the qcow2 image, checks the VHDX one", "apt-get install qemu-utils"),
     program("apt-get", "resolves and authenticates packages", "build on Debian or Ubuntu"),
     program("cargo", "compiles the guest programs", "install Rust 1.85 or later"),
     program("gcc", "compiles the kernel", "apt-get install gcc"),
@@ -54,6 +54,7 @@ const ROWS: &[Row] = &[
     program("bison", "compiles the kernel", "apt-get install bison"),
     program("bc", "compiles the kernel", "apt-get install bc"),
     program("lz4", "packs the kernel", "apt-get install lz4"),
+    program("openssl", "makes keys for Secure Boot", "apt-get install openssl"),
     file("libelf.h", "/usr/include/libelf.h", "compiles the kernel's tools", "apt-get install libelf-dev"),
     file(
         "openssl/ssl.h",

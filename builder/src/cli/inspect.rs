@@ -8,7 +8,7 @@ use serde_json::json;
 use super::exit::{Classify, Exit};
 use super::print_data;
 use crate::image::assemble::KEY_FILE;
-use crate::image::inspect::{self, Inspection, PartitionInfo};
+use crate::image::inspect::{self, Inspection, PartitionInfo, UkiInfo};
 use crate::image::signature::PublicKey;
 use crate::ui::{Ui, human_size};
 
@@ -18,7 +18,7 @@ const JSON_VERSION: u32 = 1;
 /// Arguments of `inspect`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Output folder, raw or qcow2 disk image, or `manifest.json`.
+    /// Output folder, disk image (raw, qcow2 or VHDX), or `manifest.json`.
     artifact: PathBuf,
     /// Public keys (PEM) to try on the signature, besides `image.pub` beside the artifact.
     #[arg(long, value_name = "PUB")]
@@ -71,6 +71,7 @@ fn text(inspection: &Inspection) -> String {
         manifest.versions.iter().map(|(name, version)| format!("{name} {version}")),
     );
     section(&mut lines, "partitions", inspection.partitions.iter().map(partition));
+    section(&mut lines, "unified kernel image", inspection.uki.iter().flat_map(uki));
     section(
         &mut lines,
         "packages",
@@ -89,6 +90,16 @@ fn section(lines: &mut Vec<String>, title: &str, entries: impl Iterator<Item = S
         lines.push(format!("{title}:"));
         lines.extend(entries);
     }
+}
+
+fn uki(uki: &UkiInfo) -> [String; 5] {
+    [
+        format!("size         {}", human_size(uki.bytes)),
+        format!("kernel       {} {}", uki.release, human_size(uki.kernel_bytes)),
+        format!("initrd       {}", human_size(uki.initrd_bytes)),
+        format!("command line {}", uki.command_line),
+        format!("signed by    {}", uki.signed_by),
+    ]
 }
 
 fn partition(partition: &PartitionInfo) -> String {

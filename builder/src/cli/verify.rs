@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::exit::{Classify, Exit};
 use super::print_data;
+use crate::image::secure_boot::Certificate;
 use crate::image::signature::PublicKey;
 use crate::image::verify::{self, Check, Expected, Report, Verdict};
 use crate::ui::Ui;
@@ -17,11 +18,14 @@ const JSON_VERSION: u32 = 1;
 /// Arguments of `verify`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Output folder, raw or qcow2 disk image, or `manifest.json`.
+    /// Output folder, disk image (raw, qcow2 or VHDX), or `manifest.json`.
     artifact: PathBuf,
     /// Public key (PEM) that must have signed it.
     #[arg(long, value_name = "PUB")]
     key: PathBuf,
+    /// Certificate (PEM) that the unified kernel image must be signed for, `db.crt` of `eci-builder keygen`.
+    #[arg(long, value_name = "CRT")]
+    certificate: Option<PathBuf>,
     /// What the image must be for; a test image is refused unless this says test.
     #[arg(long, value_enum, default_value = "shipped")]
     flavour: Wanted,
@@ -47,11 +51,16 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         Exit::Config,
         "give the public half, `image.pub` of `eci-builder keygen`, with --key",
     )?;
+    let certificate = args.certificate.as_deref().map(Certificate::read).transpose().or_exit_with_hint(
+        Exit::Config,
+        "give the certificate, `secure-boot/db.crt` of `eci-builder keygen`, with --certificate",
+    )?;
     let flavour = match args.flavour {
         Wanted::Shipped => Flavour::Shipped,
         Wanted::Test => Flavour::Test,
     };
-    let report = verify::verify(&args.artifact, &Expected { key, flavour }, ui).or_exit(Exit::Failure)?;
+    let report =
+        verify::verify(&args.artifact, &Expected { key, certificate, flavour }, ui).or_exit(Exit::Failure)?;
     if args.json {
         let (holds, checks) = (report.holds(), &report.checks);
         print_data(&json!({ "version": JSON_VERSION, "holds": holds, "checks": checks }).to_string())?;

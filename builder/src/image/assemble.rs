@@ -10,11 +10,13 @@ use eci_contract::manifest::{Architecture, Artifact, Flavour, Manifest};
 
 use super::digest::Sha256;
 use super::disk::{self, Sizes};
+use super::esp::{self, Esp};
 use super::formats::{self, Format};
 use super::region::Region;
+use super::secure_boot::{self, Signer};
 use super::signature::SigningKey;
 use super::signature_partition::{self, Signed};
-use super::{manifest, sbom, sums, verity};
+use super::{manifest, sbom, sums, uki, verity};
 use crate::staging::{self, Staging};
 use crate::ui::{Ui, human_size};
 
@@ -26,6 +28,8 @@ pub const INITRD_FILE: &str = "initrd.img";
 pub const KERNEL_CONFIG_FILE: &str = "kernel.config";
 /// File name of the public key that the image is signed for: a convenience. Trust it only as far as its origin.
 pub const KEY_FILE: &str = "image.pub";
+/// File name of the certificate that the unified kernel image is signed for: a convenience, like the key.
+pub const CERTIFICATE_FILE: &str = "secure-boot.crt";
 /// Everyone may read artifacts, as they hold no secrets.
 const MODE: u32 = 0o644;
 
@@ -56,6 +60,15 @@ pub enum Error {
     /// The manifest would not be a sound one.
     #[error("cannot make the manifest")]
     Manifest(#[from] manifest::Error),
+    /// The unified kernel image cannot be made.
+    #[error("cannot make the unified kernel image")]
+    Uki(#[from] uki::Error),
+    /// The unified kernel image cannot be signed.
+    #[error("cannot sign the unified kernel image")]
+    Sign(#[from] secure_boot::SignatureError),
+    /// The unified kernel image does not go onto its partition.
+    #[error("cannot make the EFI system partition")]
+    Esp(#[from] esp::Error),
     /// The disk cannot be written.
     #[error("cannot make the disk image")]
     Disk(#[from] disk::Error),
@@ -86,16 +99,33 @@ pub struct Inputs<'a> {
     pub kernel_config: &'a Path,
     /// Initial RAM file system, with the signing key's public half in it.
     pub initrd: &'a Path,
+    /// The rest of the unified kernel image.
+    pub uki: UkiInputs<'a>,
     /// Versions a user asks for: `docker`, `containerd`, `crun`, `linux`.
     pub versions: BTreeMap<String, String>,
     /// Signs the manifest.
     pub key: &'a SigningKey,
+    /// Signs the unified kernel image.
+    pub signer: &'a Signer,
     /// Sizes of the partitions.
     pub sizes: Sizes,
     /// Forms of the disk to give out.
     pub formats: &'a [Format],
     /// What is in the root file system.
     pub contents: &'a sbom::Contents,
+}
+
+/// What the unified kernel image is made of besides kernel and initrd.
+#[derive(Clone, Copy, Debug)]
+pub struct UkiInputs<'a> {
+    /// systemd's stub for UEFI.
+    pub stub: &'a [u8],
+    /// The command line that is built into the kernel.
+    pub command_line: &'a str,
+    /// `/etc/os-release` of the root file system.
+    pub os_release: &'a str,
+    /// What `uname -r` prints.
+    pub release: &'a str,
 }
 
 /// An assembled image.
@@ -131,11 +161,19 @@ pub fn assemble(inputs: &Inputs<'_>, out: &Path, ui: &Ui) -> Result<Assembled, E
     let kernel = copy(inputs.kernel, &staging, KERNEL_FILE)?;
     let initrd = copy(inputs.initrd, &staging, INITRD_FILE)?;
     copy(inputs.kernel_config, &staging, KERNEL_CONFIG_FILE)?;
-    let manifest = manifest::make(facts(inputs, kernel, initrd), &identity, &tree)?;
+    let image = unified(inputs)?;
+    write(&staging, uki::FILE, &image)?;
+    let artifact = Artifact {
+        file: uki::FILE.to_owned(),
+        size: size(&image),
+        sha256: Sha256::of(&[&image]).to_string(),
+    };
+    let manifest = manifest::make(facts(inputs, [kernel, initrd, artifact]), &identity, &tree)?;
     let signed = sign(&manifest, inputs.key);
     write(&staging, manifest::FILE, &signed.manifest)?;
     write(&staging, manifest::SIGNATURE_FILE, &signed.signature)?;
     write(&staging, KEY_FILE, inputs.key.public().to_pem().as_bytes())?;
+    write(&staging, CERTIFICATE_FILE, inputs.signer.certificate().to_pem().as_bytes())?;
     let bill = sbom::to_bytes(inputs.name, inputs.version, tree.root_hash(), inputs.contents);
     write(&staging, sbom::FILE, &bill)?;
 
@@ -143,7 +181,10 @@ pub fn assemble(inputs: &Inputs<'_>, out: &Path, ui: &Ui) -> Result<Assembled, E
     let layout = disk::plan(inputs.architecture, inputs.sizes, tree.root_hash())?;
     let verity = verity::partition_bytes(&identity, &tree);
     let signature = signature_partition::to_bytes(&signed);
-    let contents = disk::Contents { root: inputs.root, verity: &verity, signature: &signature };
+    let esp = layout.partitions.first().expect("a layout has the EFI system partition first");
+    let volume = disk::esp_volume(tree.root_hash());
+    let esp = Esp::new(inputs.architecture, &image, volume, (esp.start, esp.length))?;
+    let contents = disk::Contents { esp: &esp, root: inputs.root, verity: &verity, signature: &signature };
     let disks = write_disks(inputs, &layout, &contents, &staging, ui)?;
     stage.done(&human_size(layout.length));
 
@@ -151,9 +192,11 @@ pub fn assemble(inputs: &Inputs<'_>, out: &Path, ui: &Ui) -> Result<Assembled, E
         KERNEL_FILE,
         INITRD_FILE,
         KERNEL_CONFIG_FILE,
+        uki::FILE,
         manifest::FILE,
         manifest::SIGNATURE_FILE,
         KEY_FILE,
+        CERTIFICATE_FILE,
         sbom::FILE,
     ];
     let names: Vec<String> = fixed.into_iter().map(str::to_owned).chain(disks).collect();
@@ -181,7 +224,23 @@ fn hash_root(path: &Path) -> Result<(verity::Identity, verity::Tree), Error> {
     Ok((identity, tree.map_err(|source| Error::Verity { path: path.to_owned(), source })?))
 }
 
-fn facts(inputs: &Inputs<'_>, kernel: Artifact, initrd: Artifact) -> manifest::Facts {
+/// The signed unified kernel image. What the system is called has name and version of the image on top, for boot menus.
+fn unified(inputs: &Inputs<'_>) -> Result<Vec<u8>, Error> {
+    let read = |path: &Path| {
+        fs::read(path).map_err(|source| Error::File { operation: "read", path: path.to_owned(), source })
+    };
+    let UkiInputs { stub, command_line, os_release, release } = inputs.uki;
+    let os_release = format!("{os_release}IMAGE_ID={}\nIMAGE_VERSION={}\n", inputs.name, inputs.version);
+    let (linux, initrd) = (read(inputs.kernel)?, read(inputs.initrd)?);
+    let parts = uki::Parts { linux: &linux, initrd: &initrd, command_line, os_release: &os_release, release };
+    Ok(secure_boot::sign(&uki::make(stub, &parts)?, inputs.signer)?)
+}
+
+fn size(bytes: &[u8]) -> u64 {
+    u64::try_from(bytes.len()).expect("sizes fit in 64 bits")
+}
+
+fn facts(inputs: &Inputs<'_>, [kernel, initrd, uki]: [Artifact; 3]) -> manifest::Facts {
     manifest::Facts {
         name: inputs.name.to_owned(),
         version: inputs.version.to_owned(),
@@ -190,6 +249,7 @@ fn facts(inputs: &Inputs<'_>, kernel: Artifact, initrd: Artifact) -> manifest::F
         versions: inputs.versions.clone(),
         kernel,
         initrd,
+        uki,
     }
 }
 
@@ -260,6 +320,12 @@ fn measure(path: PathBuf) -> Result<Placed, Error> {
 pub(super) mod tests {
     use super::*;
 
+    const SIZES: Sizes = Sizes { esp: esp::MIN_BYTES, root: 2 << 20, data: 1 << 20 };
+
+    fn uki_inputs(stub: &[u8]) -> UkiInputs<'_> {
+        UkiInputs { stub, command_line: "console=ttyS0", os_release: "ID=eci\n", release: "6.12" }
+    }
+
     /// Inputs of a small image in `folder`, assembled into `folder/out`.
     pub(in crate::image) fn assemble_small(folder: &Path, flavour: Flavour, key: &SigningKey) -> Assembled {
         let path = |name: &str| folder.join(name);
@@ -272,6 +338,7 @@ pub(super) mod tests {
         ] {
             fs::write(path(name), bytes).expect("input");
         }
+        let stub = uki::pe::tests::stub(".sbat", b"sbat,1\n", 10);
         let inputs = Inputs {
             name: if flavour == Flavour::Test { "eci-test" } else { "eci" },
             version: "0.1.0",
@@ -281,9 +348,11 @@ pub(super) mod tests {
             kernel: &path("kernel"),
             kernel_config: &path("config"),
             initrd: &path("initrd"),
+            uki: uki_inputs(&stub),
             versions: BTreeMap::new(),
             key,
-            sizes: Sizes { root: 2 << 20, data: 1 << 20 },
+            signer: secure_boot::tests::signer(),
+            sizes: SIZES,
             formats: &[Format::Raw],
             contents: &sbom::Contents::default(),
         };
@@ -304,7 +373,7 @@ pub(super) mod tests {
         };
         let first = sums(one.path());
         assert_eq!(first, sums(two.path()));
-        assert_eq!(first.lines().count(), 8);
+        assert_eq!(first.lines().count(), 10);
     }
 
     #[test]
@@ -335,15 +404,17 @@ pub(super) mod tests {
             kernel: &folder.path().join("no-such-kernel"),
             kernel_config: &folder.path().join("config"),
             initrd: &folder.path().join("initrd"),
+            uki: uki_inputs(b""),
             versions: BTreeMap::new(),
             key: &key,
-            sizes: Sizes { root: 2 << 20, data: 1 << 20 },
+            signer: secure_boot::tests::signer(),
+            sizes: SIZES,
             formats: &[Format::Raw],
             contents: &sbom::Contents::default(),
         };
         let error = assemble(&inputs, &folder.path().join("out"), &Ui::silent()).expect_err("no kernel");
         assert!(error.to_string().ends_with("no-such-kernel`"), "{error}");
         assert_eq!(fs::read(folder.path().join("out/manifest.json")).expect("manifest"), before);
-        assert_eq!(fs::read_dir(folder.path().join("out")).expect("listing").count(), 9);
+        assert_eq!(fs::read_dir(folder.path().join("out")).expect("listing").count(), 11);
     }
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use eci_contract::disk::{BootCount, Slot};
+use eci_contract::disk::{BootCount, ESP_NAME, Slot};
 use eci_contract::manifest::Manifest;
 use serde::Serialize;
 use serde_json::Value;
@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::assemble::{self, KERNEL_CONFIG_FILE};
 use super::formats::{self, Format};
 use super::signature::PublicKey;
-use super::{disk, manifest, sbom, signature_partition, sums};
+use super::{disk, esp, manifest, sbom, secure_boot, signature_partition, sums, uki};
 use crate::kernel::config::Config;
 use crate::ui::Ui;
 
@@ -58,6 +58,8 @@ pub struct Inspection {
     pub signer: Option<String>,
     /// Partitions of the disk image, if there is one.
     pub partitions: Vec<PartitionInfo>,
+    /// The unified kernel image on the disk's EFI system partition, or in the folder.
+    pub uki: Option<UkiInfo>,
     /// Packages with their versions, from the bill of materials beside it.
     pub packages: BTreeMap<String, String>,
     /// Options that are set in the kernel's configuration beside it.
@@ -84,6 +86,24 @@ pub struct PartitionInfo {
     pub boot_count: Option<BootInfo>,
 }
 
+/// The unified kernel image as it is shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UkiInfo {
+    /// Size in bytes.
+    pub bytes: u64,
+    /// Release of the kernel in it.
+    pub release: String,
+    /// The kernel's command line.
+    pub command_line: String,
+    /// Size of the kernel in bytes.
+    pub kernel_bytes: u64,
+    /// Size of the initial RAM file system in bytes.
+    pub initrd_bytes: u64,
+    /// Whom the certificate is for that it is signed with, or why nobody's is.
+    pub signed_by: String,
+}
+
 /// Boot counting of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -103,10 +123,16 @@ pub struct BootInfo {
 pub fn inspect(artifact: &Path, keys: &[PublicKey], ui: &Ui) -> Result<Inspection, Error> {
     let is_manifest = artifact.extension().is_some_and(|extension| extension == "json");
     let folder = if artifact.is_dir() { artifact } else { artifact.parent().unwrap_or(Path::new("")) };
-    let (bytes, signature, partitions) = if artifact.is_dir() || is_manifest {
+    let Found { manifest: bytes, signature, partitions, uki } = if artifact.is_dir() || is_manifest {
         let bytes = read(&folder.join(manifest::FILE))?;
         let partitions = disk_of(folder, &manifest::parse(&bytes)?, ui)?;
-        (bytes, fs::read(folder.join(manifest::SIGNATURE_FILE)).unwrap_or_default(), partitions)
+        let beside = |name| fs::read(folder.join(name)).unwrap_or_default();
+        Found {
+            manifest: bytes,
+            signature: beside(manifest::SIGNATURE_FILE),
+            partitions,
+            uki: beside(uki::FILE),
+        }
     } else {
         from_disk(artifact, ui)?
     };
@@ -117,31 +143,58 @@ pub fn inspect(artifact: &Path, keys: &[PublicKey], ui: &Ui) -> Result<Inspectio
         manifest,
         signer,
         partitions,
+        uki: uki_info(&uki),
         packages: beside.packages(),
         kernel_options: beside.kernel_options(),
         sha256: beside.sha256(),
     })
 }
 
-type FromDisk = (Vec<u8>, Vec<u8>, Vec<PartitionInfo>);
+/// What is looked at; empty where it is not there.
+struct Found {
+    manifest: Vec<u8>,
+    signature: Vec<u8>,
+    partitions: Vec<PartitionInfo>,
+    uki: Vec<u8>,
+}
 
-/// Manifest, signature and partitions of a disk image.
-fn from_disk(path: &Path, ui: &Ui) -> Result<FromDisk, Error> {
+fn from_disk(path: &Path, ui: &Ui) -> Result<Found, Error> {
     let disk = formats::open(path, ui)?;
     let table = disk::read(&disk.file, path)?;
     let empty = || Error::Empty { path: path.to_owned() };
     let partition = table.named(Slot::A.names()[2]).ok_or_else(empty)?;
     let signed = signature_partition::read(partition.region(&disk.file))?.ok_or_else(empty)?;
-    Ok((signed.manifest, signed.signature, table.partitions.iter().map(info).collect()))
+    let size = manifest::parse(&signed.manifest)?.uki.size;
+    let esp = table.named(ESP_NAME).map(|partition| partition.region(&disk.file));
+    let uki = esp.and_then(|region| esp::read_file(region, size).ok()).unwrap_or_default();
+    let partitions = table.partitions.iter().map(info).collect();
+    Ok(Found { manifest: signed.manifest, signature: signed.signature, partitions, uki })
+}
+
+/// What a unified kernel image holds; `None` where it is none.
+fn uki_info(image: &[u8]) -> Option<UkiInfo> {
+    let parts = uki::read(image).ok()?;
+    let size = |bytes: &[u8]| u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+    Some(UkiInfo {
+        bytes: size(image),
+        release: parts.release.to_owned(),
+        command_line: parts.command_line.to_owned(),
+        kernel_bytes: size(parts.linux),
+        initrd_bytes: size(parts.initrd),
+        signed_by: match secure_boot::verify(image, None) {
+            Ok(certificate) => certificate.name(),
+            Err(error) => format!("nobody: {error}"),
+        },
+    })
 }
 
 /// Partitions of the disk image in an output folder, if it has one.
 fn disk_of(folder: &Path, manifest: &Manifest, ui: &Ui) -> Result<Vec<PartitionInfo>, Error> {
-    for format in [Format::Raw, Format::Qcow2] {
+    for format in Format::ALL {
         let name = assemble::disk_file(&manifest.name, &manifest.version, manifest.architecture, format);
         let path = folder.join(name);
         if path.exists() {
-            return from_disk(&path, ui).map(|(.., partitions)| partitions);
+            return from_disk(&path, ui).map(|found| found.partitions);
         }
     }
     Ok(Vec::new())
@@ -220,10 +273,13 @@ mod tests {
             let inspection = inspect(&artifact, &[key.public()], &Ui::silent()).expect("inspected");
             assert_eq!(inspection.signer, Some(key.public().id()));
             assert_eq!(inspection.manifest.name, "eci");
-            assert_eq!(inspection.partitions.len(), 7);
+            assert_eq!(inspection.partitions.len(), 8);
+            let uki = inspection.uki.expect("it is there");
+            assert_eq!(uki.command_line, "console=ttyS0");
+            assert_eq!(uki.signed_by, secure_boot::tests::signer().certificate().name());
             assert_eq!(inspection.kernel_options["CONFIG_A"], "y");
-            assert_eq!(inspection.sha256.len(), 8);
-            let boot = inspection.partitions[0].boot_count.expect("a root partition");
+            assert_eq!(inspection.sha256.len(), 10);
+            let boot = inspection.partitions[1].boot_count.expect("a root partition");
             assert_eq!(boot, BootInfo { priority: 15, tries_left: 0, successful: true });
         }
     }

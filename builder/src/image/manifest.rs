@@ -64,6 +64,8 @@ pub struct Facts {
     pub kernel: Artifact,
     /// The initial RAM file system.
     pub initrd: Artifact,
+    /// The unified kernel image.
+    pub uki: Artifact,
 }
 
 /// Makes the manifest of an image.
@@ -90,6 +92,7 @@ pub fn make(facts: Facts, identity: &verity::Identity, tree: &verity::Tree) -> R
         },
         kernel: facts.kernel,
         initrd: facts.initrd,
+        uki: facts.uki,
         versions: facts.versions,
     };
     validate(&manifest)?;
@@ -150,6 +153,8 @@ fn validate(manifest: &Manifest) -> Result<(), Error> {
         ("kernel.sha256", &manifest.kernel.sha256, "a SHA-256 digest", digest(&manifest.kernel.sha256)),
         ("initrd.file", &manifest.initrd.file, "a plain name", is_plain_name(&manifest.initrd.file)),
         ("initrd.sha256", &manifest.initrd.sha256, "a SHA-256 digest", digest(&manifest.initrd.sha256)),
+        ("uki.file", &manifest.uki.file, "a plain name", is_plain_name(&manifest.uki.file)),
+        ("uki.sha256", &manifest.uki.sha256, "a SHA-256 digest", digest(&manifest.uki.sha256)),
     ];
     match checks.into_iter().find(|(.., holds)| !holds) {
         Some((field, value, wanted, _)) => Err(Error::Field { field, value: value.clone(), wanted }),
@@ -199,6 +204,7 @@ pub(super) mod tests {
             },
             kernel: artifact("vmlinuz"),
             initrd: artifact("initrd.img"),
+            uki: artifact("eci.efi"),
             versions: BTreeMap::from([("docker".to_owned(), "26.1.5".to_owned())]),
         }
     }

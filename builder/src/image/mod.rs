@@ -3,14 +3,17 @@
 pub mod assemble;
 pub mod digest;
 pub mod disk;
+pub mod esp;
 pub mod formats;
 pub mod inspect;
 pub mod manifest;
 pub mod region;
 pub mod sbom;
+pub mod secure_boot;
 pub mod signature;
 pub mod signature_partition;
 pub mod sums;
+pub mod uki;
 pub mod verify;
 pub mod verity;
 

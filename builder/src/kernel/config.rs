@@ -26,6 +26,13 @@ impl Config {
         self.values.get(option).map_or("n", String::as_str)
     }
 
+    /// The value of an option that is a string, without its quotes; `None` when it is not set.
+    #[must_use]
+    pub fn text(&self, option: &str) -> Option<String> {
+        let quoted = self.values.get(option)?.strip_prefix('"')?.strip_suffix('"')?;
+        Some(quoted.replace("\\\"", "\"").replace("\\\\", "\\"))
+    }
+
     /// Options that are set, with their values, by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.values.iter().map(|(name, value)| (name.as_str(), value.as_str()))
@@ -88,6 +95,14 @@ mod tests {
         let bad = Config::parse("# CONFIG_A is not set\nCONFIG_B=y\nCONFIG_C=32\nCONFIG_D=\"a b\"\n");
         let lost: Vec<_> = bad.lost(fragments.requests()).iter().map(ToString::to_string).collect();
         assert_eq!(lost, ["CONFIG_A=y, got n (f:2)", "CONFIG_B=n, got y (f:3)", "CONFIG_C=64, got 32 (f:4)"]);
+    }
+
+    #[test]
+    fn a_text_is_given_without_its_quotes() {
+        let config = Config::parse("CONFIG_A=\"a \\\"b\\\"\"\nCONFIG_B=y\n");
+        assert_eq!(config.text("CONFIG_A").as_deref(), Some("a \"b\""));
+        assert_eq!(config.text("CONFIG_B"), None);
+        assert_eq!(config.text("CONFIG_C"), None);
     }
 
     #[test]

@@ -24,9 +24,14 @@ pub struct Config {
     pub kernel: Kernel,
     /// Programs of the build that come from packages, so that the host's versions do not matter.
     pub tools: Tools,
+    /// The unified kernel image.
+    pub uki: Uki,
     /// How the image is signed.
     #[serde(default)]
     pub signing: Signing,
+    /// How the unified kernel image is signed.
+    #[serde(default)]
+    pub secure_boot: SecureBoot,
     /// How large the partitions are.
     pub disk: Disk,
 }
@@ -91,6 +96,14 @@ pub struct Tools {
     pub packages: Vec<String>,
 }
 
+/// `[uki]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Uki {
+    /// The package with systemd's stub for UEFI.
+    pub stub: String,
+}
+
 /// `[signing]`
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -100,10 +113,24 @@ pub struct Signing {
     pub key: Option<PathBuf>,
 }
 
+/// `[secure_boot]`: either both or a development key of this host.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SecureBoot {
+    /// RSA private key of the firmware's db, PEM.
+    #[serde(default)]
+    pub key: Option<PathBuf>,
+    /// Its certificate, PEM.
+    #[serde(default)]
+    pub certificate: Option<PathBuf>,
+}
+
 /// `[disk]`
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Disk {
+    /// Size of the EFI system partition in MiB.
+    pub esp_mib: u32,
     /// Size of a slot's root partition in MiB; the largest root file system that an update may bring.
     pub root_mib: u32,
     /// Size of the data partition in MiB. It grows with the disk.

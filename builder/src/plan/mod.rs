@@ -13,6 +13,7 @@ pub mod document;
 pub mod list;
 pub mod lock;
 
+use crate::image::esp::MIN_BYTES;
 use config::Config;
 use list::List;
 use lock::{Lock, LockedPackage};
@@ -121,6 +122,13 @@ impl<State> Plan<State> {
         self.config.signing.key.as_deref().map(|key| self.resolve(key))
     }
 
+    /// Key and certificate that the unified kernel image is signed with, if the configuration names them.
+    #[must_use]
+    pub fn secure_boot(&self) -> Option<(PathBuf, PathBuf)> {
+        let named = &self.config.secure_boot;
+        Some((self.resolve(named.key.as_deref()?), self.resolve(named.certificate.as_deref()?)))
+    }
+
     /// Paths of the lock files in order.
     #[must_use]
     pub fn lock_paths(&self) -> Vec<PathBuf> {
@@ -137,7 +145,7 @@ impl<State> Plan<State> {
             }
         }
         let tools = self.config.tools.packages.iter().map(String::as_str);
-        for name in tools.chain([self.config.kernel.source.as_str()]) {
+        for name in tools.chain([self.config.kernel.source.as_str(), self.config.uki.stub.as_str()]) {
             wanted.entry(name).or_insert(self.path.as_path());
         }
         wanted
@@ -235,6 +243,12 @@ impl Plan<Locked> {
     pub fn kernel_source(&self) -> &LockedPackage {
         self.package(&self.config.kernel.source)
     }
+
+    /// The package with the stub of the unified kernel image.
+    #[must_use]
+    pub fn stub(&self) -> &LockedPackage {
+        self.package(&self.config.uki.stub)
+    }
 }
 
 /// A phrase for each package that lists and locks disagree on.
@@ -258,7 +272,7 @@ fn drift(wanted: &BTreeMap<&str, &Path>, locks: &[Lock], architecture: Architect
 }
 
 fn check(path: &Path, config: &Config) -> Result<(), Error> {
-    let rules: [(&'static str, bool, &'static str); 6] = [
+    let rules: [(&'static str, bool, &'static str); 8] = [
         ("image.name", is_plain(&config.image.name), "has to be of letters, digits, `.`, `_`, `+` and `-`"),
         (
             "image.version",
@@ -269,6 +283,16 @@ fn check(path: &Path, config: &Config) -> Result<(), Error> {
         ("packages.lists", !config.packages.lists.is_empty(), "is empty"),
         ("packages.locks", !config.packages.locks.is_empty(), "is empty"),
         ("disk", config.disk.root_mib > 0 && config.disk.data_mib > 0, "has a partition of no size"),
+        (
+            "secure_boot",
+            config.secure_boot.key.is_some() == config.secure_boot.certificate.is_some(),
+            "names a key without its certificate, or a certificate without its key",
+        ),
+        (
+            "disk.esp_mib",
+            u64::from(config.disk.esp_mib) << 20 >= MIN_BYTES,
+            "is too small for the FAT32 file system that firmware boots from: 33 is the least, 64 has room for two kernels",
+        ),
     ];
     match rules.into_iter().find(|(_, holds, _)| !holds) {
         Some((key, _, problem)) => Err(Error::BadValue { path: path.to_owned(), key, problem }),

@@ -23,7 +23,10 @@ source = "linux-source"
 fragments = "kernel-config"
 [tools]
 packages = ["erofs-utils"]
+[uki]
+stub = "stub"
 [disk]
+esp_mib = 33
 root_mib = 1
 data_mib = 1
 "#;
@@ -45,7 +48,7 @@ fn read(config: &str, list: &str) -> Result<Plan<Unlocked>, Error> {
 }
 
 fn complete_lock() -> Vec<LockedPackage> {
-    ["crun", "erofs-utils", "linux-source"].map(locked).into()
+    ["crun", "erofs-utils", "linux-source", "stub"].map(locked).into()
 }
 
 fn drift_of(packages: Vec<LockedPackage>) -> String {
@@ -57,7 +60,8 @@ fn drift_of(packages: Vec<LockedPackage>) -> String {
 fn a_plan_locks_when_lists_and_lock_agree() {
     let plan = read(CONFIG, LIST).expect("a plan").lock(&[Lock::new(complete_lock())]).expect("locked");
     assert_eq!(plan.kernel_source().name, "linux-source");
-    assert_eq!(plan.packages().count(), 3);
+    assert_eq!(plan.stub().name, "stub");
+    assert_eq!(plan.packages().count(), 4);
 }
 
 #[test]
@@ -123,6 +127,12 @@ fn a_test_image_cannot_have_the_shipped_name_nor_the_other_way_round() {
 fn a_version_that_would_leave_the_output_folder_is_refused() {
     let error = read(&CONFIG.replace("\"1.0\"", "\"../1\""), LIST).expect_err("not a file name");
     assert!(error.to_string().contains("image.version"), "{error}");
+}
+
+#[test]
+fn an_efi_system_partition_that_is_no_fat32_is_refused() {
+    let error = read(&CONFIG.replace("esp_mib = 33", "esp_mib = 32"), LIST).expect_err("FAT16");
+    assert!(error.to_string().contains("disk.esp_mib is too small"), "{error}");
 }
 
 #[test]

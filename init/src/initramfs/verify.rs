@@ -154,7 +154,8 @@ mod tests {
             "root":{{"filesystem":"erofs","algorithm":"sha256","rootHash":"{HASH}","salt":"00",
             "dataBlockSize":4096,"hashBlockSize":4096,"dataBlocks":9,"hashStartBlock":1}},
             "kernel":{{"file":"vmlinuz","size":1,"sha256":""}},
-            "initrd":{{"file":"initrd.img","size":1,"sha256":""}},"versions":{{}}}}"#,
+            "initrd":{{"file":"initrd.img","size":1,"sha256":""}},
+            "uki":{{"file":"eci.efi","size":1,"sha256":""}},"versions":{{}}}}"#,
             ARCHITECTURE.as_str()
         )
     }

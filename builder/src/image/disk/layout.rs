@@ -1,6 +1,6 @@
 //! Where everything lies on the disk: a pure function of sizes and root hash.
 
-use eci_contract::disk::{BootCount, DATA_NAME, DATA_TYPE, Slot, types};
+use eci_contract::disk::{BootCount, DATA_NAME, DATA_TYPE, ESP_NAME, ESP_TYPE, Slot, types};
 use eci_contract::manifest::Architecture;
 use uuid::Uuid;
 
@@ -21,6 +21,8 @@ const EMPTY_B: BootCount = BootCount { priority: 0, tries_left: 0, successful: f
 /// Sizes that a user chooses, in bytes; multiples of 1 MiB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
+    /// The EFI system partition.
+    pub esp: u64,
     /// A slot's root partition: the largest root file system that an update may bring.
     pub root: u64,
     /// The data partition, which grows with the disk.
@@ -32,7 +34,8 @@ pub struct Sizes {
 pub struct Layout {
     /// The disk's own UUID.
     pub guid: Uuid,
-    /// Partitions in the order in which they lie: root, verity and signature of slot A, of slot B, then data.
+    /// Partitions in the order in which they lie: the EFI system partition; root, verity and signature of slot A, of
+    /// slot B; then data.
     pub partitions: Vec<Partition>,
     /// Size of the disk in bytes, with room for both partition tables.
     pub length: u64,
@@ -43,7 +46,7 @@ pub struct Layout {
 /// # Errors
 /// [`Error::Size`].
 pub fn plan(architecture: Architecture, sizes: Sizes, root_hash: Sha256) -> Result<Layout, Error> {
-    for (partition, bytes) in [("root", sizes.root), ("data", sizes.data)] {
+    for (partition, bytes) in [("EFI system", sizes.esp), ("root", sizes.root), ("data", sizes.data)] {
         if bytes == 0 || bytes % ALIGNMENT != 0 {
             return Err(Error::Size { partition, bytes });
         }
@@ -57,6 +60,7 @@ pub fn plan(architecture: Architecture, sizes: Sizes, root_hash: Sha256) -> Resu
         partitions.push(Partition { name: name.to_owned(), kind, uuid, start, length, attributes });
         start += length;
     };
+    add(ESP_NAME, contract_uuid(ESP_TYPE), esp_uuid(root_hash), sizes.esp, 0);
     for (slot, uuids, count) in
         [(Slot::A, slot_uuids(root_hash), FRESH_A), (Slot::B, empty_uuids(root_hash), EMPTY_B)]
     {
@@ -67,6 +71,19 @@ pub fn plan(architecture: Architecture, sizes: Sizes, root_hash: Sha256) -> Resu
     }
     add(DATA_NAME, contract_uuid(DATA_TYPE), content_uuid("eci data partition", &root_hash.0), sizes.data, 0);
     Ok(Layout { guid: content_uuid("eci disk", &root_hash.0), partitions, length: start + ALIGNMENT })
+}
+
+/// UUID of the EFI system partition of a disk that was made with this root hash in slot A.
+#[must_use]
+pub fn esp_uuid(root_hash: Sha256) -> Uuid {
+    content_uuid("eci esp", &root_hash.0)
+}
+
+/// Volume id of the file system on it.
+#[must_use]
+pub fn esp_volume(root_hash: Sha256) -> u32 {
+    let (volume, ..) = content_uuid("eci esp volume", &root_hash.0).as_fields();
+    volume
 }
 
 /// UUIDs of root, verity and signature partition of a slot that holds the image with this root hash.
@@ -104,51 +121,51 @@ mod tests {
     use super::*;
 
     const MIB: u64 = ALIGNMENT;
+    const SMALL: Sizes = Sizes { esp: 33 * MIB, root: MIB, data: MIB };
 
     #[test]
     fn partitions_follow_one_another_from_the_first_mib() {
         let root_hash = Sha256::of(&[b"root"]);
-        let sizes = Sizes { root: 256 * MIB, data: 1024 * MIB };
+        let sizes = Sizes { esp: 64 * MIB, root: 256 * MIB, data: 1024 * MIB };
         let layout = plan(Architecture::X86_64, sizes, root_hash).expect("sound sizes");
         let lies: Vec<_> =
             layout.partitions.iter().map(|p| (p.name.as_str(), p.start / MIB, p.length / MIB)).collect();
         assert_eq!(
             lies,
             [
-                ("eci-root-a", 1, 256),
-                ("eci-verity-a", 257, 3),
-                ("eci-signature-a", 260, 1),
-                ("eci-root-b", 261, 256),
-                ("eci-verity-b", 517, 3),
-                ("eci-signature-b", 520, 1),
-                ("eci-data", 521, 1024),
+                ("eci-esp", 1, 64),
+                ("eci-root-a", 65, 256),
+                ("eci-verity-a", 321, 3),
+                ("eci-signature-a", 324, 1),
+                ("eci-root-b", 325, 256),
+                ("eci-verity-b", 581, 3),
+                ("eci-signature-b", 584, 1),
+                ("eci-data", 585, 1024),
             ]
         );
-        assert_eq!(layout.length, 1546 * MIB);
+        assert_eq!(layout.length, 1610 * MIB);
     }
 
     #[test]
     fn root_and_verity_uuids_are_the_halves_of_the_root_hash() {
         let root_hash: Sha256 =
             "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f".parse().expect("a digest");
-        let layout =
-            plan(Architecture::X86_64, Sizes { root: MIB, data: MIB }, root_hash).expect("sound sizes");
-        assert_eq!(layout.partitions[0].uuid.to_string(), "00010203-0405-0607-0809-0a0b0c0d0e0f");
-        assert_eq!(layout.partitions[1].uuid.to_string(), "10111213-1415-1617-1819-1a1b1c1d1e1f");
+        let layout = plan(Architecture::X86_64, SMALL, root_hash).expect("sound sizes");
+        assert_eq!(layout.partitions[1].uuid.to_string(), "00010203-0405-0607-0809-0a0b0c0d0e0f");
+        assert_eq!(layout.partitions[2].uuid.to_string(), "10111213-1415-1617-1819-1a1b1c1d1e1f");
         let mut uuids: Vec<_> = layout.partitions.iter().map(|p| p.uuid).chain([layout.guid]).collect();
         uuids.sort();
         uuids.dedup();
-        assert_eq!(uuids.len(), 8, "no two partitions share a UUID");
+        assert_eq!(uuids.len(), 9, "no two partitions share a UUID");
     }
 
     #[test]
     fn only_slot_a_of_a_fresh_disk_may_boot() {
-        let layout = plan(Architecture::Aarch64, Sizes { root: MIB, data: MIB }, Sha256([1; 32]))
-            .expect("sound sizes");
+        let layout = plan(Architecture::Aarch64, SMALL, Sha256([1; 32])).expect("sound sizes");
         let bootable =
             |index: usize| BootCount::from_attributes(layout.partitions[index].attributes).bootable();
-        assert!(bootable(0));
-        assert!(!bootable(3));
+        assert!(bootable(1));
+        assert!(!bootable(4));
     }
 
     #[test]
@@ -161,10 +178,14 @@ mod tests {
     #[test]
     fn sizes_off_the_alignment_are_refused() {
         for bytes in [0, 1, MIB + 512] {
-            let error = plan(Architecture::X86_64, Sizes { root: bytes, data: MIB }, Sha256([0; 32]));
-            assert!(matches!(error, Err(Error::Size { partition: "root", .. })));
-            let error = plan(Architecture::X86_64, Sizes { root: MIB, data: bytes }, Sha256([0; 32]));
-            assert!(matches!(error, Err(Error::Size { partition: "data", .. })));
+            for (wrong, sizes) in [
+                ("EFI system", Sizes { esp: bytes, ..SMALL }),
+                ("root", Sizes { root: bytes, ..SMALL }),
+                ("data", Sizes { data: bytes, ..SMALL }),
+            ] {
+                let error = plan(Architecture::X86_64, sizes, Sha256([0; 32]));
+                assert!(matches!(error, Err(Error::Size { partition, .. }) if partition == wrong));
+            }
         }
     }
 }

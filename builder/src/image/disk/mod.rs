@@ -1,9 +1,9 @@
-//! The disk: a GPT by the Discoverable Partitions Specification, with slots A and B and a data partition.
+//! The disk: a GPT by the Discoverable Partitions Specification, with an EFI system partition, slots A and B and a data
+//! partition.
 //!
 //! Slot B is as large as slot A and empty: it is for the next version. The data partition is last, so that it can grow
 //! with the disk. The root and verity partitions' UUIDs are the halves of the root hash, every other UUID derives from
-//! it too. There is no EFI system partition: these disks boot with the kernel beside them, as every hypervisor's direct
-//! boot has it.
+//! it too. Firmware boots what is on the EFI system partition; under a hypervisor's direct boot nobody looks at it.
 
 mod layout;
 mod read;
@@ -14,7 +14,7 @@ use std::path::PathBuf;
 
 use uuid::Uuid;
 
-pub use layout::{Layout, READ_ONLY, Sizes, plan, slot_uuids};
+pub use layout::{Layout, READ_ONLY, Sizes, esp_uuid, esp_volume, plan, slot_uuids};
 pub use read::{Table, read};
 pub use write::{Contents, write};
 

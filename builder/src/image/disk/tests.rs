@@ -8,17 +8,19 @@ use std::process::Command;
 use eci_contract::manifest::Architecture;
 
 use super::super::digest::Sha256;
+use super::super::esp::{Esp, MIN_BYTES};
 use super::*;
 
 fn layout() -> Layout {
-    let sizes = Sizes { root: 4 * ALIGNMENT, data: 16 * ALIGNMENT };
+    let sizes = Sizes { esp: MIN_BYTES, root: 4 * ALIGNMENT, data: 16 * ALIGNMENT };
     plan(Architecture::X86_64, sizes, Sha256::of(&[b"root"])).expect("sound sizes")
 }
 
 fn disk(folder: &Path, root: &[u8]) -> Result<PathBuf, Error> {
     let (image, path) = (folder.join("root"), folder.join("disk"));
     fs::write(&image, root).expect("root image");
-    let contents = Contents { root: &image, verity: b"tree", signature: b"{}" };
+    let esp = Esp::new(Architecture::X86_64, b"program", 1, (ALIGNMENT, MIN_BYTES)).expect("it fits");
+    let contents = Contents { esp: &esp, root: &image, verity: b"tree", signature: b"{}" };
     write(&layout(), &contents, &path).map(|()| path)
 }
 
@@ -85,7 +87,7 @@ fn a_damaged_copy_of_the_table_is_named() {
 fn two_partitions_of_one_name_are_none() {
     let mut table = Table { guid: layout().guid, partitions: layout().partitions };
     assert!(table.named("eci-root-a").is_some());
-    table.partitions[3].name = "eci-root-a".to_owned();
+    table.partitions[4].name = "eci-root-a".to_owned();
     assert!(table.named("eci-root-a").is_none());
     assert!(table.named("eci-root-c").is_none());
 }

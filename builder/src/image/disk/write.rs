@@ -9,16 +9,20 @@ use std::path::Path;
 use gpt::mbr::ProtectiveMBR;
 use gpt::partition_types::{OperatingSystem, Type};
 
+use super::super::esp::Esp;
 use super::{Error, Layout, Partition, SECTOR};
 
 /// Zeros are left out in pieces of this many bytes, the block size of the file systems we write to.
 const PIECE: usize = 4096;
+const ZEROS: [u8; PIECE] = [0; PIECE];
 /// Bytes copied at a time.
 const BUFFER_BYTES: usize = 256 * PIECE;
 
-/// What goes into slot A.
+/// What goes into the EFI system partition and slot A.
 #[derive(Clone, Copy, Debug)]
 pub struct Contents<'a> {
+    /// The file system that firmware boots from.
+    pub esp: &'a Esp<'a>,
     /// The root file system's image.
     pub root: &'a Path,
     /// Superblock and hash tree.
@@ -35,9 +39,10 @@ pub fn write(layout: &Layout, contents: &Contents<'_>, path: &Path) -> Result<()
     let failed = |source| Error::File { operation: "write", path: path.to_owned(), source };
     let disk = OpenOptions::new().read(true).write(true).create_new(true).open(path).map_err(failed)?;
     disk.set_len(layout.length).map_err(failed)?;
-    let [root, verity, signature, ..] = layout.partitions.as_slice() else {
-        unreachable!("a layout has slot A's three partitions first")
+    let [esp, root, verity, signature, ..] = layout.partitions.as_slice() else {
+        unreachable!("a layout has the EFI system partition and slot A's three partitions first")
     };
+    copy_sparse(&mut contents.esp.reader(), &disk, esp.start).map_err(failed)?;
     write_bytes(&disk, verity, contents.verity, path)?;
     write_bytes(&disk, signature, contents.signature, path)?;
     let read = |source| Error::File { operation: "read", path: contents.root.to_owned(), source };
@@ -70,7 +75,7 @@ fn copy_sparse(from: &mut impl Read, disk: &File, mut start: u64) -> io::Result<
             return Ok(());
         }
         for piece in buffer.chunks(PIECE) {
-            if piece.iter().any(|byte| *byte != 0) {
+            if *piece != ZEROS[..piece.len()] {
                 disk.write_all_at(piece, start)?;
             }
             start += u64::try_from(piece.len()).map_err(io::Error::other)?;

@@ -1,7 +1,7 @@
 //! Ed25519 signatures (RFC 8032) over the exact bytes of a manifest, with keys in PEM files as OpenSSL has them.
 
 mod files;
-mod pem;
+pub(super) mod pem;
 
 use std::fmt;
 use std::io;

@@ -1,4 +1,4 @@
-//! PEM and DER, as far as Ed25519 keys need them (RFC 7468, RFC 8410).
+//! PEM, and DER as far as Ed25519 keys need it (RFC 7468, RFC 8410).
 //!
 //! Both DER forms are a fixed prefix and 32 bytes, so there is no parser to get wrong.
 
@@ -65,12 +65,12 @@ pub(super) fn read(path: &Path, kind: Kind) -> Result<Vec<u8>, Error> {
 
 /// The PEM file of a private key.
 pub(super) fn private(seed: &[u8; 32]) -> String {
-    encode(Kind::Private, PRIVATE_PREFIX, seed)
+    encode(Kind::Private.label(), &[PRIVATE_PREFIX, seed].concat())
 }
 
 /// The PEM file of a public key.
 pub(super) fn public(key: &[u8; PUBLIC_BYTES]) -> String {
-    encode(Kind::Public, PUBLIC_PREFIX, key)
+    encode(Kind::Public.label(), &[PUBLIC_PREFIX, key].concat())
 }
 
 /// The 32 bytes in a public key's DER.
@@ -78,19 +78,19 @@ pub(super) fn public_bytes(der: &[u8]) -> Option<[u8; PUBLIC_BYTES]> {
     der.strip_prefix(PUBLIC_PREFIX)?.try_into().ok()
 }
 
-fn encode(kind: Kind, prefix: &[u8], bytes: &[u8; 32]) -> String {
-    let base64 = STANDARD.encode([prefix, bytes].concat());
+/// A PEM file of one block.
+pub(in crate::image) fn encode(label: &str, der: &[u8]) -> String {
+    let base64 = STANDARD.encode(der);
     let lines: Vec<_> = base64
         .as_bytes()
         .chunks(LINE_CHARACTERS)
         .map(|line| std::str::from_utf8(line).expect("base64 is ASCII"))
         .collect();
-    let label = kind.label();
     format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
 }
 
 /// Label and content of the first PEM block; content is `None` where it is not base64, as in encrypted old forms.
-fn decode(text: &str) -> Option<(&str, Option<Vec<u8>>)> {
+pub(in crate::image) fn decode(text: &str) -> Option<(&str, Option<Vec<u8>>)> {
     let (_, block) = text.split_once("-----BEGIN ")?;
     let (label, rest) = block.split_once("-----")?;
     let (body, _) = rest.split_once(&format!("-----END {label}-----"))?;

@@ -12,7 +12,7 @@ use super::super::disk::{self, Partition, Table, slot_uuids};
 use super::super::region::Region;
 use super::super::signature_partition::{self, Signed};
 use super::super::verity::{self, BLOCK_BYTES, Difference, SUPERBLOCK_BYTES, Superblock, Tree};
-use super::{Expected, Report, chain, files};
+use super::{Expected, Report, chain, esp, files};
 
 /// Checks a raw disk image; `subject` names it in the report. Gives the manifests whose signature holds.
 pub(super) fn disk(
@@ -27,6 +27,7 @@ pub(super) fn disk(
     report.add(subject, "partition table", outcome.map_err(|error| chain(error)));
     let Ok(table) = table else { return Vec::new() };
     let mut manifests = Vec::new();
+    let mut trusted = None;
     for (slot, letter) in [(Slot::A, "A"), (Slot::B, "B")] {
         let subject = format!("{subject} slot {letter}");
         let Some(partitions) = partitions(&subject, &table, slot, report) else { continue };
@@ -45,10 +46,12 @@ pub(super) fn disk(
                 continue;
             }
         };
-        if check_slot(&subject, file, partitions, &signed, expected, report) {
+        if let Some(manifest) = check_slot(&subject, file, partitions, &signed, expected, report) {
             manifests.push(signed.manifest);
+            trusted.get_or_insert(manifest);
         }
     }
+    esp::check(subject, file, &table, trusted.as_ref(), expected, report);
     manifests
 }
 
@@ -65,7 +68,7 @@ fn partitions<'a>(
         .ok()
 }
 
-/// Checks a slot that holds an image; whether its manifest is to be believed.
+/// Checks a slot that holds an image, and gives its manifest if that is to be believed.
 fn check_slot(
     subject: &str,
     file: &File,
@@ -73,11 +76,11 @@ fn check_slot(
     signed: &Signed,
     expected: &Expected,
     report: &mut Report,
-) -> bool {
+) -> Option<Manifest> {
     let Some(manifest) = files::manifest(subject, &signed.manifest, &signed.signature, expected, report)
     else {
         report.skip(subject, "root file system", "its digests are in the manifest, and that is not trusted");
-        return false;
+        return None;
     };
     let root_hash: Sha256 = manifest.root.root_hash.parse().expect("a parsed manifest has a root hash");
     let beside = match signed.root_hash == manifest.root.root_hash {
@@ -96,13 +99,13 @@ fn check_slot(
         Ok(tree) => tree,
         Err(reason) => {
             report.add(subject, "root hash", Err(reason));
-            return true;
+            return Some(manifest);
         }
     };
     let stored = stored_tree(verity.region(file), &tree);
     report.add(subject, "root hash", same_root(&tree, root_hash, stored.as_deref().ok()));
     report.add(subject, "hash tree", same_tree(&tree, root_hash, stored));
-    true
+    Some(manifest)
 }
 
 fn identities(partitions: [&Partition; 3], manifest: &Manifest, root_hash: Sha256) -> Result<String, String> {

@@ -6,9 +6,12 @@ use std::path::Path;
 use eci_contract::manifest::{Artifact, Flavour, MAX_BYTES, Manifest};
 
 use super::super::digest::Sha256;
-use super::super::manifest;
 use super::super::sums::Sums;
+use super::super::{manifest, secure_boot};
 use super::{Expected, Report, chain};
+
+/// Name of the check of the signature that firmware looks at.
+const SECURE_BOOT: &str = "Secure Boot signature";
 
 /// Checks signature, schema and flavour; gives the manifest when all of them hold.
 pub(super) fn manifest(
@@ -58,6 +61,26 @@ pub(super) fn artifact(folder: &Path, artifact: &Artifact, report: &mut Report) 
         Ok((_, digest)) => Ok(format!("sha256 {digest}")),
     };
     report.add(&artifact.file, "digest", outcome);
+}
+
+/// Checks the signature of the unified kernel image beside the manifest.
+pub(super) fn secure_boot(folder: &Path, artifact: &Artifact, expected: &Expected, report: &mut Report) {
+    match fs::read(folder.join(&artifact.file)) {
+        Ok(image) => signature(&artifact.file, &image, expected, report),
+        Err(error) => {
+            report.add(&artifact.file, SECURE_BOOT, Err(format!("cannot read it: {error}")));
+        }
+    }
+}
+
+/// Checks the signature of a unified kernel image.
+pub(super) fn signature(subject: &str, image: &[u8], expected: &Expected, report: &mut Report) {
+    let wanted = expected.certificate.as_ref();
+    let note = if wanted.is_some() { "" } else { "; --certificate would say whether it should be" };
+    let outcome = secure_boot::verify(image, wanted)
+        .map(|by| format!("by {}, valid until {}{note}", by.name(), by.valid_until()))
+        .map_err(|error| chain(&error));
+    report.add(subject, SECURE_BOOT, outcome);
 }
 
 /// Checks every file that the sums name.

@@ -4,6 +4,7 @@
 //! as holding.
 
 mod disk;
+mod esp;
 mod files;
 
 use std::fs;
@@ -15,6 +16,7 @@ use eci_contract::manifest::{Flavour, Manifest};
 use serde::Serialize;
 
 use super::formats::{self, Format};
+use super::secure_boot::Certificate;
 use super::signature::PublicKey;
 use super::{assemble, manifest, sums};
 use crate::ui::Ui;
@@ -36,10 +38,12 @@ pub enum Error {
 }
 
 /// What is expected of an image.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Expected {
     /// Key that must have signed it.
     pub key: PublicKey,
+    /// Certificate that the unified kernel image must be signed for; anybody's will do where none is given.
+    pub certificate: Option<Certificate>,
     /// What it must be for. A test image is no shipped one, whoever signed it.
     pub flavour: Flavour,
 }
@@ -99,7 +103,7 @@ impl Report {
     }
 }
 
-/// Checks an output folder, a `manifest.json` in one, or a raw or qcow2 disk image.
+/// Checks an output folder, a `manifest.json` in one, or a disk image of any format.
 ///
 /// # Errors
 /// [`Error`] when the artifact cannot be looked at. An artifact that is not as it should be is a [`Report`] that does
@@ -125,7 +129,7 @@ fn verify_folder(folder: &Path, expected: &Expected, report: &mut Report, ui: &U
         return Ok(());
     };
     let mut disks = 0;
-    for format in [Format::Raw, Format::Qcow2] {
+    for format in Format::ALL {
         let disk = assemble::disk_file(&signed.name, &signed.version, signed.architecture, format);
         let disk = folder.join(disk);
         if disk.exists() {
@@ -143,7 +147,7 @@ fn verify_folder(folder: &Path, expected: &Expected, report: &mut Report, ui: &U
     Ok(())
 }
 
-/// Checks a manifest with its signature beside it, and the kernel and initrd that it names.
+/// Checks a manifest with its signature beside it, and the kernel, initrd and unified kernel image that it names.
 fn verify_beside(
     folder: &Path,
     path: &Path,
@@ -154,9 +158,10 @@ fn verify_beside(
     let signature = read(&folder.join(manifest::SIGNATURE_FILE))?;
     let signed = files::manifest(&name(path), &bytes, &signature, expected, report);
     if let Some(signed) = &signed {
-        for artifact in [&signed.kernel, &signed.initrd] {
+        for artifact in [&signed.kernel, &signed.initrd, &signed.uki] {
             files::artifact(folder, artifact, report);
         }
+        files::secure_boot(folder, &signed.uki, expected, report);
     }
     Ok(signed)
 }

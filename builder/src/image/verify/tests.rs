@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use super::super::assemble::tests::assemble_small;
 use super::super::signature::{self, SigningKey};
 use super::super::signature_partition::Signed;
-use super::super::{disk as disk_image, signature_partition};
+use super::super::{disk as disk_image, secure_boot, signature_partition};
 use super::*;
 
 /// An assembled image of its own for each test.
@@ -35,7 +35,7 @@ impl Image {
     }
 
     fn report(&self, artifact: &Path) -> Report {
-        let expected = Expected { key: self.key.public(), flavour: Flavour::Shipped };
+        let expected = Expected { key: self.key.public(), certificate: None, flavour: Flavour::Shipped };
         verify(artifact, &expected, &Ui::silent()).expect("it can be read")
     }
 
@@ -177,14 +177,14 @@ fn a_test_image_is_no_shipped_one_even_under_its_own_key() {
     let image = Image::new(Flavour::Test);
     let raw = image.path("eci-test-0.1.0-x86_64.raw");
     assert_eq!(failures(&image.report(&raw)), ["flavour"]);
-    let expected = Expected { key: image.key.public(), flavour: Flavour::Test };
+    let expected = Expected { key: image.key.public(), certificate: None, flavour: Flavour::Test };
     assert!(verify(&raw, &expected, &Ui::silent()).expect("readable").holds());
 }
 
 #[test]
 fn a_shipped_image_is_no_test_one() {
     let image = Image::new(Flavour::Shipped);
-    let expected = Expected { key: image.key.public(), flavour: Flavour::Test };
+    let expected = Expected { key: image.key.public(), certificate: None, flavour: Flavour::Test };
     assert_eq!(failures(&verify(&image.raw(), &expected, &Ui::silent()).expect("readable")), ["flavour"]);
 }
 
@@ -218,10 +218,46 @@ fn a_changed_partition_uuid_is_refused() {
     let file = image.file();
     let mut table = gpt::GptConfig::new().writable(true).open_from_device(file).expect("table");
     let mut partitions = table.take_partitions();
-    partitions.get_mut(&2).expect("verity A").part_guid = uuid::Uuid::from_bytes([1; 16]);
+    partitions.get_mut(&3).expect("verity A").part_guid = uuid::Uuid::from_bytes([1; 16]);
     table.update_partitions(partitions).expect("updated");
     drop(table.write().expect("written"));
     assert_eq!(image.failures(), ["partition types and UUIDs"]);
+}
+
+#[test]
+fn a_changed_efi_system_partition_is_found() {
+    let start = super::super::esp::file_start(super::super::esp::MIN_BYTES).expect("large enough");
+    for (position, checks) in [
+        (start, vec!["unified kernel image"]),
+        (start + 1024, vec!["unified kernel image"]),
+        // A bit of the label, of a table, of a folder, and a byte that nothing uses.
+        (71, vec!["rest of the partition"]),
+        (32 * 512 + 20, vec!["rest of the partition"]),
+        (start - 512, vec!["rest of the partition"]),
+        (super::super::esp::MIN_BYTES - 1, vec!["rest of the partition"]),
+    ] {
+        let image = Image::new(Flavour::Shipped);
+        image.flip("eci-esp", position);
+        assert_eq!(image.failures(), checks, "{position}");
+    }
+    let image = Image::new(Flavour::Shipped);
+    fs::write(image.path("eci.efi"), "another").expect("changed");
+    let failed = failures(&image.report(&image.path("")));
+    assert_eq!(failed, ["digest", "Secure Boot signature", "sums"]);
+}
+
+#[test]
+fn a_unified_kernel_image_of_another_signer_is_refused() {
+    let image = Image::new(Flavour::Shipped);
+    let verdicts = |certificate: &Certificate| {
+        let certificate = Some(certificate.clone());
+        let expected = Expected { key: image.key.public(), certificate, flavour: Flavour::Shipped };
+        failures(&verify(&image.path(""), &expected, &Ui::silent()).expect("readable"))
+    };
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let other = secure_boot::generate(folder.path(), &Ui::silent()).expect("openssl is installed");
+    assert_eq!(verdicts(secure_boot::tests::signer().certificate()), [] as [&str; 0]);
+    assert_eq!(verdicts(other.certificate()), ["Secure Boot signature"; 2]);
 }
 
 #[test]
@@ -235,7 +271,7 @@ fn a_report_without_checks_does_not_hold() {
 #[test]
 fn errors_name_operation_and_object() {
     let image = Image::new(Flavour::Shipped);
-    let expected = Expected { key: image.key.public(), flavour: Flavour::Shipped };
+    let expected = Expected { key: image.key.public(), certificate: None, flavour: Flavour::Shipped };
     let error = verify(Path::new("/nowhere/x.raw"), &expected, &Ui::silent()).expect_err("not there");
     assert_eq!(
         chain(&error),

@@ -93,6 +93,24 @@ pub fn entries<E: From<Error>>(
     Err(Error::NoData { path: path.to_owned() }.into())
 }
 
+/// The content of the regular file at an absolute `wanted` path in the package; `None` where it has none.
+///
+/// # Errors
+/// [`Error`].
+pub fn file(package: &Path, wanted: &str) -> Result<Option<Vec<u8>>, Error> {
+    let mut found = None;
+    entries(package, |entry, content| {
+        if entry.path == wanted && matches!(entry.kind, Kind::File(_)) {
+            let mut bytes = Vec::new();
+            let failed = |source| Error::Read { path: package.to_owned(), source };
+            content.read_to_end(&mut bytes).map_err(failed)?;
+            found = Some(bytes);
+        }
+        Ok::<_, Error>(())
+    })?;
+    Ok(found)
+}
+
 /// A reader of the member's tar, or `None` for a member that holds no files.
 fn decompress<'a>(name: &[u8], member: impl Read + 'a) -> Option<io::Result<Box<dyn Read + 'a>>> {
     match name {

@@ -120,3 +120,12 @@ fn a_file_that_is_no_package_is_named() {
     let error = entries(&path, |_, _| Ok::<(), Error>(())).expect_err("no data");
     assert!(matches!(error, Error::NoData { .. }), "{error}");
 }
+
+#[test]
+fn one_file_is_read_by_its_path() {
+    let home = tempfile::tempdir().expect("temporary folder");
+    let path = home.path().join("a.deb");
+    craft(&path, &[Crafted::file("./usr/a", b"first"), Crafted::file("./usr/b", b"second")]);
+    assert_eq!(file(&path, "/usr/b").expect("sound"), Some(b"second".to_vec()));
+    assert_eq!(file(&path, "/usr/c").expect("sound"), None);
+}

@@ -1,0 +1,203 @@
+//! Disk image formats besides raw: qcow2 by way of `qemu-img`, VHDX written by us; `qemu-img` checks and reads both.
+
+mod vhdx;
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use crate::tool::{self, Tool};
+use crate::ui::Ui;
+
+/// First bytes of a qcow2 image.
+const QCOW2_MAGIC: &[u8] = b"QFI\xfb";
+
+/// A form in which the disk is given out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub enum Format {
+    /// The disk byte for byte, sparse.
+    Raw,
+    /// QEMU's own format.
+    Qcow2,
+    /// Hyper-V's format.
+    Vhdx,
+}
+
+/// Why a disk image cannot be converted.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// `qemu-img` failed.
+    #[error("cannot {operation} `{}`", .path.display())]
+    Tool {
+        /// What was being done.
+        operation: &'static str,
+        /// The image.
+        path: PathBuf,
+        /// What the program said.
+        source: tool::Error,
+    },
+    /// The image cannot be written.
+    #[error("cannot write `{}`", .path.display())]
+    Write {
+        /// The image.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The image cannot be read.
+    #[error("cannot read `{}`", .path.display())]
+    Read {
+        /// The image.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl Format {
+    /// All of them, raw first: what costs least to look at.
+    pub const ALL: [Self; 3] = [Self::Raw, Self::Qcow2, Self::Vhdx];
+
+    /// File name extension, and `qemu-img`'s name of the format.
+    #[must_use]
+    pub fn extension(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Qcow2 => "qcow2",
+            Self::Vhdx => "vhdx",
+        }
+    }
+}
+
+/// Writes the raw image as another format and lets `qemu-img` check the result.
+///
+/// # Errors
+/// [`Error::Tool`] and [`Error::Write`].
+pub fn from_raw(raw: &Path, format: Format, to: &Path, ui: &Ui) -> Result<(), Error> {
+    let name = format.extension();
+    if format == Format::Vhdx {
+        vhdx::write(raw, to).map_err(|source| Error::Write { path: to.to_owned(), source })?;
+    } else {
+        let convert = Tool::new("qemu-img").args(["convert", "-f", "raw", "-O", name]).arg(raw).arg(to);
+        convert.run(ui).map_err(|source| Error::Tool {
+            operation: "convert",
+            path: raw.to_owned(),
+            source,
+        })?;
+    }
+    if format == Format::Raw {
+        return Ok(());
+    }
+    let check = Tool::new("qemu-img").args(["check", "-q", "-f", name]).arg(to);
+    check.run(ui).map_err(|source| Error::Tool { operation: "check", path: to.to_owned(), source })
+}
+
+/// A disk image of any format, open as a raw one.
+#[derive(Debug)]
+pub struct RawDisk {
+    /// The raw bytes.
+    pub file: File,
+    /// Keeps the converted copy until the disk is no longer needed.
+    _scratch: Option<TempDir>,
+}
+
+/// Opens a disk image for reading, converting it where it is not raw.
+///
+/// # Errors
+/// [`Error`].
+pub fn open(path: &Path, ui: &Ui) -> Result<RawDisk, Error> {
+    let read = |source| Error::Read { path: path.to_owned(), source };
+    let format = of_file(path)?;
+    if format == Format::Raw {
+        return Ok(RawDisk { file: File::open(path).map_err(read)?, _scratch: None });
+    }
+    let scratch = tempfile::tempdir().map_err(read)?;
+    let raw = scratch.path().join("disk.raw");
+    to_raw(path, format, &raw, ui)?;
+    Ok(RawDisk { file: File::open(&raw).map_err(read)?, _scratch: Some(scratch) })
+}
+
+/// What a disk image is, by its first bytes: names can lie.
+///
+/// # Errors
+/// [`Error::Read`].
+pub fn of_file(path: &Path) -> Result<Format, Error> {
+    let mut magic = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(8).read_to_end(&mut magic).map(drop));
+    read.map_err(|source| Error::Read { path: path.to_owned(), source })?;
+    Ok(match magic {
+        magic if magic.starts_with(QCOW2_MAGIC) => Format::Qcow2,
+        magic if magic == vhdx::MAGIC => Format::Vhdx,
+        _ => Format::Raw,
+    })
+}
+
+fn to_raw(path: &Path, format: Format, raw: &Path, ui: &Ui) -> Result<(), Error> {
+    let convert = Tool::new("qemu-img").args(["convert", "-f", format.extension(), "-O", "raw"]);
+    let converted = convert.arg(path).arg(raw).run(ui);
+    converted.map_err(|source| Error::Tool { operation: "convert", path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    /// A disk of 5 MiB with something in its second and last.
+    fn disk() -> Vec<u8> {
+        let mut bytes = vec![0; 5 << 20];
+        bytes[(1 << 20) + 300_000] = 1;
+        *bytes.last_mut().expect("it is not empty") = 2;
+        bytes
+    }
+
+    #[test]
+    fn a_converted_image_is_recognised_and_converts_back_to_the_same_bytes() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let path = |name: &str| folder.path().join(name);
+        fs::write(path("raw"), disk()).expect("raw image");
+        assert_eq!(of_file(&path("raw")).expect("read"), Format::Raw);
+        for format in [Format::Qcow2, Format::Vhdx] {
+            let to = path(format.extension());
+            match from_raw(&path("raw"), format, &to, &Ui::silent()) {
+                Err(Error::Tool { source: tool::Error::Missing { .. }, .. }) => {
+                    eprintln!("skipped: qemu-img is not installed");
+                    return;
+                }
+                converted => converted.expect("converted"),
+            }
+            assert_eq!(of_file(&to).expect("read"), format);
+            let mut back = Vec::new();
+            let mut opened = open(&to, &Ui::silent()).expect("converted back");
+            opened.file.read_to_end(&mut back).expect("read");
+            assert!(back == disk(), "{format:?}");
+        }
+    }
+
+    #[test]
+    fn equal_disks_give_equal_vhdx_images_and_others_have_other_identifiers() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let vhdx = |name: &str, bytes: &[u8]| {
+            let (raw, to) = (folder.path().join(name), folder.path().join(format!("{name}.vhdx")));
+            fs::write(&raw, bytes).expect("raw image");
+            vhdx::write(&raw, &to).map(|()| fs::read(to).expect("image"))
+        };
+        let (one, two) = (vhdx("one", &disk()).expect("written"), vhdx("two", &disk()).expect("written"));
+        assert!(one == two);
+        assert_eq!(one.len(), 6 << 20, "headers, log, metadata, table and two blocks");
+        let mut other = disk();
+        other[5 << 19] = 1;
+        let other = vhdx("other", &other).expect("written");
+        let identifiers = (64 << 10) + 16..(64 << 10) + 48;
+        assert_ne!(one[identifiers.clone()], other[identifiers]);
+        assert!(vhdx("odd", &[1; 512]).is_err(), "no whole block");
+    }
+
+    #[test]
+    fn a_missing_image_is_named() {
+        let error = of_file(Path::new("/nowhere/disk")).expect_err("no such file");
+        assert_eq!(error.to_string(), "cannot read `/nowhere/disk`");
+    }
+}

@@ -1,0 +1,84 @@
+//! PKCS #7 signed data (RFC 5652) with one signer and SHA-256, as firmware takes it.
+
+use cms::cert::{CertificateChoices, IssuerAndSerialNumber};
+use cms::content_info::CmsVersion;
+use cms::signed_data::{
+    CertificateSet, EncapsulatedContentInfo, SignedAttributes, SignedData, SignerIdentifier, SignerInfo,
+    SignerInfos,
+};
+use der::asn1::{Null, ObjectIdentifier, OctetString, SetOfVec};
+use der::{Any, Encode};
+use x509_cert::attr::Attribute;
+use x509_cert::spki::AlgorithmIdentifierOwned;
+
+use super::super::digest::Sha256;
+use super::{Error, Signer};
+
+/// `id-sha256` and `rsaEncryption`, `id-contentType` and `id-messageDigest`.
+pub(super) const SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.1");
+pub(super) const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
+pub(super) const CONTENT_TYPE: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.3");
+pub(super) const MESSAGE_DIGEST: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.4");
+
+/// Signs content that goes along, by attributes with its type and its digest.
+///
+/// # Errors
+/// [`Error::Encode`] and [`Error::Sign`].
+pub(super) fn around(kind: ObjectIdentifier, content: Any, signer: &Signer) -> Result<SignedData, Error> {
+    let digest = OctetString::new(Sha256::of(&[content.value()]).0)?;
+    let attributes = SetOfVec::try_from(vec![
+        attribute(CONTENT_TYPE, Any::encode_from(&kind)?)?,
+        attribute(MESSAGE_DIGEST, Any::encode_from(&digest)?)?,
+    ])?;
+    // What is signed is the set itself, not under the tag that it has in the signer's information.
+    let signature = signer.sign(&attributes.to_der()?)?;
+    let content = EncapsulatedContentInfo { econtent_type: kind, econtent: Some(content) };
+    signed_data(content, Some(attributes), &signature, signer)
+}
+
+/// Signs `message`, which does not go along.
+///
+/// # Errors
+/// [`Error::Encode`] and [`Error::Sign`].
+pub(super) fn detached(kind: ObjectIdentifier, message: &[u8], signer: &Signer) -> Result<SignedData, Error> {
+    let content = EncapsulatedContentInfo { econtent_type: kind, econtent: None };
+    signed_data(content, None, &signer.sign(message)?, signer)
+}
+
+fn signed_data(
+    encap_content_info: EncapsulatedContentInfo,
+    signed_attrs: Option<SignedAttributes>,
+    signature: &[u8],
+    signer: &Signer,
+) -> Result<SignedData, Error> {
+    let certificate = signer.certificate().parsed();
+    let of = &certificate.tbs_certificate;
+    let by = IssuerAndSerialNumber { issuer: of.issuer.clone(), serial_number: of.serial_number.clone() };
+    let info = SignerInfo {
+        version: CmsVersion::V1,
+        sid: SignerIdentifier::IssuerAndSerialNumber(by),
+        digest_alg: algorithm(SHA256)?,
+        signed_attrs,
+        signature_algorithm: algorithm(RSA)?,
+        signature: OctetString::new(signature)?,
+        unsigned_attrs: None,
+    };
+    let certificates = vec![CertificateChoices::Certificate(certificate.clone())];
+    Ok(SignedData {
+        version: CmsVersion::V1,
+        digest_algorithms: SetOfVec::try_from(vec![algorithm(SHA256)?])?,
+        encap_content_info,
+        certificates: Some(CertificateSet(SetOfVec::try_from(certificates)?)),
+        crls: None,
+        signer_infos: SignerInfos(SetOfVec::try_from(vec![info])?),
+    })
+}
+
+fn attribute(oid: ObjectIdentifier, value: Any) -> Result<Attribute, der::Error> {
+    Ok(Attribute { oid, values: SetOfVec::try_from(vec![value])? })
+}
+
+/// With the empty parameters that firmware expects to be there.
+pub(super) fn algorithm(oid: ObjectIdentifier) -> Result<AlgorithmIdentifierOwned, der::Error> {
+    Ok(AlgorithmIdentifierOwned { oid, parameters: Some(Any::encode_from(&Null)?) })
+}
