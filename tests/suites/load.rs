@@ -39,6 +39,7 @@ echo "processes=$(processes)"
 echo "mounts=$(mounts)"
 echo "cgroups=$(find /sys/fs/cgroup -type d | wc -l)"
 echo "containers=$(entries /run/eci/containers)"
+echo "figures=$(entries /run/eci/procfs)"
 echo "ranges=$(ls /run/eci/ranges | grep -c '^[0-9]')"
 echo "crun=$(find /run/docker/runtime-* /run/crun -mindepth 2 -maxdepth 2 2>/dev/null | wc -l)"
 echo "shims=$(find /run/containerd/io.containerd.runtime.v2.task -mindepth 2 -maxdepth 2 2>/dev/null | wc -l)"
@@ -92,10 +93,10 @@ done
 echo "$stops"
 "#;
 
-/// Kills `eci-nodes` as soon as it is there, so often that PID 1 waits its longest before it starts it again.
+/// Kills the program `$service` as soon as it is there, so often that PID 1 waits its longest before it starts it again.
 const KILL_AGAIN: &str = r#"
 for _ in 1 2 3 4 5 6 7; do
-    until kill -9 $(pidof eci-nodes) 2>/dev/null; do usleep 20000; done
+    until kill -9 $(pidof "$service") 2>/dev/null; do usleep 20000; done
 done
 "#;
 
@@ -126,7 +127,7 @@ echo "$before $crowded $(count)"
 "#;
 
 /// What the next start of a container takes away, should nobody else.
-const SWEPT: [&str; 4] = ["cgroups", "containers", "crun", "ranges"];
+const SWEPT: [&str; 5] = ["cgroups", "containers", "crun", "figures", "ranges"];
 
 /// What is counted, by name.
 type Counts = BTreeMap<String, u64>;
@@ -194,8 +195,8 @@ fn rows() -> Vec<Row<Ground>> {
             answers_what_it_worked_on,
         ),
         row("a_container_starts_while_there_is_no_maker_of_nodes", |ground| {
-            ground.bench.run(KILL_AGAIN, PATIENCE)?;
-            let state = ground.state_of_nodes()?;
+            ground.bench.run(&format!("service=eci-nodes\n{KILL_AGAIN}"), PATIENCE)?;
+            let state = ground.state_of("nodes")?;
             ensure!(state == "backing-off", "it is {state}: nothing is shown");
             ground.bench.vm.sh(&[], "mknod /null c 1 3 && echo x >/null")?;
             ground.clear()
@@ -212,9 +213,43 @@ fn rows() -> Vec<Row<Ground>> {
             ensure!(after <= before + 5, "PID 1 had {before} descriptors and has {after}");
             Ok(())
         }),
+        row("containers_read_on_while_what_keeps_their_figures_is_killed", read_on),
         row("a_gate_that_is_killed_comes_back", |ground| ground.survives_killing("eci-gate")),
         row("after_all_of_it_every_promise_still_holds", |ground| ground.bench.vm.every_check_holds()),
     ]
+}
+
+/// While nobody keeps them, figures are those of the last time; then they follow the limit again.
+fn read_on(ground: &Ground) -> Result<()> {
+    let vm = &ground.bench.vm;
+    vm.docker(&[
+        "run",
+        "-d",
+        "--name",
+        "reader",
+        "-m",
+        "64m",
+        "--memory-swap",
+        "64m",
+        "busybox",
+        "sleep",
+        "900",
+    ])?
+    .ok()?;
+    let total = || vm.docker(&["exec", "reader", "grep", "MemTotal", "/proc/meminfo"])?.ok();
+    ensure!(total()?.ends_with(" 65536 kB"), "{}", total()?);
+    ground.bench.run(&format!("service=eci-procfs\n{KILL_AGAIN}"), PATIENCE)?;
+    let state = ground.state_of("procfs")?;
+    ensure!(state == "backing-off", "it is {state}: nothing is shown");
+    let meanwhile = total()?;
+    ensure!(meanwhile.ends_with(" 65536 kB"), "{meanwhile}");
+    vm.docker(&["update", "-m", "96m", "--memory-swap", "96m", "reader"])?.ok()?;
+    let deadline = Instant::now() + PATIENCE;
+    while !total()?.ends_with(" 98304 kB") {
+        ensure!(Instant::now() < deadline, "nobody keeps the figures any more: {}", total()?);
+        thread::sleep(Duration::from_secs(1));
+    }
+    ground.clear()
 }
 
 /// Calls that come one after the other are all answered while the one who answers is killed between question and answer: it
@@ -381,12 +416,11 @@ impl Ground {
         self.bench.vm.sh(&["-v", "workbench:/bench"], "cp /probe /bench/probe").map(drop)
     }
 
-    fn state_of_nodes(&self) -> Result<String> {
+    fn state_of(&self, name: &str) -> Result<String> {
         let status = self.bench.vm.status()?;
         let mut services = status["services"].as_array().into_iter().flatten();
-        let nodes =
-            services.find(|service| service["name"] == "nodes").context("there is no such service")?;
-        Ok(nodes["state"].as_str().unwrap_or_default().to_owned())
+        let service = services.find(|service| service["name"] == name).context("there is no such service")?;
+        Ok(service["state"].as_str().unwrap_or_default().to_owned())
     }
 
     /// Removes every container that has started, once the engine is there again, and looks for what is left.
