@@ -31,6 +31,7 @@ fn main() -> ExitCode {
         row("whatever_is_added_to_the_efi_system_partition_is_refused", added_file),
         row("objdump_reads_the_sections_of_the_unified_kernel_image", sections),
         row("the_test_flavour_is_refused_without_its_own_key", test_flavour),
+        row("diff_tells_what_the_test_flavour_adds_and_nothing_of_equal_images", diff),
         row("openssl_accepts_the_manifest_s_signature", openssl),
         row("sgdisk_and_qemu_img_are_content", |()| {
             let raw = image::raw(&image::out()?)?;
@@ -45,6 +46,19 @@ fn main() -> ExitCode {
             Ok(())
         }),
     ])
+}
+
+fn diff(_: &()) -> Result<()> {
+    let out = image::out()?;
+    let diff = |after: &Path| {
+        command::run(Command::new(image::builder()?).arg("diff").arg(&out).arg(after), &[])?.ok()
+    };
+    let said = diff(&out.join("test"))?;
+    ensure!(said.contains("  name: eci -> eci-test") && said.contains("  + busybox-static: "), "{said}");
+    ensure!(!said.contains("  - "), "the test flavour lacks something:\n{said}");
+    let said = diff(&image::raw(&out)?)?;
+    ensure!(said == "no difference", "the disk is another image than its folder:\n{said}");
+    Ok(())
 }
 
 fn verify(artifact: &Path, key: &Path) -> Result<Outcome> {

@@ -37,14 +37,22 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     for path in &args.key {
         keys.push(PublicKey::read(path).or_exit(Exit::Config)?);
     }
-    keys.extend(key_beside(&args.artifact));
-    let inspection = inspect::inspect(&args.artifact, &keys, ui).or_exit(Exit::Failure)?;
+    let inspection = look_at(&args.artifact, &keys, ui).or_exit(Exit::Failure)?;
     if args.json {
         let mut value = serde_json::to_value(&inspection).context("cannot write the inspection as JSON")?;
         value["version"] = json!(JSON_VERSION);
         return print_data(&value.to_string());
     }
     print_data(&text(&inspection))
+}
+
+/// Inspects an artifact; its signature is tried with `keys` and with the key that lies beside it.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn look_at(artifact: &Path, keys: &[PublicKey], ui: &Ui) -> Result<Inspection, inspect::Error> {
+    let keys: Vec<_> = keys.iter().cloned().chain(key_beside(artifact)).collect();
+    inspect::inspect(artifact, &keys, ui)
 }
 
 /// The key that lies beside the artifact. It names the signer and proves nothing: whoever changes an artifact can

@@ -14,6 +14,7 @@ use clap::{Parser, Subcommand};
 use crate::ui::Ui;
 
 pub mod build;
+pub mod diff;
 pub mod doctor;
 pub mod exit;
 pub mod generate;
@@ -59,6 +60,8 @@ enum Command {
     Verify(verify::Args),
     /// Show partitions, packages, kernel options, hashes and signer of an artifact.
     Inspect(inspect::Args),
+    /// Show what changed from one artifact to another: packages, sizes, partitions, kernel options.
+    Diff(diff::Args),
     /// Make a key pair to sign images with.
     Keygen(keygen::Args),
     /// Resolve package versions and write the lock file; the only command that changes one.
@@ -86,6 +89,7 @@ pub fn main() -> ExitCode {
         Command::Rm(args) => rm::run(&args, &ui),
         Command::Verify(args) => verify::run(&args, &ui),
         Command::Inspect(args) => inspect::run(&args, &ui),
+        Command::Diff(args) => diff::run(&args, &ui),
         Command::Keygen(args) => keygen::run(&args, &ui),
         Command::Lock(args) => lock::run(args, &ui),
         Command::Doctor(args) => doctor::run(&args, &ui),

@@ -1,6 +1,7 @@
 //! From a root file system, a kernel and an initrd to the artifacts of a release.
 
 pub mod assemble;
+pub mod diff;
 pub mod digest;
 pub mod disk;
 pub mod esp;
