@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// How often a container is started to take away what others left: more often it is left for good.
 const STARTS: u32 = 4;
 /// How long a sniper shoots: under TCG at some dozen processes.
-const SNIPED: Duration = Duration::from_secs(60);
+const SNIPED: Duration = Duration::from_secs(45);
 /// Processes that a sniper has to hit at least, so that they are not all hit at the same moment of their lives.
 const HITS: u32 = 8;
 /// Who starts containers while a sniper shoots.
@@ -413,7 +413,9 @@ impl Ground {
 
     /// Puts the program of attacks where scripts of the workbench find it.
     fn bring_probe(&self) -> Result<()> {
-        self.bench.vm.sh(&["-v", "workbench:/bench"], "cp /probe /bench/probe").map(drop)
+        // Renamed into place: the one that was brought before may still be running.
+        let bring = "cp /probe /bench/new && mv /bench/new /bench/probe";
+        self.bench.vm.sh(&["-v", "workbench:/bench"], bring).map(drop)
     }
 
     fn state_of(&self, name: &str) -> Result<String> {
