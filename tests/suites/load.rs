@@ -20,9 +20,9 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// How often a container is started to take away what others left: more often it is left for good.
 const STARTS: u32 = 4;
 /// How long a sniper shoots: under TCG at some dozen processes.
-const SNIPED: Duration = Duration::from_secs(45);
+const SNIPED: Duration = Duration::from_secs(30);
 /// Processes that a sniper has to hit at least, so that they are not all hit at the same moment of their lives.
-const HITS: u32 = 8;
+const HITS: u32 = 5;
 /// Who starts containers while a sniper shoots.
 const LANES: usize = 2;
 
