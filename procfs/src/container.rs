@@ -1,5 +1,6 @@
 //! The figures of one container.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -46,7 +47,8 @@ pub struct Container {
     cgroup: Cgroup,
     load: Load,
     time: Time,
-    written: Vec<(Figure, u64)>,
+    /// When each file was, in microseconds since the VM's boot.
+    written: BTreeMap<Figure, u64>,
 }
 
 impl Container {
@@ -64,7 +66,7 @@ impl Container {
             cgroup: Cgroup::new(&machine.root.join("sys/fs/cgroup"), &origin.cgroup),
             load: Load::new(origin.started * SECOND_US),
             time: Time::default(),
-            written: Vec::new(),
+            written: BTreeMap::new(),
             origin,
         })
     }
@@ -87,15 +89,10 @@ impl Container {
         machine: &Machine,
         read: impl FnOnce() -> io::Result<Vec<u8>>,
     ) -> io::Result<()> {
-        let at = self.written.iter().position(|(figure, _)| *figure == row.figure);
-        let last = at.and_then(|at| self.written.get_mut(at));
-        if last.as_ref().is_some_and(|(_, last)| now_us.saturating_sub(*last) < FRESH_US) {
+        if self.written.get(&row.figure).is_some_and(|last| now_us.saturating_sub(*last) < FRESH_US) {
             return Ok(());
         }
-        match last {
-            Some((_, last)) => *last = now_us,
-            None => self.written.push((row.figure, now_us)),
-        }
+        self.written.insert(row.figure, now_us);
         let text = self.text(row.figure, now_us, machine)?;
         // A reader who is in the middle of it had better find it as it was.
         if read()? == text.as_bytes() {

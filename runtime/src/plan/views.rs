@@ -100,7 +100,8 @@ pub fn show_figures(spec: &mut Spec, folder: &Path) -> Result<(), Error> {
     let (has_proc, has_sys) = (has("/proc", "proc"), has("/sys", "sysfs"));
     let options = ["bind", "rprivate", "ro", "nosuid", "noexec", "nodev"];
     for row in FIGURES {
-        if if row.path.starts_with("/proc/") { has_proc } else { has_sys } {
+        let has_place = if row.path.starts_with("/proc/") { has_proc } else { has_sys };
+        if has_place {
             let source = folder.join(row.file);
             mounts
                 .push(json!({"destination": row.path, "type": "bind", "source": source, "options": options}));
