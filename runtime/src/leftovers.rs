@@ -112,11 +112,12 @@ impl Birth {
         }
     }
 
-    fn is_abandoned(&self, known: Known, is_alive: impl Fn(&Process) -> bool) -> bool {
+    /// What crun knows is asked for once the maker has ended: asked before, it could be what crun knew half way.
+    fn is_abandoned(&self, known: impl FnOnce() -> Known, is_alive: impl Fn(&Process) -> bool) -> bool {
         if is_alive(&self.maker) {
             return false;
         }
-        known != Known::Yes || self.keeper.as_ref().is_some_and(|keeper| !is_alive(keeper))
+        known() != Known::Yes || self.keeper.as_ref().is_some_and(|keeper| !is_alive(keeper))
     }
 }
 
@@ -138,7 +139,7 @@ pub fn sweep(asking: &str, give_back: impl Fn(&Container) -> Result<(), containe
         let container = Container::named(&id);
         // Without a birth it was killed between making its folder and this file.
         let birth = Birth::read(&container);
-        if birth.as_ref().is_none_or(|birth| birth.is_abandoned(known(&birth.state), Process::is_alive)) {
+        if birth.as_ref().is_none_or(|birth| birth.is_abandoned(|| known(&birth.state), Process::is_alive)) {
             if let Some(birth) = birth {
                 clear(&id, &birth);
             }
@@ -187,13 +188,14 @@ fn birth_file(container: &Container) -> PathBuf {
 mod tests {
     use super::*;
     use serde_json::json;
+    use std::cell::Cell;
 
     const MAKER: Process = Process { pid: 10, start: 100 };
     const KEEPER: Process = Process { pid: 5, start: 50 };
 
     fn abandoned(keeper: Option<Process>, known: Known, alive: &[Process]) -> bool {
         let birth = Birth { maker: MAKER, keeper, state: "/run/crun/c".into(), cgroup: None };
-        birth.is_abandoned(known, |process| alive.contains(process))
+        birth.is_abandoned(|| known, |process| alive.contains(process))
     }
 
     #[test]
@@ -201,6 +203,18 @@ mod tests {
         for known in [Known::No, Known::HalfWay, Known::Yes] {
             assert!(!abandoned(Some(KEEPER), known, &[MAKER]));
         }
+    }
+
+    #[test]
+    fn what_a_maker_does_until_it_ends_counts() {
+        let birth = Birth { maker: MAKER, keeper: Some(KEEPER), state: "/run/crun/c".into(), cgroup: None };
+        let known = Cell::new(Known::HalfWay);
+        let is_alive = |process: &Process| {
+            // It writes the rest and ends while it is looked for.
+            known.set(Known::Yes);
+            *process != MAKER
+        };
+        assert!(!birth.is_abandoned(|| known.get(), is_alive));
     }
 
     #[test]
