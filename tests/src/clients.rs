@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::command;
+use crate::{command, image};
 
 /// The packages, as `eci-test.toml` names them among its tools.
 const PACKAGES: [&str; 2] = ["docker-cli", "docker-buildx"];
@@ -54,7 +54,7 @@ pub(crate) fn unpack(digest: &str, to: &Path) -> Result<()> {
 
 /// The digest of a package in a lock file.
 pub(crate) fn locked_digest(lock: &str, package: &str) -> Result<String> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../rootfs").join(lock);
+    let path = image::repository()?.join("rootfs").join(lock);
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let lock: toml::Table = text.parse().with_context(|| format!("cannot parse {}", path.display()))?;
     let packages = lock.get("package").and_then(toml::Value::as_array).context("the lock lists packages")?;

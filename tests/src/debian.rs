@@ -4,14 +4,14 @@
 //! Versions of packages are not in the name; delete the file to get today's.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
 use crate::clients;
-use crate::command;
 use crate::vm::Vm;
+use crate::{command, image};
 
 /// What is installed beyond Debian's minimum.
 pub const PACKAGES: [&str; 15] = [
@@ -46,7 +46,7 @@ pub fn import(vm: &Vm) -> Result<()> {
 }
 
 fn root() -> Result<PathBuf> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/debian-root");
+    let script = image::repository()?.join("scripts/debian-root");
     let text = fs::read(&script).with_context(|| format!("cannot read {}", script.display()))?;
     let mut digest = Sha256::new_with_prefix(text);
     digest.update(PACKAGES.join(" "));

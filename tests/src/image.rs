@@ -9,6 +9,15 @@ use eci_contract::manifest::Manifest;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
+/// Root of the checkout that cargo runs the suite for: that of compiling it may have been another, where checkouts share a
+/// folder of compiled crates.
+///
+/// # Errors
+/// When cargo does not run it.
+pub fn repository() -> Result<PathBuf> {
+    Ok(variable("CARGO_MANIFEST_DIR")?.join(".."))
+}
+
 /// The folder of artifacts that `scripts/test` has just built.
 ///
 /// # Errors

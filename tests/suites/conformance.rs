@@ -128,7 +128,7 @@ fn devices_stay(bench: &Workbench) -> Result<()> {
 
 /// Boots the test flavour and brings the root of the tests into it.
 fn prepare() -> Result<Workbench> {
-    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let repository = image::repository()?;
     let script = repository.join("scripts/conformance-root");
     let root = command::host(&script.to_string_lossy(), &[])?.ok()?;
     let enter = repository.join("tests/conformance/enter");
@@ -159,7 +159,7 @@ fn compare(bench: &Workbench, tests: &str, files: &[&[&str]]) -> Result<()> {
     let (crun, ours) = (verdicts(bench, "crun", &crun?)?, verdicts(bench, "eci-runc", &ours?)?);
     let passed = |verdicts: &Verdicts| verdicts.values().filter(|verdict| **verdict == Verdict::Pass).count();
     eprintln!("{} tests; passed: {} under crun, {} under eci-runc", crun.len(), passed(&crun), passed(&ours));
-    let list = Path::new(env!("CARGO_MANIFEST_DIR")).join("conformance/differences.toml");
+    let list = image::repository()?.join("tests/conformance/differences.toml");
     let surprises = surprises(&crun, &ours, &read_differences(&list)?, &files);
     ensure!(surprises.is_empty(), "{}", surprises.join("\n"));
     Ok(())

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use eci_tests::image;
 use serde_json::Value;
 
 /// The table of ARCHITECTURE.md, section "The house": a crate and the crates of ours that it may depend on.
@@ -38,7 +39,7 @@ const LEAVES: [(&str, &[&str]); 3] = [
 ];
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+    image::repository().expect("cargo runs this")
 }
 
 /// Dependencies of each workspace crate, development ones left out.

@@ -242,7 +242,7 @@ struct Project(tempfile::TempDir);
 impl Project {
     fn copy() -> Result<Self> {
         let folder = tempfile::tempdir()?;
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let root = image::repository()?;
         for name in ["eci.toml", "rootfs", "kernel-config"] {
             let from = root.join(name);
             command::host("cp", &["-r", &from.to_string_lossy(), &folder.path().to_string_lossy()])?.ok()?;

@@ -16,7 +16,7 @@ fn second_build(_: &()) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let out = folder.path().join("elsewhere/out");
     fs::create_dir_all(folder.path().join("elsewhere"))?;
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let root = image::repository()?;
     let mut build = Command::new(image::builder()?);
     build
         .current_dir(&root)
