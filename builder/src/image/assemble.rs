@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use eci_contract::manifest::{Architecture, Artifact, Flavour, Manifest};
+use eci_contract::manifest::{Architecture, Artifact, Flavour, Manifest, UnifiedKernelImage};
 
 use super::digest::Sha256;
 use super::disk::{self, Sizes};
@@ -163,12 +163,9 @@ pub fn assemble(inputs: &Inputs<'_>, out: &Path, ui: &Ui) -> Result<Assembled, E
     copy(inputs.kernel_config, &staging, KERNEL_CONFIG_FILE)?;
     let image = unified(inputs)?;
     write(&staging, uki::FILE, &image)?;
-    let artifact = Artifact {
-        file: uki::FILE.to_owned(),
-        size: size(&image),
-        sha256: Sha256::of(&[&image]).to_string(),
-    };
-    let manifest = manifest::make(facts(inputs, [kernel, initrd, artifact]), &identity, &tree)?;
+    let digest = uki::pe::authenticode_digest(&image).map_err(uki::Error::Pe)?;
+    let named = UnifiedKernelImage { file: uki::FILE.to_owned(), authenticode_sha256: digest.to_string() };
+    let manifest = manifest::make(facts(inputs, [kernel, initrd], named), &identity, &tree)?;
     let signed = sign(&manifest, inputs.key);
     write(&staging, manifest::FILE, &signed.manifest)?;
     write(&staging, manifest::SIGNATURE_FILE, &signed.signature)?;
@@ -236,11 +233,7 @@ fn unified(inputs: &Inputs<'_>) -> Result<Vec<u8>, Error> {
     Ok(secure_boot::sign(&uki::make(stub, &parts)?, inputs.signer)?)
 }
 
-fn size(bytes: &[u8]) -> u64 {
-    u64::try_from(bytes.len()).expect("sizes fit in 64 bits")
-}
-
-fn facts(inputs: &Inputs<'_>, [kernel, initrd, uki]: [Artifact; 3]) -> manifest::Facts {
+fn facts(inputs: &Inputs<'_>, [kernel, initrd]: [Artifact; 2], uki: UnifiedKernelImage) -> manifest::Facts {
     manifest::Facts {
         name: inputs.name.to_owned(),
         version: inputs.version.to_owned(),

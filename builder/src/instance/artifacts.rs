@@ -133,7 +133,8 @@ mod tests {
             "schema": 1, "name": "eci", "version": "1", "architecture": "x86_64", "flavour": "shipped",
             "root": { "filesystem": "erofs", "algorithm": "sha256", "rootHash": "00", "salt": "00",
                 "dataBlockSize": 4096, "hashBlockSize": 4096, "dataBlocks": 1, "hashStartBlock": 1 },
-            "kernel": artifact(kernel), "initrd": artifact("initrd.img"), "uki": artifact("eci.efi"), "versions": {},
+            "kernel": artifact(kernel), "initrd": artifact("initrd.img"),
+            "uki": { "file": "eci.efi", "authenticodeSha256": "00" }, "versions": {},
         });
         fs::write(folder.join("manifest.json"), manifest.to_string()).expect("manifest");
     }

@@ -155,7 +155,7 @@ mod tests {
             "dataBlockSize":4096,"hashBlockSize":4096,"dataBlocks":9,"hashStartBlock":1}},
             "kernel":{{"file":"vmlinuz","size":1,"sha256":""}},
             "initrd":{{"file":"initrd.img","size":1,"sha256":""}},
-            "uki":{{"file":"eci.efi","size":1,"sha256":""}},"versions":{{}}}}"#,
+            "uki":{{"file":"eci.efi","authenticodeSha256":""}},"versions":{{}}}}"#,
             ARCHITECTURE.as_str()
         )
     }

@@ -3,10 +3,11 @@
 use std::fs;
 use std::path::Path;
 
-use eci_contract::manifest::{Artifact, Flavour, MAX_BYTES, Manifest};
+use eci_contract::manifest::{Artifact, Flavour, MAX_BYTES, Manifest, UnifiedKernelImage};
 
 use super::super::digest::Sha256;
 use super::super::sums::Sums;
+use super::super::uki::pe;
 use super::super::{manifest, secure_boot};
 use super::{Expected, Report, chain};
 
@@ -63,13 +64,26 @@ pub(super) fn artifact(folder: &Path, artifact: &Artifact, report: &mut Report) 
     report.add(&artifact.file, "digest", outcome);
 }
 
-/// Checks the signature of the unified kernel image beside the manifest.
-pub(super) fn secure_boot(folder: &Path, artifact: &Artifact, expected: &Expected, report: &mut Report) {
-    match fs::read(folder.join(&artifact.file)) {
-        Ok(image) => signature(&artifact.file, &image, expected, report),
-        Err(error) => {
-            report.add(&artifact.file, SECURE_BOOT, Err(format!("cannot read it: {error}")));
+/// Checks digest and signature of the unified kernel image beside a trusted manifest.
+pub(super) fn uki(folder: &Path, named: &UnifiedKernelImage, expected: &Expected, report: &mut Report) {
+    match fs::read(folder.join(&named.file)) {
+        Ok(image) => {
+            report.add(&named.file, "digest", uki_digest(&image, named));
+            signature(&named.file, &image, expected, report);
         }
+        Err(error) => {
+            report.add(&named.file, "digest", Err(format!("cannot read it: {error}")));
+        }
+    }
+}
+
+/// Whether a unified kernel image is the one that a manifest names, signed or not.
+pub(super) fn uki_digest(image: &[u8], named: &UnifiedKernelImage) -> Result<String, String> {
+    let digest = pe::authenticode_digest(image).map_err(|error| chain(&error))?.to_string();
+    if digest == named.authenticode_sha256 {
+        Ok(format!("Authenticode sha256 {digest}"))
+    } else {
+        Err(format!("it has Authenticode sha256 {digest}, the manifest says {}", named.authenticode_sha256))
     }
 }
 

@@ -158,10 +158,10 @@ fn verify_beside(
     let signature = read(&folder.join(manifest::SIGNATURE_FILE))?;
     let signed = files::manifest(&name(path), &bytes, &signature, expected, report);
     if let Some(signed) = &signed {
-        for artifact in [&signed.kernel, &signed.initrd, &signed.uki] {
+        for artifact in [&signed.kernel, &signed.initrd] {
             files::artifact(folder, artifact, report);
         }
-        files::secure_boot(folder, &signed.uki, expected, report);
+        files::uki(folder, &signed.uki, expected, report);
     }
     Ok(signed)
 }
