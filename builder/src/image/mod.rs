@@ -11,6 +11,7 @@ pub mod manifest;
 pub mod region;
 pub mod sbom;
 pub mod secure_boot;
+pub mod sign;
 pub mod signature;
 pub mod signature_partition;
 pub mod sums;

@@ -199,6 +199,9 @@ mod tests {
         bytes[10] ^= 1;
         let result = check(&partition(manifest.as_bytes(), &bytes, HASH));
         assert!(matches!(result, Err(Error::Signature { .. })));
+        // As `eci-builder build --unsigned` leaves it.
+        let result = check(&partition(manifest.as_bytes(), b"", HASH));
+        assert!(matches!(result, Err(Error::Signature { .. })));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::super::digest::Sha256;
 use super::super::sums::Sums;
 use super::super::uki::pe;
 use super::super::{manifest, secure_boot};
-use super::{Expected, Report, chain};
+use super::{Expected, Report, UNSIGNED, chain};
 
 /// Name of the check of the signature that firmware looks at.
 const SECURE_BOOT: &str = "Secure Boot signature";
@@ -24,6 +24,7 @@ pub(super) fn manifest(
 ) -> Option<Manifest> {
     let id = expected.key.id();
     let signed = match bytes.len() {
+        0..=MAX_BYTES if signature.is_empty() => Err(UNSIGNED.to_owned()),
         0..=MAX_BYTES if expected.key.verifies(bytes, signature) => Ok(format!("by key {id}")),
         0..=MAX_BYTES => Err(format!("the signature does not verify with key {id}")),
         _ => Err(format!("the manifest is larger than {MAX_BYTES} bytes")),
