@@ -133,9 +133,11 @@ fn main() -> ExitCode {
         }),
         row("sign_asks_for_one_of_each", |()| {
             let project = Project::copy()?;
-            project.run(&["sign"])?.is(USAGE, &["--key <FILE>", "--secure-boot-signature <FILE>"])?;
+            project.run(&["sign"])?.is(USAGE, &["--key <FILE|URI>", "--secure-boot-signature <FILE>"])?;
             let both = ["sign", "--key", "x", "--manifest-signature", "y", "--secure-boot-key", "z"];
-            project.run(&both)?.is(USAGE, &["--manifest-signature"])
+            project.run(&both)?.is(USAGE, &["--manifest-signature"])?;
+            let pin = ["sign", "--key", "pkcs11:?pin-value=1234", "--secure-boot-key", "z"];
+            project.run(&pin)?.is(USAGE, &["`pin-value`", "pin-source"])
         }),
         row("sign_names_a_folder_that_holds_no_image", |()| {
             let project = Project::copy()?;

@@ -8,6 +8,7 @@ use serde_json::json;
 use super::exit::{Classify, Exit};
 use super::{artifact_lines, artifact_values, print_data};
 use crate::image::sign::{self, Error, Source, Sources};
+use crate::image::token::{SCHEME, UriError};
 use crate::image::{assemble, secure_boot};
 use crate::ui::Ui;
 
@@ -25,15 +26,15 @@ pub struct Args {
     /// Output folder of `build --unsigned`.
     #[arg(value_name = "DIR", default_value = "out")]
     folder: PathBuf,
-    /// Ed25519 private key (PEM) that signs the manifest.
-    #[arg(long, value_name = "FILE")]
-    key: Option<PathBuf>,
+    /// Ed25519 private key (PEM) that signs the manifest, or the `pkcs11:` URI of one.
+    #[arg(long, value_name = "FILE|URI", value_parser = parse_key)]
+    key: Option<Source>,
     /// The manifest's signature, made with that key elsewhere.
     #[arg(long, value_name = "FILE")]
     manifest_signature: Option<PathBuf>,
-    /// RSA private key (PEM) that signs the unified kernel image for Secure Boot.
-    #[arg(long, value_name = "FILE")]
-    secure_boot_key: Option<PathBuf>,
+    /// RSA private key (PEM) that signs the unified kernel image for Secure Boot, or the `pkcs11:` URI of one.
+    #[arg(long, value_name = "FILE|URI", value_parser = parse_key)]
+    secure_boot_key: Option<Source>,
     /// The unified kernel image's signature, made with that key elsewhere.
     #[arg(long, value_name = "FILE")]
     secure_boot_signature: Option<PathBuf>,
@@ -44,6 +45,9 @@ pub struct Args {
 
 /// How signatures are made with what everybody has.
 const FORMS: &str = "\
+Keys on a token (RFC 7512), with the PIN in a file:
+  'pkcs11:token=LABEL;object=LABEL;id=%01?module-path=/usr/lib/…/pkcs11.so&pin-source=file:/path'
+
 Signatures that are made elsewhere:
   manifest.json, Ed25519, 64 bytes:
     openssl pkeyutl -sign -rawin -inkey image.key -in manifest.json -out manifest.json.sig
@@ -81,9 +85,17 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn source(key: Option<&PathBuf>, signature: Option<&PathBuf>) -> Source {
-    let key = key.map(|path| Source::Key(path.clone()));
-    key.or_else(|| signature.map(|path| Source::Signature(path.clone())))
+fn parse_key(text: &str) -> Result<Source, UriError> {
+    if text.starts_with(SCHEME) {
+        text.parse().map(Box::new).map(Source::Token)
+    } else {
+        Ok(Source::Key(text.into()))
+    }
+}
+
+fn source(key: Option<&Source>, signature: Option<&PathBuf>) -> Source {
+    key.cloned()
+        .or_else(|| signature.map(|path| Source::Signature(path.clone())))
         .expect("clap asks for exactly one of them")
 }
 
@@ -109,6 +121,9 @@ fn not_signed(error: Error) -> anyhow::Error {
             Exit::Config,
             "name an output folder of `eci-builder build --unsigned`, and keys of `eci-builder keygen`",
         ),
+        Error::Token(_) => {
+            (Exit::Config, "`pkcs11-tool --module LIBRARY --login -O` lists the keys that a token has")
+        }
         _ => return Err::<(), _>(error).or_exit(Exit::Failure).expect_err("an error was given"),
     };
     Err::<(), _>(error).or_exit_with_hint(exit, hint).expect_err("an error was given")

@@ -15,6 +15,7 @@ pub mod sign;
 pub mod signature;
 pub mod signature_partition;
 pub mod sums;
+pub mod token;
 pub mod uki;
 pub mod verify;
 pub mod verity;

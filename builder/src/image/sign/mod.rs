@@ -1,4 +1,4 @@
-//! Signatures for an image that was built without: taken from keys, or from whoever has them on another machine.
+//! Signatures for an image that was built without: taken from keys, from tokens, or from whoever has the keys on another machine.
 //!
 //! Invariant: what is put in place is what `verify` accepts, with the key and the certificate that the folder was built for; until
 //! then nothing of the folder changes.
@@ -19,6 +19,7 @@ use super::secure_boot::{self, Certificate, Signer};
 use super::signature::{self, PublicKey, SIGNATURE_BYTES, SigningKey};
 use super::signature_partition::{self, Signed};
 use super::sums::{self, Sums};
+use super::token::{self, Algorithm, Uri};
 use super::verify::{self, Expected, Verdict};
 use super::{disk, esp, manifest, uki};
 use crate::staging::{self, Staging};
@@ -89,18 +90,21 @@ pub enum Error {
         wanted: String,
     },
     /// The file is no Ed25519 signature.
-    #[error("`{}` has {bytes} bytes; an Ed25519 signature has {SIGNATURE_BYTES}", .path.display())]
+    #[error("`{from}` has {bytes} bytes; an Ed25519 signature has {SIGNATURE_BYTES}")]
     NotEd25519 {
         /// The file.
-        path: PathBuf,
+        from: String,
         /// Its size.
         bytes: usize,
     },
+    /// The token does not sign.
+    #[error(transparent)]
+    Token(#[from] token::Error),
     /// The signature is one of something else, or of somebody else.
-    #[error("`{}` is not a signature of `{}` by key {key}", .path.display(), .signed.display())]
+    #[error("`{from}` is not a signature of `{}` by key {key}", .signed.display())]
     OtherManifest {
-        /// The signature.
-        path: PathBuf,
+        /// The signature's file, or the token that made it.
+        from: String,
         /// The manifest.
         signed: PathBuf,
         /// Id of the key in the image.
@@ -115,10 +119,10 @@ pub enum Error {
         source: secure_boot::SignatureError,
     },
     /// The signature of the unified kernel image is none that firmware would take.
-    #[error("`{}` is not a signature of `{}`", .path.display(), .signed.display())]
+    #[error("`{from}` is not a signature of `{}`", .signed.display())]
     OtherUki {
-        /// The signature.
-        path: PathBuf,
+        /// The signature's file, or the token that made it.
+        from: String,
         /// The unified kernel image.
         signed: PathBuf,
         /// Why not, of the image with the signature on it.
@@ -157,6 +161,8 @@ pub enum Error {
 pub enum Source {
     /// This private key, a PEM file.
     Key(PathBuf),
+    /// A private key on a token.
+    Token(Box<Uri>),
     /// This file, made with the key elsewhere.
     Signature(PathBuf),
 }
@@ -255,34 +261,43 @@ impl<'a> Unsigned<'a> {
                     Err(Error::OtherKey { path: path.clone(), found, wanted })
                 }
             }
+            Source::Token(uri) => {
+                let signature = token::sign(uri, Algorithm::Ed25519, &self.bytes)?;
+                self.check_manifest_signature(signature, uri.to_string())
+            }
             Source::Signature(path) => {
-                let signature = read_signature(path)?;
-                if signature.len() != SIGNATURE_BYTES {
-                    return Err(Error::NotEd25519 { path: path.clone(), bytes: signature.len() });
-                }
-                if self.key.verifies(&self.bytes, &signature) {
-                    return Ok(signature);
-                }
-                let (signed, key) = (self.path(manifest::FILE), self.key.id());
-                Err(Error::OtherManifest { path: path.clone(), signed, key })
+                self.check_manifest_signature(read_signature(path)?, path.display().to_string())
             }
         }
+    }
+
+    fn check_manifest_signature(&self, signature: Vec<u8>, from: String) -> Result<Vec<u8>, Error> {
+        if signature.len() != SIGNATURE_BYTES {
+            return Err(Error::NotEd25519 { from, bytes: signature.len() });
+        }
+        if self.key.verifies(&self.bytes, &signature) {
+            return Ok(signature);
+        }
+        Err(Error::OtherManifest { from, signed: self.path(manifest::FILE), key: self.key.id() })
     }
 
     fn signed_uki(&self, source: &Source) -> Result<Vec<u8>, Error> {
         let at = self.path(uki::FILE);
         let image = fs::read(&at).map_err(|source| Error::Read { path: at.clone(), source })?;
-        match source {
+        let failed = |source| Error::Uki { path: at.clone(), source };
+        let (signature, from) = match source {
             Source::Key(path) => {
                 let signer = Signer::read(path, &self.path(CERTIFICATE_FILE))?;
-                secure_boot::sign(&image, &signer).map_err(|source| Error::Uki { path: at, source })
+                return secure_boot::sign(&image, &signer).map_err(failed);
             }
-            Source::Signature(path) => {
-                let signature = read_signature(path)?;
-                let attached = secure_boot::attach(&image, &signature, &self.certificate);
-                attached.map_err(|source| Error::OtherUki { path: path.clone(), signed: at, source })
+            Source::Token(uri) => {
+                let message = secure_boot::to_be_signed(&image).map_err(failed)?;
+                (token::sign(uri, Algorithm::RsaSha256, &message)?, uri.to_string())
             }
-        }
+            Source::Signature(path) => (read_signature(path)?, path.display().to_string()),
+        };
+        let attached = secure_boot::attach(&image, &signature, &self.certificate);
+        attached.map_err(|source| Error::OtherUki { from, signed: at, source })
     }
 
     /// Stages what signing does not change, and gives the names of all that a signed folder has.
