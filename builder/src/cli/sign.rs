@@ -43,7 +43,7 @@ pub struct Args {
     json: bool,
 }
 
-/// How signatures are made with what everybody has.
+/// How tokens are named, and how signatures are made with what everybody has.
 const FORMS: &str = "\
 Keys on a token (RFC 7512), with the PIN in a file:
   'pkcs11:token=LABEL;object=LABEL;id=%01?module-path=/usr/lib/…/pkcs11.so&pin-source=file:/path'

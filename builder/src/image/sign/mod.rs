@@ -217,7 +217,7 @@ struct Unsigned<'a> {
 }
 
 impl<'a> Unsigned<'a> {
-    /// Reads the folder and holds every file against its sum: what was damaged on the way is not signed.
+    /// Reads the folder and holds every file but the disks against its sum: what was damaged on the way is not signed.
     fn read(folder: &'a Path) -> Result<Self, Error> {
         let path = |name: &str| folder.join(name);
         let read =
@@ -231,19 +231,27 @@ impl<'a> Unsigned<'a> {
         let text = read(sums::FILE)?;
         let sums = Sums::parse(&String::from_utf8_lossy(&text));
         let sums = sums.map_err(|_| Error::Changed { path: path(sums::FILE) })?;
-        for (name, sum) in &sums.0 {
-            let digest = Sha256::of_file(&path(name));
-            let digest = digest.map_err(|source| Error::Read { path: path(name), source })?;
-            if digest != *sum {
-                return Err(Error::Changed { path: path(name) });
-            }
-        }
         let key = PublicKey::read(&path(KEY_FILE))?;
         let certificate = Certificate::read(&path(CERTIFICATE_FILE))?;
         if let Some(on) = certificate.expired(SystemTime::now()) {
             return Err(secure_boot::Error::Expired { path: path(CERTIFICATE_FILE), on }.into());
         }
-        Ok(Self { folder, bytes, manifest, key, certificate, sums })
+        let image = Self { folder, bytes, manifest, key, certificate, sums };
+        let disks = image.disks();
+        image.check_sums(|name| disks.iter().all(|(_, disk)| disk != name))?;
+        Ok(image)
+    }
+
+    fn check_sums(&self, of: impl Fn(&str) -> bool) -> Result<(), Error> {
+        for (name, sum) in self.sums.0.iter().filter(|(name, _)| of(name)) {
+            let path = self.path(name);
+            match Sha256::of_file(&path) {
+                Ok(digest) if digest == *sum => {}
+                Ok(_) => return Err(Error::Changed { path }),
+                Err(source) => return Err(Error::Read { path, source }),
+            }
+        }
+        Ok(())
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -326,6 +334,7 @@ impl<'a> Unsigned<'a> {
     /// Makes the disk anew around both signatures, in every form that the folder has. Gives its size in bytes.
     fn stage_disks(&self, signed: &Signed, uki: &[u8], staging: &Staging, ui: &Ui) -> Result<u64, Error> {
         let disks = self.disks();
+        self.check_sums(|name| disks.iter().any(|(_, disk)| disk == name))?;
         let (_, first) = disks.first().ok_or_else(|| Error::NoDisk { folder: self.folder.to_owned() })?;
         let path = self.path(first);
         let from = formats::open(&path, ui)?.file;
