@@ -35,7 +35,7 @@ pub struct Manifest {
     /// Initial RAM file system.
     pub initrd: Artifact,
     /// Unified kernel image: both of them in one program for UEFI, as it is on the EFI system partition.
-    pub uki: Artifact,
+    pub uki: UnifiedKernelImage,
     /// Versions a user asks for: `docker`, `containerd`, `crun`, `linux`.
     pub versions: BTreeMap<String, String>,
 }
@@ -82,6 +82,17 @@ pub struct Artifact {
     pub size: u64,
     /// SHA-256, 64 lower-case hexadecimal digits.
     pub sha256: String,
+}
+
+/// A unified kernel image next to the manifest, by the digest that firmware checks and measures. The Secure Boot signature
+/// in it is no part of that, so that image and manifest are signed independently of each other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct UnifiedKernelImage {
+    /// File name, without folders.
+    pub file: String,
+    /// SHA-256 as Authenticode computes it, 64 lower-case hexadecimal digits.
+    pub authenticode_sha256: String,
 }
 
 /// A dm-verity protected file system (hash format version 1, as `veritysetup` writes it).

@@ -62,6 +62,16 @@ fn variable(name: &str) -> Result<PathBuf> {
     env::var_os(name).map(PathBuf::from).with_context(|| format!("{name} is not set; run scripts/test"))
 }
 
+/// Where a build without keys of one's own leaves the ones that it makes.
+///
+/// # Errors
+/// When the environment does not say.
+pub fn development_keys() -> Result<PathBuf> {
+    let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let data = absolute("XDG_DATA_HOME").or_else(|| absolute("HOME").map(|home| home.join(".local/share")));
+    Ok(data.context("neither XDG_DATA_HOME nor HOME is set")?.join("eci/keys/development"))
+}
+
 /// The manifest of an artifact folder.
 ///
 /// # Errors

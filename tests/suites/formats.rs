@@ -1,6 +1,5 @@
 //! What boots where: the same image under every firmware and as every kind of disk that it is built for.
 
-use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -57,7 +56,7 @@ impl Machines {
         let mut enrolled = self.0.lock().ok().context("another row panicked")?;
         let firmware = match enrolled.take() {
             Some(firmware) => firmware,
-            None => Firmware::enrolled(&development_keys()?)?,
+            None => Firmware::enrolled(&image::development_keys()?.join("secure-boot"))?,
         };
         // Each machine writes variables of its own.
         let copy = Firmware::secure(&firmware.variables());
@@ -82,14 +81,6 @@ impl Machines {
         ensure!(!qemu.console().contains("Linux version"), "it was booted:\n{}", qemu.console());
         Ok(())
     }
-}
-
-/// Where a build without keys of one's own leaves the ones that it makes.
-fn development_keys() -> Result<PathBuf> {
-    let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let data = absolute("XDG_DATA_HOME").or_else(|| absolute("HOME").map(|home| home.join(".local/share")));
-    let data = data.context("neither XDG_DATA_HOME nor HOME is set")?;
-    Ok(data.join("eci/keys/development/secure-boot"))
 }
 
 /// The unified kernel image without its signature.

@@ -14,6 +14,7 @@ use eci_tests::suite::row;
 use eci_tests::{image, suite};
 
 /// Exit codes of `eci-builder --help`.
+const USAGE: i32 = 2;
 const CONFIG: i32 = 3;
 const HOST: i32 = 4;
 const UNTRUSTED: i32 = 5;
@@ -99,6 +100,50 @@ fn main() -> ExitCode {
             let project = Project::copy()?;
             project.replace("eci.toml", "[secure_boot]", "[secure_boot]\nkey = \"db.key\"")?;
             project.build(&[])?.is(CONFIG, &["secure_boot", "without its certificate"])
+        }),
+        row("public_keys_alone_sign_nothing_and_lead_to_unsigned_builds", |()| {
+            let project = Project::copy()?;
+            project.run(&["keygen", "keys"])?.0.ok()?;
+            project.replace(
+                "eci.toml",
+                "[secure_boot]",
+                "[secure_boot]\ncertificate = \"keys/secure-boot/db.crt\"",
+            )?;
+            project
+                .build(&[])?
+                .is(CONFIG, &["eci.toml", "certificate without its key", "build with --unsigned"])?;
+            project.replace("eci.toml", "[signing]", "[signing]\nkey = \"keys/image.pub\"")?;
+            project.build(&[])?.is(CONFIG, &["image.pub", "holds a public key", "build with --unsigned"])?;
+            fs::write(project.path("keys/image.pub"), "no key")?;
+            project
+                .build(&["--unsigned"])?
+                .is(CONFIG, &["image.pub", "is not a PEM file", "eci-builder keygen"])?;
+            project.nothing_was_built()
+        }),
+        row("an_unsigned_build_for_a_certificate_that_has_expired_is_refused", |()| {
+            let project = Project::copy()?;
+            project.run(&["keygen", "keys"])?.0.ok()?;
+            let certificate = project.path("keys/secure-boot/db.crt");
+            fs::write(&certificate, expired(&fs::read_to_string(&certificate)?)?)?;
+            project.secure_boot("keys/secure-boot/db.key", "keys/secure-boot/db.crt")?;
+            project
+                .build(&["--unsigned"])?
+                .is(CONFIG, &["db.crt", "has expired on 2020-", "eci-builder keygen"])?;
+            project.nothing_was_built()
+        }),
+        row("sign_asks_for_one_of_each", |()| {
+            let project = Project::copy()?;
+            project.run(&["sign"])?.is(USAGE, &["--key <FILE|URI>", "--secure-boot-signature <FILE>"])?;
+            let both = ["sign", "--key", "x", "--manifest-signature", "y", "--secure-boot-key", "z"];
+            project.run(&both)?.is(USAGE, &["--manifest-signature"])?;
+            let pin = ["sign", "--key", "pkcs11:?pin-value=1234", "--secure-boot-key", "z"];
+            project.run(&pin)?.is(USAGE, &["`pin-value`", "pin-source"])
+        }),
+        row("sign_names_a_folder_that_holds_no_image", |()| {
+            let project = Project::copy()?;
+            project
+                .run(&["sign", "empty", "--key", "x", "--secure-boot-key", "y"])?
+                .is(CONFIG, &["empty/manifest.json", "build --unsigned"])
         }),
         row("a_certificate_of_another_key_is_named", |()| {
             let project = Project::copy()?;
@@ -215,12 +260,12 @@ fn main() -> ExitCode {
         }),
         row("an_unknown_format_is_a_usage_error_that_names_the_known_ones", |()| {
             let project = Project::copy()?;
-            project.build(&["--format", "vmdk"])?.is(2, &["vmdk", "raw", "qcow2", "vhdx"])?;
+            project.build(&["--format", "vmdk"])?.is(USAGE, &["vmdk", "raw", "qcow2", "vhdx"])?;
             project.nothing_was_built()
         }),
         row("memory_that_is_no_size_is_a_usage_error", |()| {
             let project = Project::copy()?;
-            project.run(&["run", "--memory", "lots"])?.is(2, &["lots"])
+            project.run(&["run", "--memory", "lots"])?.is(USAGE, &["lots"])
         }),
     ])
 }

@@ -1,15 +1,24 @@
-//! Two builds from one lock, in different folders, give the same bytes.
+//! Two builds from one lock, in different folders, give the same bytes, and so does one that is signed by others afterwards.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use eci_tests::suite::row;
 use eci_tests::{command, image, suite};
 
+/// Exit codes of `eci-builder --help`.
+const CONFIG: i32 = 3;
+const UNTRUSTED: i32 = 5;
+/// Library of the package softhsm2.
+const SOFTHSM: &str = "/usr/lib/softhsm/libsofthsm2.so";
+
 fn main() -> ExitCode {
-    suite::run_alone(vec![row("a_second_build_elsewhere_has_the_same_sums", second_build)])
+    suite::run_alone(vec![
+        row("a_second_build_elsewhere_has_the_same_sums", second_build),
+        row("a_build_without_private_keys_that_is_signed_elsewhere_has_the_same_sums", signed_elsewhere),
+    ])
 }
 
 fn second_build(_: &()) -> Result<()> {
@@ -25,14 +34,154 @@ fn second_build(_: &()) -> Result<()> {
         .arg("--programs")
         .arg(image::programs()?);
     command::run(&mut build, &[])?.ok()?;
-    let sums = |out: &Path| fs::read_to_string(out.join("SHA256SUMS"));
     let (first, second) = (sums(&image::out()?)?, sums(&out)?);
     ensure!(first == second, "the sums differ:\n{first}\n{second}");
     ensure!(second.lines().count() >= 6, "few artifacts: {second}");
-    command::run(
-        Command::new("sha256sum").args(["--check", "--quiet", "SHA256SUMS"]).current_dir(&out),
-        &[],
-    )?
-    .ok()?;
-    Ok(())
+    let mut check = Command::new("sha256sum");
+    command::run(check.args(["--check", "--quiet", "SHA256SUMS"]).current_dir(&out), &[])?.ok().map(drop)
+}
+
+fn sums(out: &Path) -> Result<String> {
+    fs::read_to_string(out.join("SHA256SUMS")).with_context(|| format!("no sums in {}", out.display()))
+}
+
+/// The build knows public halves alone; OpenSSL, and then a token, makes the signatures with the keys of the image under test.
+fn signed_elsewhere(_: &()) -> Result<()> {
+    let project = Project::with_public_halves()?;
+    let programs = image::programs()?.to_string_lossy().into_owned();
+    project.eci(&["build", "--offline", "--unsigned", "--format", "raw", "--programs", &programs])?.ok()?;
+
+    for verb in [&["verify", "out", "--key", "image.pub"][..], &["run", "out", "--name", "unsigned"]] {
+        let said = project.eci(verb)?;
+        ensure!(said.code == UNTRUSTED, "{verb:?}: exit code {}: {}", said.code, said.stderr);
+        said.refused(&["`out` is not signed yet", "hint: `eci-builder sign DIR`"])?;
+    }
+
+    let sign = |manifest: &str| {
+        let signatures = ["--manifest-signature", manifest, "--secure-boot-signature", "uki.sig"];
+        project.eci(&[&["sign", "out"], &signatures[..]].concat())
+    };
+    let before = sums(&project.path("out"))?;
+    project.openssl(&["pkeyutl", "-sign", "-rawin"], "image.key", "eci.toml", "wrong.sig")?;
+    project.openssl(&["pkeyutl", "-sign", "-rawin"], "image.key", "out/manifest.json", "manifest.sig")?;
+    project.openssl(
+        &["pkeyutl", "-sign", "-rawin", "-digest", "sha256"],
+        "secure-boot/db.key",
+        "out/eci.efi.tbs",
+        "uki.sig",
+    )?;
+    let said = sign("wrong.sig")?;
+    ensure!(said.code == UNTRUSTED, "exit code {}: {}", said.code, said.stderr);
+    said.refused(&["`wrong.sig` is not a signature of `out/manifest.json` by key ", "hint: "])?;
+    ensure!(sums(&project.path("out"))? == before, "a wrong signature changed the folder");
+
+    on_a_token(&project)?;
+    sign("manifest.sig")?.ok()?;
+    let (built, signed) = (sums(&image::out()?)?, sums(&project.path("out"))?);
+    ensure!(signed == sums(&project.path("by-token"))?, "a token's signatures are other ones");
+    let differ: Vec<_> = signed.lines().filter(|line| !built.lines().any(|other| other == *line)).collect();
+    ensure!(differ.is_empty(), "not as a build with the keys has them: {differ:?}\n{built}");
+    ensure!(
+        signed.lines().count() + 2 == built.lines().count(),
+        "qcow2 and VHDX are missing, no more:\n{signed}"
+    );
+    project.eci(&["verify", "out", "--key", "image.pub", "--certificate", "out/secure-boot.crt"])?.ok()?;
+    let said = sign("manifest.sig")?;
+    ensure!(said.code == CONFIG, "exit code {}: {}", said.code, said.stderr);
+    said.refused(&["`out` is signed already", "build --unsigned"]).map(drop)
+}
+
+/// Signs a copy of the folder, `by-token`, with the same keys on a token of SoftHSM, beside a key that signed nothing here.
+fn on_a_token(project: &Project) -> Result<()> {
+    let mut copy = Command::new("cp");
+    command::run(copy.current_dir(project.0.path()).args(["-r", "--sparse=always", "out", "by-token"]), &[])?
+        .ok()?;
+    fs::create_dir(project.path("tokens"))?;
+    let tokens = project.path("tokens");
+    fs::write(project.path("softhsm.conf"), format!("directories.tokendir = {}\n", tokens.display()))?;
+    let softhsm = |arguments: &[&str]| {
+        let mut softhsm = Command::new("softhsm2-util");
+        softhsm.current_dir(project.0.path()).env("SOFTHSM2_CONF", project.path("softhsm.conf"));
+        command::run(softhsm.args(arguments), &[])?.ok()
+    };
+    softhsm(&["--init-token", "--free", "--label", "eci", "--pin", "1234", "--so-pin", "5678"])?;
+    project.eci(&["keygen", "others"])?.ok()?;
+    let keys = image::development_keys()?.to_string_lossy().into_owned();
+    for (file, label, id) in [
+        (format!("{keys}/image.key"), "image", "01"),
+        (format!("{keys}/secure-boot/db.key"), "db", "02"),
+        ("others/image.key".to_owned(), "other", "03"),
+    ] {
+        softhsm(&["--import", &file, "--token", "eci", "--label", label, "--id", id, "--pin", "1234"])?;
+    }
+    fs::write(project.path("pin"), "1234\n")?;
+    fs::write(project.path("wrong-pin"), "1235\n")?;
+    let uri =
+        |key: &str, pin: &str| format!("pkcs11:token=eci;{key}?module-path={SOFTHSM}&pin-source=file:{pin}");
+    let sign = |manifest: &str, secure_boot: &str| {
+        project.eci(&["sign", "by-token", "--key", manifest, "--secure-boot-key", secure_boot])
+    };
+    let (image, db) = (uri("object=image", "pin"), uri("id=%02;type=private", "pin"));
+    let before = sums(&project.path("by-token"))?;
+    for (manifest, secure_boot, code, words) in [
+        (uri("object=image", "wrong-pin"), &db, CONFIG, "cannot log in to `pkcs11:"),
+        (uri("object=none", "pin"), &db, CONFIG, "0 Ed25519 private keys match `pkcs11:"),
+        (uri("", "pin"), &db, CONFIG, "2 Ed25519 private keys match `pkcs11:"),
+        (
+            uri("object=other", "pin"),
+            &db,
+            UNTRUSTED,
+            "is not a signature of `by-token/manifest.json` by key ",
+        ),
+        (image.clone(), &image, CONFIG, "0 RSA private keys match `pkcs11:"),
+    ] {
+        let said = sign(&manifest, secure_boot)?;
+        ensure!(said.code == code, "{manifest}: exit code {}: {}", said.code, said.stderr);
+        said.refused(&[words, "hint: "])?;
+        ensure!(sums(&project.path("by-token"))? == before, "{manifest} changed the folder");
+    }
+    sign(&image, &db)?.ok().map(drop)
+}
+
+/// A copy of the project's data in a folder of its own.
+struct Project(tempfile::TempDir);
+
+impl Project {
+    /// With the public halves of the development keys, named in `eci.toml`.
+    fn with_public_halves() -> Result<Self> {
+        let project = Self(tempfile::tempdir()?);
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        for name in ["eci.toml", "rootfs", "kernel-config"] {
+            let mut copy = Command::new("cp");
+            command::run(copy.arg("-r").arg(root.join(name)).arg(project.0.path()), &[])?.ok()?;
+        }
+        let keys = image::development_keys()?;
+        fs::copy(keys.join("image.pub"), project.path("image.pub"))?;
+        fs::copy(keys.join("secure-boot/db.crt"), project.path("db.crt"))?;
+        let toml = fs::read_to_string(project.path("eci.toml"))?
+            .replacen("[signing]", "[signing]\nkey = \"image.pub\"", 1)
+            .replacen("[secure_boot]", "[secure_boot]\ncertificate = \"db.crt\"", 1);
+        fs::write(project.path("eci.toml"), toml)?;
+        Ok(project)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn eci(&self, arguments: &[&str]) -> Result<command::Outcome> {
+        let mut eci = Command::new(image::builder()?);
+        eci.current_dir(self.0.path()).args(arguments);
+        // Keys of this host would be in the folder that is empty here.
+        eci.env("SOFTHSM2_CONF", self.path("softhsm.conf"));
+        eci.env("XDG_DATA_HOME", self.path("data")).env("XDG_STATE_HOME", self.path("state"));
+        command::run(&mut eci, &[])
+    }
+
+    fn openssl(&self, arguments: &[&str], key: &str, from: &str, to: &str) -> Result<()> {
+        let mut openssl = Command::new("openssl");
+        openssl.current_dir(self.0.path()).args(arguments).args(["-in", from, "-out", to]);
+        openssl.arg("-inkey").arg(image::development_keys()?.join(key));
+        command::run(&mut openssl, &[])?.ok().map(drop)
+    }
 }

@@ -12,15 +12,15 @@ use eci_contract::manifest::{Architecture, Flavour};
 use serde_json::json;
 
 use super::exit::{Classify, Exit};
-use super::print_data;
+use super::{artifact_lines, artifact_values, print_data};
 use crate::cache::Cache;
-use crate::image::assemble::{self, Assembled, Inputs, UkiInputs};
+use crate::image::assemble::{self, Assembled, Inputs, Signing, UkiInputs};
 use crate::image::digest::Sha256;
 use crate::image::disk::Sizes;
 use crate::image::formats::Format;
 use crate::image::sbom;
-use crate::image::secure_boot::{self, Signer};
-use crate::image::signature::{self, SigningKey};
+use crate::image::secure_boot::{self, Certificate, Signer};
+use crate::image::signature::{self, PublicKey, SigningKey};
 use crate::image::uki;
 use crate::kernel::{self, Kernel, config};
 use crate::packages::{self, Archive, Offline, deb};
@@ -28,12 +28,17 @@ use crate::plan::lock::LockedPackage;
 use crate::plan::{Locked, Plan};
 use crate::rootfs::{self, Root, tree::Kind};
 use crate::staging::WorkFolder;
-use crate::ui::{Ui, human_size};
+use crate::ui::Ui;
 
 /// Version of what `--json` prints.
 const JSON_VERSION: u32 = 1;
 /// File name of PID 1 among the guest's programs.
 const INIT: &str = "eci-init";
+const KEYGEN_HINT: &str = "make one with `eci-builder keygen DIR`";
+const SECURE_BOOT_HINT: &str =
+    "`eci-builder keygen DIR` makes both, `secure-boot/db.key` and `secure-boot/db.crt`";
+const UNSIGNED_HINT: &str =
+    "name the private key, or build with --unsigned and use `eci-builder sign` where the key is";
 /// Versions that the manifest states: what they are called there, and the package that has them.
 const VERSIONS: [(&str, &str); 3] = [("docker", "docker.io"), ("containerd", "containerd"), ("crun", "crun")];
 
@@ -58,6 +63,10 @@ pub struct Args {
     /// Build only what the lock files say. This is the default and cannot be turned off: `lock` changes them.
     #[arg(long)]
     locked: bool,
+    /// Sign nothing and need no private key: `sign` takes the signatures, also from another machine. The configuration may then name the
+    /// public key as the signing key, and a certificate without its key.
+    #[arg(long)]
+    unsigned: bool,
     /// Use the cache alone; nothing is fetched.
     #[arg(long)]
     offline: bool,
@@ -89,8 +98,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         .or_exit(Exit::Config)?
         .read_locks()
         .or_exit_with_hint(Exit::Config, lock_hint(&args.config))?;
-    let key = signing_key(&plan, ui)?;
-    let signer = signer(&plan, ui)?;
+    let keys = if args.unsigned { public_keys(&plan, ui)? } else { private_keys(&plan, ui)? };
     let cache = Cache::open().or_exit(Exit::Host)?;
     let offline = if args.offline { Offline::Yes } else { Offline::No };
     let archives = packages::fetch(&plan, &cache, offline, ui).map_err(fetch_failed)?;
@@ -99,7 +107,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let root = rootfs::assemble(&plan, &archives, &args.programs, (&cache, work.path()), ui)
         .or_exit(Exit::Config)?;
     let initrd = work.path().join("initrd.img");
-    rootfs::initrd(&args.programs.join(INIT), &key.public().0, &initrd).or_exit(Exit::Config)?;
+    rootfs::initrd(&args.programs.join(INIT), &keys.public().0, &initrd).or_exit(Exit::Config)?;
     let tree = work.path().join("root");
     let contents = contents(&plan, &root, &tree)?;
     let stub = stub(&plan, &archives)?;
@@ -124,8 +132,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
             release: &kernel.release,
         },
         versions: versions(&plan, &kernel),
-        key: &key,
-        signer: &signer,
+        signing: keys.signing(),
         sizes: Sizes {
             esp: mib(config.disk.esp_mib),
             root: mib(config.disk.root_mib),
@@ -165,15 +172,62 @@ fn fetch_failed(error: packages::fetch::Error) -> anyhow::Error {
     Err::<(), _>(error).or_exit_with_hint(exit, hint).expect_err("an error was given")
 }
 
+/// The keys of an image: what is read from the files that [`Signing`] is then made of.
+enum Keys {
+    Private(SigningKey, Box<Signer>),
+    Public(PublicKey, Box<Certificate>),
+}
+
+impl Keys {
+    fn public(&self) -> PublicKey {
+        match self {
+            Self::Private(key, _) => key.public(),
+            Self::Public(key, _) => *key,
+        }
+    }
+
+    fn signing(&self) -> Signing<'_> {
+        match self {
+            Self::Private(key, signer) => Signing::Now { key, signer },
+            Self::Public(key, certificate) => Signing::Later { key: *key, certificate },
+        }
+    }
+}
+
+fn private_keys(plan: &Plan<Locked>, ui: &Ui) -> anyhow::Result<Keys> {
+    Ok(Keys::Private(signing_key(plan, ui)?, Box::new(signer(plan, ui)?)))
+}
+
+/// The public halves of the keys that the configuration names, or, loudly, of this host's development keys.
+fn public_keys(plan: &Plan<Locked>, ui: &Ui) -> anyhow::Result<Keys> {
+    let key = match plan.signing_key() {
+        Some(path) => PublicKey::read_of_either(&path).or_exit_with_hint(Exit::Config, KEYGEN_HINT)?,
+        None => signing_key(plan, ui)?.public(),
+    };
+    let certificate = match plan.certificate() {
+        Some(path) => {
+            let certificate = Certificate::read(&path).or_exit_with_hint(Exit::Config, SECURE_BOOT_HINT)?;
+            refuse_expired(&certificate, path)?;
+            certificate
+        }
+        None => signer(plan, ui)?.certificate().clone(),
+    };
+    Ok(Keys::Public(key, Box::new(certificate)))
+}
+
 /// The key that the configuration names, or, loudly, this host's development key of the flavour.
 fn signing_key(plan: &Plan<Locked>, ui: &Ui) -> anyhow::Result<SigningKey> {
     if let Some(path) = plan.signing_key() {
-        return SigningKey::read(&path)
-            .or_exit_with_hint(Exit::Config, "make one with `eci-builder keygen DIR`");
+        let key = SigningKey::read(&path);
+        let hint = match &key {
+            Err(signature::Error::WrongKind { .. }) => UNSIGNED_HINT,
+            _ => KEYGEN_HINT,
+        };
+        return key.or_exit_with_hint(Exit::Config, hint);
     }
     let (name, folder) = host_keys(plan)?;
     ui.warn(&format!(
-        "signing with the {name} key of this host ({}); whoever can read it can sign images like this one. \
+        "signing key: the {name} key of this host ({}); whoever can read it can sign images like this one. \
          For images that others rely on: `eci-builder keygen DIR`, then `[signing] key` in {}",
         folder.display(),
         plan.path().display()
@@ -184,10 +238,10 @@ fn signing_key(plan: &Plan<Locked>, ui: &Ui) -> anyhow::Result<SigningKey> {
 /// The Secure Boot key that the configuration names, or, loudly, this host's. The clock says whether the build is refused, and
 /// nothing of what is built.
 fn signer(plan: &Plan<Locked>, ui: &Ui) -> anyhow::Result<Signer> {
-    let Some((key, certificate)) = plan.secure_boot() else {
+    let Some(certificate) = plan.certificate() else {
         let (name, folder) = host_keys(plan)?;
         ui.warn(&format!(
-            "signing {} for Secure Boot with the {name} key of this host ({}). For machines of others: \
+            "key of {} for Secure Boot: the {name} key of this host ({}). For machines of others: \
              `eci-builder keygen DIR`, then `key` and `certificate` of [secure_boot] in {}",
             uki::FILE,
             folder.join(secure_boot::FOLDER).display(),
@@ -196,13 +250,21 @@ fn signer(plan: &Plan<Locked>, ui: &Ui) -> anyhow::Result<Signer> {
         return secure_boot::host_signer(&folder, ui)
             .or_exit_with_hint(Exit::Host, "`eci-builder doctor` checks what this host lacks");
     };
-    let signer = Signer::read(&key, &certificate).or_exit_with_hint(
-        Exit::Config,
-        "`eci-builder keygen DIR` makes both, `secure-boot/db.key` and `secure-boot/db.crt`",
-    )?;
-    match signer.certificate().expired(SystemTime::now()) {
-        None => Ok(signer),
-        Some(on) => Err(secure_boot::Error::Expired { path: certificate, on }).or_exit_with_hint(
+    let key = plan
+        .secure_boot_key()
+        .with_context(|| {
+            format!("`{}`: secure_boot names a certificate without its key", plan.path().display())
+        })
+        .or_exit_with_hint(Exit::Config, UNSIGNED_HINT)?;
+    let signer = Signer::read(&key, &certificate).or_exit_with_hint(Exit::Config, SECURE_BOOT_HINT)?;
+    refuse_expired(signer.certificate(), certificate)?;
+    Ok(signer)
+}
+
+fn refuse_expired(certificate: &Certificate, path: PathBuf) -> anyhow::Result<()> {
+    match certificate.expired(SystemTime::now()) {
+        None => Ok(()),
+        Some(on) => Err(secure_boot::Error::Expired { path, on }).or_exit_with_hint(
             Exit::Config,
             "make another with `eci-builder keygen DIR` and enrol it, or check this host's clock",
         ),
@@ -301,19 +363,16 @@ fn mib(count: u32) -> u64 {
 
 fn report(assembled: &Assembled, args: &Args, ui: &Ui) -> anyhow::Result<()> {
     if args.json {
-        let artifacts: Vec<_> = assembled
-            .artifacts
-            .iter()
-            .map(|artifact| json!({ "path": artifact.path, "bytes": artifact.bytes, "bytesOnDisk": artifact.bytes_on_disk }))
-            .collect();
+        let artifacts = artifact_values(&assembled.artifacts);
         let root_hash = &assembled.manifest.root.root_hash;
         return print_data(
             &json!({ "version": JSON_VERSION, "rootHash": root_hash, "artifacts": artifacts }).to_string(),
         );
     }
-    for artifact in &assembled.artifacts {
-        let size = human_size(artifact.bytes_on_disk);
-        print_data(&format!("{:<40} {size:>10}", artifact.path.display()))?;
+    print_data(&artifact_lines(&assembled.artifacts))?;
+    if args.unsigned {
+        ui.note(&format!("sign it:  eci-builder sign {} (--help says how)", args.out.display()));
+        return Ok(());
     }
     let key = args.out.join(assemble::KEY_FILE);
     ui.note(&format!("check it: eci-builder verify {} --key {}", args.out.display(), key.display()));

@@ -10,8 +10,10 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use serde_json::{Value, json};
 
-use crate::ui::Ui;
+use crate::image::assemble::Placed;
+use crate::ui::{Ui, human_size};
 
 pub mod build;
 pub mod diff;
@@ -24,6 +26,7 @@ pub mod lock;
 pub mod logs;
 pub mod rm;
 pub mod run;
+pub mod sign;
 pub mod status;
 pub mod stop;
 pub mod tied;
@@ -56,6 +59,8 @@ enum Command {
     Stop(stop::Args),
     /// Remove an instance, its data and its Docker context.
     Rm(rm::Args),
+    /// Put signatures into an image that was built with --unsigned, from keys or made elsewhere.
+    Sign(sign::Args),
     /// Recompute and check everything of an artifact, root hash and signature included.
     Verify(verify::Args),
     /// Show partitions, packages, kernel options, hashes and signer of an artifact.
@@ -87,6 +92,7 @@ pub fn main() -> ExitCode {
         Command::Logs(args) => logs::run(&args, &ui),
         Command::Stop(args) => stop::run(&args, &ui),
         Command::Rm(args) => rm::run(&args, &ui),
+        Command::Sign(args) => sign::run(&args, &ui),
         Command::Verify(args) => verify::run(&args, &ui),
         Command::Inspect(args) => inspect::run(&args, &ui),
         Command::Diff(args) => diff::run(&args, &ui),
@@ -146,6 +152,18 @@ fn has_kind(error: &anyhow::Error, kind: io::ErrorKind) -> bool {
 pub fn print_data(text: &str) -> anyhow::Result<()> {
     writeln!(io::stdout(), "{text}")?;
     Ok(())
+}
+
+/// Artifacts as `--json` has them.
+fn artifact_values(placed: &[Placed]) -> Vec<Value> {
+    let value = |of: &Placed| json!({ "path": of.path, "bytes": of.bytes, "bytesOnDisk": of.bytes_on_disk });
+    placed.iter().map(value).collect()
+}
+
+/// Artifacts as lines of text.
+fn artifact_lines(placed: &[Placed]) -> String {
+    let line = |of: &Placed| format!("{:<40} {:>10}", of.path.display(), human_size(of.bytes_on_disk));
+    placed.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]

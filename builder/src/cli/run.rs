@@ -95,6 +95,7 @@ fn unusable(error: artifacts::Error) -> anyhow::Error {
         artifacts::Error::NoManifest { .. } | artifacts::Error::Read { .. } => {
             (Exit::Instance, "run `eci-builder build`, or name the folder of a build")
         }
+        artifacts::Error::Unsigned { .. } => (Exit::Untrusted, super::sign::HINT),
         artifacts::Error::Manifest { .. }
         | artifacts::Error::Unusable { .. }
         | artifacts::Error::Digest { .. } => (

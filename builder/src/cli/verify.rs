@@ -72,8 +72,13 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     }
     let failed = report.checks.iter().filter(|check| check.verdict == Verdict::Fails).count();
     let total = report.checks.len();
-    Err(anyhow::anyhow!("`{}` does not hold: {failed} of {total} checks failed", args.artifact.display()))
-        .or_exit(Exit::Untrusted)
+    let shown = args.artifact.display();
+    let failed = anyhow::anyhow!("`{shown}` does not hold: {failed} of {total} checks failed");
+    if report.is_unsigned() {
+        return Err(failed.context(format!("`{shown}` is not signed yet")))
+            .or_exit_with_hint(Exit::Untrusted, super::sign::HINT);
+    }
+    Err(failed).or_exit(Exit::Untrusted)
 }
 
 fn table(report: &Report, ui: &Ui) -> String {

@@ -6,15 +6,15 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use eci_contract::manifest::{Architecture, Artifact, Flavour, Manifest};
+use eci_contract::manifest::{Architecture, Artifact, Flavour, Manifest, UnifiedKernelImage};
 
 use super::digest::Sha256;
 use super::disk::{self, Sizes};
 use super::esp::{self, Esp};
 use super::formats::{self, Format};
 use super::region::Region;
-use super::secure_boot::{self, Signer};
-use super::signature::SigningKey;
+use super::secure_boot::{self, Certificate, Signer};
+use super::signature::{PublicKey, SigningKey};
 use super::signature_partition::{self, Signed};
 use super::{manifest, sbom, sums, uki, verity};
 use crate::staging::{self, Staging};
@@ -42,7 +42,7 @@ pub enum Error {
     /// A file cannot be read or written.
     #[error("cannot {operation} `{}`", .path.display())]
     File {
-        /// "read", "copy" or "write".
+        /// "read", "copy", "write" or "remove".
         operation: &'static str,
         /// The file.
         path: PathBuf,
@@ -103,16 +103,33 @@ pub struct Inputs<'a> {
     pub uki: UkiInputs<'a>,
     /// Versions a user asks for: `docker`, `containerd`, `crun`, `linux`.
     pub versions: BTreeMap<String, String>,
-    /// Signs the manifest.
-    pub key: &'a SigningKey,
-    /// Signs the unified kernel image.
-    pub signer: &'a Signer,
+    /// Who signs.
+    pub signing: Signing<'a>,
     /// Sizes of the partitions.
     pub sizes: Sizes,
     /// Forms of the disk to give out.
     pub formats: &'a [Format],
     /// What is in the root file system.
     pub contents: &'a sbom::Contents,
+}
+
+/// Who signs manifest and unified kernel image.
+#[derive(Clone, Copy, Debug)]
+pub enum Signing<'a> {
+    /// These keys, at once.
+    Now {
+        /// Signs the manifest.
+        key: &'a SigningKey,
+        /// Signs the unified kernel image.
+        signer: &'a Signer,
+    },
+    /// Whoever has these keys' private halves, later: [`super::sign`] takes what they make.
+    Later {
+        /// Will sign the manifest.
+        key: PublicKey,
+        /// The unified kernel image will be signed for it.
+        certificate: &'a Certificate,
+    },
 }
 
 /// What the unified kernel image is made of besides kernel and initrd.
@@ -131,7 +148,7 @@ pub struct UkiInputs<'a> {
 /// An assembled image.
 #[derive(Clone, Debug)]
 pub struct Assembled {
-    /// The signed manifest.
+    /// The manifest.
     pub manifest: Manifest,
     /// Everything that was put in place, `SHA256SUMS` last.
     pub artifacts: Vec<Placed>,
@@ -161,25 +178,33 @@ pub fn assemble(inputs: &Inputs<'_>, out: &Path, ui: &Ui) -> Result<Assembled, E
     let kernel = copy(inputs.kernel, &staging, KERNEL_FILE)?;
     let initrd = copy(inputs.initrd, &staging, INITRD_FILE)?;
     copy(inputs.kernel_config, &staging, KERNEL_CONFIG_FILE)?;
-    let image = unified(inputs)?;
-    write(&staging, uki::FILE, &image)?;
-    let artifact = Artifact {
-        file: uki::FILE.to_owned(),
-        size: size(&image),
-        sha256: Sha256::of(&[&image]).to_string(),
+    let unsigned = unified(inputs)?;
+    let digest = uki::pe::authenticode_digest(&unsigned).map_err(uki::Error::Pe)?;
+    let named = UnifiedKernelImage { file: uki::FILE.to_owned(), authenticode_sha256: digest.to_string() };
+    let manifest = manifest::make(facts(inputs, [kernel, initrd], named), &identity, &tree)?;
+    let manifest_bytes = manifest::to_bytes(&manifest);
+    let (signature, image, key, certificate) = match inputs.signing {
+        Signing::Now { key, signer } => {
+            let image = secure_boot::sign(&unsigned, signer)?;
+            (key.sign(&manifest_bytes).to_vec(), image, key.public(), signer.certificate())
+        }
+        Signing::Later { key, certificate } => {
+            write(&staging, uki::TO_BE_SIGNED_FILE, &secure_boot::to_be_signed(&unsigned)?)?;
+            (Vec::new(), unsigned, key, certificate)
+        }
     };
-    let manifest = manifest::make(facts(inputs, [kernel, initrd, artifact]), &identity, &tree)?;
-    let signed = sign(&manifest, inputs.key);
-    write(&staging, manifest::FILE, &signed.manifest)?;
-    write(&staging, manifest::SIGNATURE_FILE, &signed.signature)?;
-    write(&staging, KEY_FILE, inputs.key.public().to_pem().as_bytes())?;
-    write(&staging, CERTIFICATE_FILE, inputs.signer.certificate().to_pem().as_bytes())?;
+    write(&staging, uki::FILE, &image)?;
+    write(&staging, manifest::FILE, &manifest_bytes)?;
+    write(&staging, manifest::SIGNATURE_FILE, &signature)?;
+    write(&staging, KEY_FILE, key.to_pem().as_bytes())?;
+    write(&staging, CERTIFICATE_FILE, certificate.to_pem().as_bytes())?;
     let bill = sbom::to_bytes(inputs.name, inputs.version, tree.root_hash(), inputs.contents);
     write(&staging, sbom::FILE, &bill)?;
 
     let stage = ui.stage("disk");
     let layout = disk::plan(inputs.architecture, inputs.sizes, tree.root_hash())?;
     let verity = verity::partition_bytes(&identity, &tree);
+    let signed = Signed { root_hash: manifest.root.root_hash.clone(), manifest: manifest_bytes, signature };
     let signature = signature_partition::to_bytes(&signed);
     let esp = layout.partitions.first().expect("a layout has the EFI system partition first");
     let volume = disk::esp_volume(tree.root_hash());
@@ -199,14 +224,31 @@ pub fn assemble(inputs: &Inputs<'_>, out: &Path, ui: &Ui) -> Result<Assembled, E
         CERTIFICATE_FILE,
         sbom::FILE,
     ];
-    let names: Vec<String> = fixed.into_iter().map(str::to_owned).chain(disks).collect();
+    let mut names: Vec<String> = fixed.into_iter().map(str::to_owned).chain(disks).collect();
+    if matches!(inputs.signing, Signing::Later { .. }) {
+        names.push(uki::TO_BE_SIGNED_FILE.to_owned());
+    }
     let stage = ui.stage("sums");
-    let sums = sums::Sums::of(&staging.path(""), &names)?;
-    write(&staging, sums::FILE, sums.to_text().as_bytes())?;
-    staging.place()?;
+    sum(&staging, &names)?;
+    let artifacts = place(staging, &names, out)?;
     stage.done("");
-    let placed = names.iter().map(String::as_str).chain([sums::FILE]).map(|name| measure(out.join(name)));
-    Ok(Assembled { manifest, artifacts: placed.collect::<Result<_, _>>()? })
+    Ok(Assembled { manifest, artifacts })
+}
+
+/// Adds the sums of the staged files.
+pub(super) fn sum(staging: &Staging, names: &[String]) -> Result<(), Error> {
+    let sums = sums::Sums::of(&staging.path(""), names)?;
+    write(staging, sums::FILE, sums.to_text().as_bytes())
+}
+
+/// Puts the staged files in place; a signed image leaves nothing to be signed behind.
+pub(super) fn place(staging: Staging, names: &[String], out: &Path) -> Result<Vec<Placed>, Error> {
+    staging.place()?;
+    if !names.iter().any(|name| name == uki::TO_BE_SIGNED_FILE) {
+        // Best effort: it is no part of a signed image, and no sum is of it.
+        drop(fs::remove_file(out.join(uki::TO_BE_SIGNED_FILE)));
+    }
+    names.iter().map(String::as_str).chain([sums::FILE]).map(|name| measure(out.join(name))).collect()
 }
 
 /// File name of a disk image.
@@ -224,7 +266,7 @@ fn hash_root(path: &Path) -> Result<(verity::Identity, verity::Tree), Error> {
     Ok((identity, tree.map_err(|source| Error::Verity { path: path.to_owned(), source })?))
 }
 
-/// The signed unified kernel image. What the system is called has name and version of the image on top, for boot menus.
+/// The unified kernel image, unsigned. What the system is called has name and version of the image on top, for boot menus.
 fn unified(inputs: &Inputs<'_>) -> Result<Vec<u8>, Error> {
     let read = |path: &Path| {
         fs::read(path).map_err(|source| Error::File { operation: "read", path: path.to_owned(), source })
@@ -233,14 +275,10 @@ fn unified(inputs: &Inputs<'_>) -> Result<Vec<u8>, Error> {
     let os_release = format!("{os_release}IMAGE_ID={}\nIMAGE_VERSION={}\n", inputs.name, inputs.version);
     let (linux, initrd) = (read(inputs.kernel)?, read(inputs.initrd)?);
     let parts = uki::Parts { linux: &linux, initrd: &initrd, command_line, os_release: &os_release, release };
-    Ok(secure_boot::sign(&uki::make(stub, &parts)?, inputs.signer)?)
+    Ok(uki::make(stub, &parts)?)
 }
 
-fn size(bytes: &[u8]) -> u64 {
-    u64::try_from(bytes.len()).expect("sizes fit in 64 bits")
-}
-
-fn facts(inputs: &Inputs<'_>, [kernel, initrd, uki]: [Artifact; 3]) -> manifest::Facts {
+fn facts(inputs: &Inputs<'_>, [kernel, initrd]: [Artifact; 2], uki: UnifiedKernelImage) -> manifest::Facts {
     manifest::Facts {
         name: inputs.name.to_owned(),
         version: inputs.version.to_owned(),
@@ -251,12 +289,6 @@ fn facts(inputs: &Inputs<'_>, [kernel, initrd, uki]: [Artifact; 3]) -> manifest:
         initrd,
         uki,
     }
-}
-
-fn sign(made: &Manifest, key: &SigningKey) -> Signed {
-    let manifest = manifest::to_bytes(made);
-    let signature = key.sign(&manifest).to_vec();
-    Signed { root_hash: made.root.root_hash.clone(), manifest, signature }
 }
 
 /// Writes the disk in every form that is asked for and gives their file names.
@@ -270,19 +302,31 @@ fn write_disks(
     let name = |format| disk_file(inputs.name, inputs.version, inputs.architecture, format);
     let raw = staging.path(&name(Format::Raw));
     disk::write(layout, contents, &raw)?;
-    set_mode(&raw)?;
     let mut formats = inputs.formats.to_vec();
     formats.sort_unstable();
     formats.dedup();
-    for format in formats.iter().filter(|format| **format != Format::Raw) {
-        let to = staging.path(&name(*format));
-        formats::from_raw(&raw, *format, &to, ui)?;
+    let names: Vec<_> = formats.iter().map(|format| (*format, name(*format))).collect();
+    convert(&raw, &names, staging, ui)?;
+    Ok(names.into_iter().map(|(_, name)| name).collect())
+}
+
+/// Gives a staged raw disk the forms and names that are asked for; raw need not be among them.
+pub(super) fn convert(
+    raw: &Path,
+    names: &[(Format, String)],
+    staging: &Staging,
+    ui: &Ui,
+) -> Result<(), Error> {
+    set_mode(raw)?;
+    for (format, name) in names.iter().filter(|(format, _)| *format != Format::Raw) {
+        let to = staging.path(name);
+        formats::from_raw(raw, *format, &to, ui)?;
         set_mode(&to)?;
     }
-    if !formats.contains(&Format::Raw) {
-        fs::remove_file(&raw).map_err(|source| Error::File { operation: "remove", path: raw, source })?;
+    if names.iter().any(|(format, _)| *format == Format::Raw) {
+        return Ok(());
     }
-    Ok(formats.into_iter().map(name).collect())
+    fs::remove_file(raw).map_err(|source| Error::File { operation: "remove", path: raw.to_owned(), source })
 }
 
 fn copy(from: &Path, staging: &Staging, name: &str) -> Result<Artifact, Error> {
@@ -294,7 +338,7 @@ fn copy(from: &Path, staging: &Staging, name: &str) -> Result<Artifact, Error> {
     Ok(Artifact { file: name.to_owned(), size, sha256 })
 }
 
-fn write(staging: &Staging, name: &str, bytes: &[u8]) -> Result<(), Error> {
+pub(super) fn write(staging: &Staging, name: &str, bytes: &[u8]) -> Result<(), Error> {
     let path = staging.path(name);
     fs::write(&path, bytes).map_err(|source| Error::File {
         operation: "write",
@@ -328,6 +372,17 @@ pub(super) mod tests {
 
     /// Inputs of a small image in `folder`, assembled into `folder/out`.
     pub(in crate::image) fn assemble_small(folder: &Path, flavour: Flavour, key: &SigningKey) -> Assembled {
+        let signing = Signing::Now { key, signer: secure_boot::tests::signer() };
+        assemble_for(folder, flavour, signing, &[Format::Raw])
+    }
+
+    /// The same, signed now or later, with a disk in these forms.
+    pub(in crate::image) fn assemble_for(
+        folder: &Path,
+        flavour: Flavour,
+        signing: Signing<'_>,
+        formats: &[Format],
+    ) -> Assembled {
         let path = |name: &str| folder.join(name);
         let root: Vec<u8> = (0..300_u32).flat_map(|block| [block; 1024]).flat_map(u32::to_le_bytes).collect();
         for (name, bytes) in [
@@ -350,10 +405,9 @@ pub(super) mod tests {
             initrd: &path("initrd"),
             uki: uki_inputs(&stub),
             versions: BTreeMap::new(),
-            key,
-            signer: secure_boot::tests::signer(),
+            signing,
             sizes: SIZES,
-            formats: &[Format::Raw],
+            formats,
             contents: &sbom::Contents::default(),
         };
         assemble(&inputs, &path("out"), &Ui::silent()).expect("assembled")
@@ -406,8 +460,7 @@ pub(super) mod tests {
             initrd: &folder.path().join("initrd"),
             uki: uki_inputs(b""),
             versions: BTreeMap::new(),
-            key: &key,
-            signer: secure_boot::tests::signer(),
+            signing: Signing::Now { key: &key, signer: secure_boot::tests::signer() },
             sizes: SIZES,
             formats: &[Format::Raw],
             contents: &sbom::Contents::default(),

@@ -93,12 +93,14 @@ fn image(inspection: &Inspection) -> BTreeMap<String, String> {
 fn bytes(inspection: &Inspection) -> BTreeMap<String, String> {
     let manifest = &inspection.manifest;
     let root = manifest.root.data_blocks.saturating_mul(manifest.root.data_block_size.into());
-    named([
+    let mut values = named([
         ("root", root.to_string()),
         ("kernel", manifest.kernel.size.to_string()),
         ("initrd", manifest.initrd.size.to_string()),
-        ("unified kernel image", manifest.uki.size.to_string()),
-    ])
+    ]);
+    let uki = inspection.uki.as_ref();
+    values.extend(uki.map(|uki| ("unified kernel image".to_owned(), uki.bytes.to_string())));
+    values
 }
 
 /// UUIDs of root and verity partitions are the root hash in another form.

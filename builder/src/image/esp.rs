@@ -22,6 +22,8 @@ const BACKUP_SECTOR: u64 = 6;
 /// Bytes of an entry of the table, and of a folder.
 const TABLE_ENTRY_BYTES: usize = 4;
 const FOLDER_ENTRY_BYTES: usize = 32;
+/// Where the file's size is in its folder: in the third entry.
+const FILE_SIZE: u64 = 2 * FOLDER_ENTRY_BYTES as u64 + 28;
 /// Clusters count from 2.
 const FIRST_CLUSTER: u64 = 2;
 /// The specification's table: most sectors of a file system, and sectors of a cluster up to there.
@@ -40,7 +42,7 @@ const FILE: u8 = 0x20;
 pub const MIN_BYTES: u64 = 33 << 20;
 /// Most bytes of a file, for the format.
 const MAX_FILE_BYTES: u64 = u32::MAX as u64;
-/// Most bytes of a file that is read, whatever a table or a manifest that nobody signed says: ours has 13 MiB.
+/// Most bytes of a file that is read, whatever a folder that nobody signed says: ours has 13 MiB.
 const MAX_READ_BYTES: u64 = 512 << 20;
 
 /// The file does not go into the file system.
@@ -109,16 +111,20 @@ pub fn file_start(length: u64) -> Result<u64, Error> {
     Geometry::of(length).map(|geometry| geometry.start_of(FIRST_CLUSTER + FOLDERS))
 }
 
-/// Reads `bytes` bytes of the file in a partition, without a look at the file system around it.
+/// Reads the file in a partition: where ours is, as long as its folder says, without a look at the rest of the file system.
 ///
 /// # Errors
 /// `UnexpectedEof` when the partition is not large enough for that, `InvalidData` when no file of ours is as large, and
 /// what reading gave.
-pub fn read_file(partition: Region<'_>, bytes: u64) -> io::Result<Vec<u8>> {
+pub fn read_file(partition: Region<'_>) -> io::Result<Vec<u8>> {
+    let geometry = Geometry::of(partition.length()).map_err(|_| io::ErrorKind::UnexpectedEof)?;
+    let mut size = [0; size_of::<u32>()];
+    partition.read_exact_at(&mut size, geometry.start_of(FIRST_CLUSTER + 2) + FILE_SIZE)?;
+    let bytes = u64::from(u32::from_le_bytes(size));
     if bytes > MAX_READ_BYTES {
         return Err(io::ErrorKind::InvalidData.into());
     }
-    let start = file_start(partition.length()).map_err(|_| io::ErrorKind::UnexpectedEof)?;
+    let start = geometry.start_of(FIRST_CLUSTER + FOLDERS);
     let inside = start.checked_add(bytes).is_some_and(|end| end <= partition.length());
     let bytes = usize::try_from(bytes).ok().filter(|_| inside).ok_or(io::ErrorKind::UnexpectedEof)?;
     let mut file = vec![0; bytes];
@@ -313,6 +319,7 @@ fn low_byte(value: u64) -> u8 {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::unix::fs::FileExt;
     use std::process::Command;
 
     use super::*;
@@ -387,9 +394,16 @@ mod tests {
         let huge = Esp::new(Architecture::X86_64, b"x", 0, (MIB, u64::MAX)).expect_err("too large");
         assert_eq!(huge, Error::Size { bytes: u64::MAX });
         let file = tempfile::tempfile().expect("temporary file");
-        for (length, bytes) in [(33 * MIB, 34 * MIB), (1 << 40, 1 << 39), (33 * MIB, u64::MAX), (MIB, 1)] {
-            assert!(read_file(Region::part(&file, 0, length), bytes).is_err(), "{length} {bytes}");
+        let mut esp = image(b"x", 33 * MIB);
+        let size = usize::try_from(Geometry::of(33 * MIB).expect("large enough").start_of(4) + FILE_SIZE);
+        let size = size.expect("small");
+        for (bytes, read) in [(1_u32, true), (40 << 20, false), (u32::MAX, false)] {
+            esp[size..size + 4].copy_from_slice(&bytes.to_le_bytes());
+            file.write_all_at(&esp, 0).expect("written");
+            assert_eq!(read_file(Region::part(&file, 0, 33 * MIB)).is_ok(), read, "{bytes}");
         }
+        assert!(read_file(Region::part(&file, 0, MIB)).is_err(), "no file system is as small");
+        assert!(read_file(Region::part(&file, 0, 1 << 40)).is_err(), "it is not there");
     }
 
     #[test]

@@ -164,9 +164,8 @@ fn from_disk(path: &Path, ui: &Ui) -> Result<Found, Error> {
     let empty = || Error::Empty { path: path.to_owned() };
     let partition = table.named(Slot::A.names()[2]).ok_or_else(empty)?;
     let signed = signature_partition::read(partition.region(&disk.file))?.ok_or_else(empty)?;
-    let size = manifest::parse(&signed.manifest)?.uki.size;
     let esp = table.named(ESP_NAME).map(|partition| partition.region(&disk.file));
-    let uki = esp.and_then(|region| esp::read_file(region, size).ok()).unwrap_or_default();
+    let uki = esp.and_then(|region| esp::read_file(region).ok()).unwrap_or_default();
     let partitions = table.partitions.iter().map(info).collect();
     Ok(Found { manifest: signed.manifest, signature: signed.signature, partitions, uki })
 }

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use eci_contract::manifest::{Architecture, Artifact, Flavour, MAX_BYTES, Manifest, SCHEMA, VerityRoot};
+use eci_contract::manifest::{
+    Architecture, Artifact, Flavour, MAX_BYTES, Manifest, SCHEMA, UnifiedKernelImage, VerityRoot,
+};
 
 use super::digest::{Sha256, from_hex};
 use super::verity;
@@ -65,7 +67,7 @@ pub struct Facts {
     /// The initial RAM file system.
     pub initrd: Artifact,
     /// The unified kernel image.
-    pub uki: Artifact,
+    pub uki: UnifiedKernelImage,
 }
 
 /// Makes the manifest of an image.
@@ -154,7 +156,12 @@ fn validate(manifest: &Manifest) -> Result<(), Error> {
         ("initrd.file", &manifest.initrd.file, "a plain name", is_plain_name(&manifest.initrd.file)),
         ("initrd.sha256", &manifest.initrd.sha256, "a SHA-256 digest", digest(&manifest.initrd.sha256)),
         ("uki.file", &manifest.uki.file, "a plain name", is_plain_name(&manifest.uki.file)),
-        ("uki.sha256", &manifest.uki.sha256, "a SHA-256 digest", digest(&manifest.uki.sha256)),
+        (
+            "uki.authenticodeSha256",
+            &manifest.uki.authenticode_sha256,
+            "a SHA-256 digest",
+            digest(&manifest.uki.authenticode_sha256),
+        ),
     ];
     match checks.into_iter().find(|(.., holds)| !holds) {
         Some((field, value, wanted, _)) => Err(Error::Field { field, value: value.clone(), wanted }),
@@ -204,7 +211,10 @@ pub(super) mod tests {
             },
             kernel: artifact("vmlinuz"),
             initrd: artifact("initrd.img"),
-            uki: artifact("eci.efi"),
+            uki: UnifiedKernelImage {
+                file: "eci.efi".to_owned(),
+                authenticode_sha256: Sha256::of(&[b"uki"]).to_string(),
+            },
             versions: BTreeMap::from([("docker".to_owned(), "26.1.5".to_owned())]),
         }
     }
@@ -241,6 +251,7 @@ pub(super) mod tests {
         assert!(refusal(|m| m.root.salt.clear()).contains("root.salt"));
         assert!(refusal(|m| m.root.root_hash.push('0')).contains("root.rootHash"));
         assert!(refusal(|m| m.root.data_blocks = 0).contains("root.dataBlocks"));
+        assert!(refusal(|m| m.uki.authenticode_sha256.clear()).contains("uki.authenticodeSha256"));
         assert!(refusal(|m| m.root.hash_start_block = 0).contains("root.hashStartBlock"));
     }
 

@@ -9,6 +9,7 @@ use eci_contract::manifest::{self, Artifact, Manifest};
 use crate::image::assemble::disk_file;
 use crate::image::digest::{Sha256, to_hex};
 use crate::image::formats::Format;
+use crate::image::manifest::SIGNATURE_FILE;
 
 /// Why a folder cannot be booted from.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +33,12 @@ pub enum Error {
     Unusable {
         /// Its path.
         path: PathBuf,
+    },
+    /// It was built to be signed later, and still waits for that: PID 1 would refuse it.
+    #[error("`{}` is not signed yet", .folder.display())]
+    Unsigned {
+        /// The folder.
+        folder: PathBuf,
     },
     /// An artifact cannot be read.
     #[error("cannot read `{}`", .path.display())]
@@ -88,6 +95,9 @@ impl Artifacts {
         {
             return Err(Error::Unusable { path });
         }
+        if fs::read(folder.join(SIGNATURE_FILE)).is_ok_and(|signature| signature.is_empty()) {
+            return Err(Error::Unsigned { folder: folder.to_owned() });
+        }
         let read = |path: PathBuf| path.canonicalize().map_err(|source| Error::Read { path, source });
         let folder = read(folder.to_owned())?;
         let disk = disk_file(&manifest.name, &manifest.version, manifest.architecture, Format::Raw);
@@ -133,7 +143,8 @@ mod tests {
             "schema": 1, "name": "eci", "version": "1", "architecture": "x86_64", "flavour": "shipped",
             "root": { "filesystem": "erofs", "algorithm": "sha256", "rootHash": "00", "salt": "00",
                 "dataBlockSize": 4096, "hashBlockSize": 4096, "dataBlocks": 1, "hashStartBlock": 1 },
-            "kernel": artifact(kernel), "initrd": artifact("initrd.img"), "uki": artifact("eci.efi"), "versions": {},
+            "kernel": artifact(kernel), "initrd": artifact("initrd.img"),
+            "uki": { "file": "eci.efi", "authenticodeSha256": "00" }, "versions": {},
         });
         fs::write(folder.join("manifest.json"), manifest.to_string()).expect("manifest");
     }
@@ -159,6 +170,16 @@ mod tests {
             write_manifest(folder.path(), kernel);
             assert!(matches!(Artifacts::check(folder.path()), Err(Error::Unusable { .. })), "{kernel}");
         }
+    }
+
+    #[test]
+    fn a_folder_that_waits_for_its_signatures_says_so() {
+        let folder = folder();
+        fs::write(folder.path().join("manifest.json.sig"), [1; 64]).expect("signature");
+        Artifacts::check(folder.path()).expect("PID 1 looks at what it says");
+        fs::write(folder.path().join("manifest.json.sig"), []).expect("signature");
+        let error = Artifacts::check(folder.path()).expect_err("unsigned").to_string();
+        assert!(error.ends_with("` is not signed yet"), "{error}");
     }
 
     #[test]

@@ -108,12 +108,13 @@ pub struct Uki {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Signing {
-    /// Ed25519 private key, PKCS#8 PEM. A development key of this host where this is absent.
+    /// Ed25519 private key, PKCS#8 PEM, or its public half for a build that is signed elsewhere. A development key of this host where
+    /// this is absent.
     #[serde(default)]
     pub key: Option<PathBuf>,
 }
 
-/// `[secure_boot]`: either both or a development key of this host.
+/// `[secure_boot]`: both, the certificate alone for a build that is signed elsewhere, or a development key of this host.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SecureBoot {

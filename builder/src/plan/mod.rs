@@ -122,11 +122,16 @@ impl<State> Plan<State> {
         self.config.signing.key.as_deref().map(|key| self.resolve(key))
     }
 
-    /// Key and certificate that the unified kernel image is signed with, if the configuration names them.
+    /// The key that the unified kernel image is signed with, if the configuration names one.
     #[must_use]
-    pub fn secure_boot(&self) -> Option<(PathBuf, PathBuf)> {
-        let named = &self.config.secure_boot;
-        Some((self.resolve(named.key.as_deref()?), self.resolve(named.certificate.as_deref()?)))
+    pub fn secure_boot_key(&self) -> Option<PathBuf> {
+        self.config.secure_boot.key.as_deref().map(|key| self.resolve(key))
+    }
+
+    /// Its certificate: a key is never named without one.
+    #[must_use]
+    pub fn certificate(&self) -> Option<PathBuf> {
+        self.config.secure_boot.certificate.as_deref().map(|certificate| self.resolve(certificate))
     }
 
     /// Paths of the lock files in order.
@@ -285,8 +290,8 @@ fn check(path: &Path, config: &Config) -> Result<(), Error> {
         ("disk", config.disk.root_mib > 0 && config.disk.data_mib > 0, "has a partition of no size"),
         (
             "secure_boot",
-            config.secure_boot.key.is_some() == config.secure_boot.certificate.is_some(),
-            "names a key without its certificate, or a certificate without its key",
+            config.secure_boot.key.is_none() || config.secure_boot.certificate.is_some(),
+            "names a key without its certificate",
         ),
         (
             "disk.esp_mib",

@@ -155,7 +155,7 @@ mod tests {
             "dataBlockSize":4096,"hashBlockSize":4096,"dataBlocks":9,"hashStartBlock":1}},
             "kernel":{{"file":"vmlinuz","size":1,"sha256":""}},
             "initrd":{{"file":"initrd.img","size":1,"sha256":""}},
-            "uki":{{"file":"eci.efi","size":1,"sha256":""}},"versions":{{}}}}"#,
+            "uki":{{"file":"eci.efi","authenticodeSha256":""}},"versions":{{}}}}"#,
             ARCHITECTURE.as_str()
         )
     }
@@ -198,6 +198,9 @@ mod tests {
         let mut bytes = signature.as_ref().to_vec();
         bytes[10] ^= 1;
         let result = check(&partition(manifest.as_bytes(), &bytes, HASH));
+        assert!(matches!(result, Err(Error::Signature { .. })));
+        // As `eci-builder build --unsigned` leaves it.
+        let result = check(&partition(manifest.as_bytes(), b"", HASH));
         assert!(matches!(result, Err(Error::Signature { .. })));
     }
 

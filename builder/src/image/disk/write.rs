@@ -10,6 +10,7 @@ use gpt::mbr::ProtectiveMBR;
 use gpt::partition_types::{OperatingSystem, Type};
 
 use super::super::esp::Esp;
+use super::super::region::Region;
 use super::{Error, Layout, Partition, SECTOR};
 
 /// Zeros are left out in pieces of this many bytes, the block size of the file systems we write to.
@@ -52,6 +53,24 @@ pub fn write(layout: &Layout, contents: &Contents<'_>, path: &Path) -> Result<()
     write_tables(layout, disk).map_err(|source| Error::WriteTable { path: path.to_owned(), source })
 }
 
+/// Copies a raw disk image to `path`, which must not exist, with other contents in some of its partitions: what is given, then
+/// zeros.
+///
+/// # Errors
+/// [`Error`]; an unfinished image may be left at `path`.
+pub fn rewrite(from: &File, changes: Vec<(&Partition, &mut dyn Read)>, path: &Path) -> Result<(), Error> {
+    let failed = |source| Error::File { operation: "write", path: path.to_owned(), source };
+    let disk = OpenOptions::new().read(true).write(true).create_new(true).open(path).map_err(failed)?;
+    let whole = Region::whole(from).map_err(failed)?;
+    disk.set_len(whole.length()).map_err(failed)?;
+    copy_sparse(&mut whole.reader(), &disk, 0).map_err(failed)?;
+    for (partition, content) in changes {
+        let content = &mut content.chain(io::repeat(0)).take(partition.length);
+        copy_over(content, &disk, partition.start).map_err(failed)?;
+    }
+    Ok(())
+}
+
 fn write_bytes(disk: &File, partition: &Partition, bytes: &[u8], path: &Path) -> Result<(), Error> {
     check_fits(partition, u64::try_from(bytes.len()).unwrap_or(u64::MAX))?;
     let written = copy_sparse(&mut &*bytes, disk, partition.start);
@@ -80,6 +99,24 @@ fn copy_sparse(from: &mut impl Read, disk: &File, mut start: u64) -> io::Result<
             }
             start += u64::try_from(piece.len()).map_err(io::Error::other)?;
         }
+    }
+}
+
+/// Copies all of `from` to `start` in a disk, leaving out what is there already: holes stay.
+fn copy_over(from: &mut impl Read, disk: &File, mut start: u64) -> io::Result<()> {
+    let (mut piece, mut there) = (Vec::with_capacity(PIECE), [0; PIECE]);
+    let limit = u64::try_from(PIECE).map_err(io::Error::other)?;
+    loop {
+        piece.clear();
+        if from.by_ref().take(limit).read_to_end(&mut piece)? == 0 {
+            return Ok(());
+        }
+        let there = &mut there[..piece.len()];
+        disk.read_exact_at(there, start)?;
+        if piece != there {
+            disk.write_all_at(&piece, start)?;
+        }
+        start += u64::try_from(piece.len()).map_err(io::Error::other)?;
     }
 }
 

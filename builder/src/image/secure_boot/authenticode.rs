@@ -2,6 +2,8 @@
 //!
 //! Format: Microsoft's "Windows Authenticode Portable Executable Signature Format" 1.0, and UEFI 2.10, 32.2.
 
+use std::ops::RangeInclusive;
+
 use cms::content_info::{CmsVersion, ContentInfo};
 use cms::signed_data::{SignedData, SignerIdentifier, SignerInfo};
 use der::asn1::{ObjectIdentifier, OctetString};
@@ -25,6 +27,10 @@ const CONTENT: [u8; 46] = [
 ];
 /// Where the digest with its algorithm begins in [`CONTENT`]; others describe the file before it in other words.
 const DIGEST_INFO: usize = 27;
+/// Bytes of an RSA signature of 2048 to 4096 bits. PKCS #7 has a certificate in it and is longer.
+const RSA_BYTES: RangeInclusive<usize> = 256..=512;
+/// First bytes of a PE file.
+const DOS_MAGIC: &[u8] = b"MZ";
 /// A signature is filled up to a multiple of this.
 const PADDING: usize = 8;
 
@@ -78,11 +84,48 @@ pub enum Error {
 /// # Errors
 /// [`Error::Pe`] and [`Error::Sign`].
 pub fn sign(image: &[u8], signer: &Signer) -> Result<Vec<u8>, Error> {
-    let digest = pe::authenticode_digest(image)?;
-    let content = Any::from_der(&[&CONTENT[..], &digest.0].concat())?;
-    let signed = pkcs7::around(INDIRECT_DATA, content, signer)?;
+    let signature = signer.sign(&to_be_signed(image)?)?;
+    attach_rsa(image, &signature, signer.certificate())
+}
+
+/// What an RSA key signs (PKCS #1 1.5 with SHA-256) for a file: the DER of the attributes that stand for it (RFC 5652, 5.4).
+///
+/// # Errors
+/// [`Error::Pe`].
+pub fn to_be_signed(image: &[u8]) -> Result<Vec<u8>, Error> {
+    // The set itself, not under the tag that it has in the signer's information.
+    Ok(pkcs7::attributes(INDIRECT_DATA, &content(image)?)?.to_der()?)
+}
+
+/// The file with a signature at its end that somebody else made, if that holds for the file and for the certificate. It is one of:
+///
+/// - RSA's of [`to_be_signed`] and nothing else, which gives the bytes that [`sign`] gives;
+/// - PKCS #7 in DER, as `sbsign --detached` and `osslsigncode extract-signature` write it;
+/// - the same file, signed.
+///
+/// # Errors
+/// Every variant of [`Error`] but [`Error::Sign`].
+pub fn attach(image: &[u8], signature: &[u8], certificate: &Certificate) -> Result<Vec<u8>, Error> {
+    let signed = if signature.starts_with(DOS_MAGIC) {
+        pe::attach_signature(image, pe::signature(signature)?.ok_or(Error::Unsigned)?)?
+    } else if RSA_BYTES.contains(&signature.len()) {
+        attach_rsa(image, signature, certificate)?
+    } else {
+        pe::attach_signature(image, signature)?
+    };
+    verify(&signed, Some(certificate))?;
+    Ok(signed)
+}
+
+fn attach_rsa(image: &[u8], signature: &[u8], certificate: &Certificate) -> Result<Vec<u8>, Error> {
+    let signed = pkcs7::around(INDIRECT_DATA, content(image)?, signature, certificate)?;
     let info = ContentInfo { content_type: SIGNED_DATA, content: Any::encode_from(&signed)? };
     Ok(pe::attach_signature(image, &info.to_der()?)?)
+}
+
+fn content(image: &[u8]) -> Result<Any, Error> {
+    let digest = pe::authenticode_digest(image)?;
+    Ok(Any::from_der(&[&CONTENT[..], &digest.0].concat())?)
 }
 
 /// Checks the signature in a file and gives the certificate of who made it: `wanted`, where that is given.

@@ -3,7 +3,7 @@
 //! The firmware has three keys. PK says who owns the machine and signs changes of KEK; KEK signs changes of db; db is what
 //! programs are signed with (UEFI 2.10, 32.3). OpenSSL makes the keys, `ring` signs with them; what is signed is built here
 //! from RustCrypto's types. RSA signatures of PKCS #1 1.5 have nothing random in them and no time goes in, so that two
-//! builds are the same bytes; `sbsign` and `osslsigncode` put the time of signing in.
+//! builds are the same bytes; `sbsign` and `osslsigncode` put the time of signing in. What they make is taken all the same.
 
 mod authenticode;
 mod certificate;
@@ -12,7 +12,7 @@ mod pkcs7;
 mod signer;
 mod variables;
 
-pub use authenticode::{Error as SignatureError, sign, verify};
+pub use authenticode::{Error as SignatureError, attach, sign, to_be_signed, verify};
 pub use certificate::Certificate;
 pub use files::{FOLDER, generate, host_signer};
 pub use signer::Signer;

@@ -6,13 +6,13 @@ use cms::signed_data::{
     CertificateSet, EncapsulatedContentInfo, SignedAttributes, SignedData, SignerIdentifier, SignerInfo,
     SignerInfos,
 };
+use der::Any;
 use der::asn1::{Null, ObjectIdentifier, OctetString, SetOfVec};
-use der::{Any, Encode};
 use x509_cert::attr::Attribute;
 use x509_cert::spki::AlgorithmIdentifierOwned;
 
 use super::super::digest::Sha256;
-use super::{Error, Signer};
+use super::{Certificate, Error, Signer};
 
 /// `id-sha256` and `rsaEncryption`, `id-contentType` and `id-messageDigest`.
 pub(super) const SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.1");
@@ -20,20 +20,31 @@ pub(super) const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.1
 pub(super) const CONTENT_TYPE: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.3");
 pub(super) const MESSAGE_DIGEST: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.4");
 
-/// Signs content that goes along, by attributes with its type and its digest.
+/// What stands for content that goes along and is signed in its place, as the DER of this set: its type and its digest.
 ///
 /// # Errors
-/// [`Error::Encode`] and [`Error::Sign`].
-pub(super) fn around(kind: ObjectIdentifier, content: Any, signer: &Signer) -> Result<SignedData, Error> {
+/// When it cannot be written as DER.
+pub(super) fn attributes(kind: ObjectIdentifier, content: &Any) -> Result<SignedAttributes, der::Error> {
     let digest = OctetString::new(Sha256::of(&[content.value()]).0)?;
-    let attributes = SetOfVec::try_from(vec![
+    SetOfVec::try_from(vec![
         attribute(CONTENT_TYPE, Any::encode_from(&kind)?)?,
         attribute(MESSAGE_DIGEST, Any::encode_from(&digest)?)?,
-    ])?;
-    // What is signed is the set itself, not under the tag that it has in the signer's information.
-    let signature = signer.sign(&attributes.to_der()?)?;
+    ])
+}
+
+/// Content with the signature of its [`attributes`].
+///
+/// # Errors
+/// When it cannot be written as DER.
+pub(super) fn around(
+    kind: ObjectIdentifier,
+    content: Any,
+    signature: &[u8],
+    certificate: &Certificate,
+) -> Result<SignedData, der::Error> {
+    let attributes = attributes(kind, &content)?;
     let content = EncapsulatedContentInfo { econtent_type: kind, econtent: Some(content) };
-    signed_data(content, Some(attributes), &signature, signer)
+    signed_data(content, Some(attributes), signature, certificate)
 }
 
 /// Signs `message`, which does not go along.
@@ -42,16 +53,16 @@ pub(super) fn around(kind: ObjectIdentifier, content: Any, signer: &Signer) -> R
 /// [`Error::Encode`] and [`Error::Sign`].
 pub(super) fn detached(kind: ObjectIdentifier, message: &[u8], signer: &Signer) -> Result<SignedData, Error> {
     let content = EncapsulatedContentInfo { econtent_type: kind, econtent: None };
-    signed_data(content, None, &signer.sign(message)?, signer)
+    Ok(signed_data(content, None, &signer.sign(message)?, signer.certificate())?)
 }
 
 fn signed_data(
     encap_content_info: EncapsulatedContentInfo,
     signed_attrs: Option<SignedAttributes>,
     signature: &[u8],
-    signer: &Signer,
-) -> Result<SignedData, Error> {
-    let certificate = signer.certificate().parsed();
+    certificate: &Certificate,
+) -> Result<SignedData, der::Error> {
+    let certificate = certificate.parsed();
     let of = &certificate.tbs_certificate;
     let by = IssuerAndSerialNumber { issuer: of.issuer.clone(), serial_number: of.serial_number.clone() };
     let info = SignerInfo {

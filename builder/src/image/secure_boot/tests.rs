@@ -104,6 +104,72 @@ fn sbverify_agrees_and_we_agree_with_sbsign() {
 }
 
 #[test]
+fn a_signature_that_was_made_elsewhere_gives_the_same_bytes_and_holds_for_one_image_and_one_key() {
+    let (folder, other) = (tempfile::tempdir().expect("folder"), tempfile::tempdir().expect("folder"));
+    let (Some(signer), Some(other)) = (keys(folder.path()), keys(other.path())) else { return };
+    let path = |name: &str| folder.path().join(name);
+    fs::write(path("tbs"), to_be_signed(&image()).expect("a PE file")).expect("written");
+    let [digest, sha256, sign_with, out] = ["dgst", "-sha256", "-sign", "-out"].map(Path::new);
+    let key = path("secure-boot/db.key");
+    let said = run("openssl", &[digest, sha256, sign_with, &key, out, &path("rsa"), &path("tbs")]);
+    assert!(said.expect("it made the keys").status.success());
+    let rsa = fs::read(path("rsa")).expect("signature");
+    let ours = sign(&image(), &signer).expect("signed");
+    let attach = |image: &[u8], signature: &[u8]| attach(image, signature, signer.certificate());
+    assert_eq!(attach(&image(), &rsa).expect("it holds"), ours);
+    let pkcs7 = pe::signature(&ours).expect("sound").expect("signed");
+    for signature in [pkcs7, &ours] {
+        assert_eq!(attach(&image(), signature).expect("it holds"), ours);
+    }
+    let changed = uki::make(
+        &pe::tests::stub(".sbat", b"sbat,1\n", 10),
+        &uki::Parts { release: "6.12.2", ..uki::tests::PARTS },
+    );
+    let changed = changed.expect("made");
+    let others = sign(&image(), &other).expect("signed");
+    let mut flipped = rsa.clone();
+    flipped[9] ^= 1;
+    for (image, signature, reason) in [
+        (&changed, &rsa[..], "its signature does not verify with the certificate of CN=ECI appliance db"),
+        (&changed, pkcs7, "and "),
+        (&changed, &ours, "and "),
+        (&image(), &flipped, "its signature does not verify with the certificate of CN=ECI appliance db"),
+        (&image(), &rsa[1..], "its signature does not follow the format"),
+        (&image(), b"", "its signature does not follow the format"),
+        (&image(), &image(), "it is not signed"),
+        (&image(), &others, "it is signed by CN=ECI appliance db"),
+        (&ours, &rsa, "it is signed already"),
+    ] {
+        let error = attach(image, signature).expect_err(reason).to_string();
+        assert!(error.contains(reason), "{error}");
+    }
+}
+
+#[test]
+fn what_sbsign_and_osslsigncode_make_is_taken() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let Some(signer) = keys(folder.path()) else { return };
+    let path = |name: &str| folder.path().join(name);
+    let (key, certificate) = (path("secure-boot/db.key"), path("secure-boot/db.crt"));
+    fs::write(path("image"), image()).expect("image");
+    let words = ["--detached", "--key", "--cert", "--output"].map(Path::new);
+    let [detached, by, cert, to] = words;
+    let said = run("sbsign", &[detached, by, &key, cert, &certificate, to, &path("p7"), &path("image")]);
+    if said.is_some_and(|said| said.status.success()) {
+        let signature = fs::read(path("p7")).expect("signature");
+        attach(&image(), &signature, signer.certificate()).expect("it holds");
+    }
+    let [verb, by, cert, from, to, hash, sha256] =
+        ["sign", "-key", "-certs", "-in", "-out", "-h", "sha256"].map(Path::new);
+    let (image_path, out) = (path("image"), path("signed"));
+    let arguments = [verb, hash, sha256, by, &key, cert, &certificate, from, &image_path, to, &out];
+    if run("osslsigncode", &arguments).is_some_and(|said| said.status.success()) {
+        let signed = fs::read(path("signed")).expect("signed");
+        attach(&image(), &signed, signer.certificate()).expect("it holds");
+    }
+}
+
+#[test]
 fn keys_are_private_and_are_never_overwritten() {
     let folder = tempfile::tempdir().expect("temporary folder");
     let Some(signer) = keys(folder.path()) else { return };

@@ -138,6 +138,17 @@ impl PublicKey {
         bytes.map(Self).ok_or_else(|| Error::NotEd25519 { path: path.to_owned(), wanted })
     }
 
+    /// Reads the PEM file of either half of a key pair.
+    ///
+    /// # Errors
+    /// [`Error`] says what the file is instead.
+    pub fn read_of_either(path: &std::path::Path) -> Result<Self, Error> {
+        match Self::read(path) {
+            Err(Error::WrongKind { .. }) => SigningKey::read(path).map(|key| key.public()),
+            read => read,
+        }
+    }
+
     /// The SubjectPublicKeyInfo PEM file of the key.
     #[must_use]
     pub fn to_pem(&self) -> String {

@@ -43,6 +43,18 @@ fn generated_keys_are_private_and_are_never_overwritten() {
 }
 
 #[test]
+fn either_half_of_a_pair_gives_the_public_one() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let key = generate(folder.path()).expect("fresh folder");
+    for name in [PRIVATE_NAME, PUBLIC_NAME] {
+        let read = PublicKey::read_of_either(&folder.path().join(name)).expect("our own key");
+        assert_eq!(read, key.public());
+    }
+    let error = PublicKey::read_of_either(&folder.path().join("none")).expect_err("not there");
+    assert!(error.to_string().starts_with("cannot read the key"), "{error}");
+}
+
+#[test]
 fn the_host_s_key_is_made_once() {
     let home = tempfile::tempdir().expect("temporary folder");
     let folder = home.path().join("keys/development");

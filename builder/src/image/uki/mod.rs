@@ -9,6 +9,8 @@ use eci_contract::manifest::Architecture;
 
 /// File name of the unified kernel image.
 pub const FILE: &str = "eci.efi";
+/// File name of what a Secure Boot key signs for an image that is not signed yet.
+pub const TO_BE_SIGNED_FILE: &str = "eci.efi.tbs";
 /// What the stub and we are called where a flaw is revoked by its generation (shim's SBAT.md), behind the stub's own lines.
 const SBAT: &str =
     "eci,1,ECI appliance,eci,1,https://uapi-group.org/specifications/specs/unified_kernel_image/\n";

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 
 use eci_contract::disk::{ESP_NAME, ESP_TYPE};
-use eci_contract::manifest::{Artifact, Manifest};
+use eci_contract::manifest::Manifest;
 
 use super::super::digest::Sha256;
 use super::super::disk::{self, Partition, Table};
@@ -34,10 +34,10 @@ pub(super) fn check(
     let root_hash: Sha256 = manifest.root.root_hash.parse().expect("a parsed manifest has a root hash");
     report.add(&subject, "partition types and UUIDs", identity(partition, root_hash));
     let region = partition.region(file);
-    let image = image(region, &manifest.uki);
-    let summary = image.as_ref().map(|_| format!("sha256 {}", manifest.uki.sha256)).map_err(Clone::clone);
-    report.add(&subject, "unified kernel image", summary);
-    let Ok(image) = image else { return };
+    let image = esp::read_file(region).map_err(|error| format!("cannot read it: {error}"));
+    let outcome = image.as_ref().map_err(Clone::clone);
+    let outcome = outcome.and_then(|image| files::uki_digest(image, &manifest.uki));
+    let (Ok(image), true) = (image, report.add(&subject, "unified kernel image", outcome)) else { return };
     files::signature(&subject, &image, expected, report);
     report.add(&subject, "kernel and initrd in it", parts(&image, manifest));
     report.add(&subject, "rest of the partition", rest(&image, manifest, root_hash, partition, region));
@@ -52,17 +52,6 @@ fn identity(partition: &Partition, root_hash: Sha256) -> Result<String, String> 
         return Err(format!("it has the UUID {}, not {uuid}", partition.uuid));
     }
     Ok("as the root hash has them".to_owned())
-}
-
-/// The unified kernel image, which lies at one place only.
-fn image(partition: Region<'_>, named: &Artifact) -> Result<Vec<u8>, String> {
-    let image = esp::read_file(partition, named.size).map_err(|error| format!("cannot read it: {error}"))?;
-    let digest = Sha256::of(&[&image]).to_string();
-    if digest == named.sha256 {
-        Ok(image)
-    } else {
-        Err(format!("what lies in its place has sha256 {digest}, the manifest says {}", named.sha256))
-    }
 }
 
 fn parts(image: &[u8], manifest: &Manifest) -> Result<String, String> {

@@ -3,12 +3,13 @@
 use std::fs;
 use std::path::Path;
 
-use eci_contract::manifest::{Artifact, Flavour, MAX_BYTES, Manifest};
+use eci_contract::manifest::{Artifact, Flavour, MAX_BYTES, Manifest, UnifiedKernelImage};
 
 use super::super::digest::Sha256;
 use super::super::sums::Sums;
+use super::super::uki::pe;
 use super::super::{manifest, secure_boot};
-use super::{Expected, Report, chain};
+use super::{Expected, Report, UNSIGNED, chain};
 
 /// Name of the check of the signature that firmware looks at.
 const SECURE_BOOT: &str = "Secure Boot signature";
@@ -23,6 +24,7 @@ pub(super) fn manifest(
 ) -> Option<Manifest> {
     let id = expected.key.id();
     let signed = match bytes.len() {
+        0..=MAX_BYTES if signature.is_empty() => Err(UNSIGNED.to_owned()),
         0..=MAX_BYTES if expected.key.verifies(bytes, signature) => Ok(format!("by key {id}")),
         0..=MAX_BYTES => Err(format!("the signature does not verify with key {id}")),
         _ => Err(format!("the manifest is larger than {MAX_BYTES} bytes")),
@@ -63,13 +65,26 @@ pub(super) fn artifact(folder: &Path, artifact: &Artifact, report: &mut Report) 
     report.add(&artifact.file, "digest", outcome);
 }
 
-/// Checks the signature of the unified kernel image beside the manifest.
-pub(super) fn secure_boot(folder: &Path, artifact: &Artifact, expected: &Expected, report: &mut Report) {
-    match fs::read(folder.join(&artifact.file)) {
-        Ok(image) => signature(&artifact.file, &image, expected, report),
-        Err(error) => {
-            report.add(&artifact.file, SECURE_BOOT, Err(format!("cannot read it: {error}")));
+/// Checks digest and signature of the unified kernel image beside a trusted manifest.
+pub(super) fn uki(folder: &Path, named: &UnifiedKernelImage, expected: &Expected, report: &mut Report) {
+    match fs::read(folder.join(&named.file)) {
+        Ok(image) => {
+            report.add(&named.file, "digest", uki_digest(&image, named));
+            signature(&named.file, &image, expected, report);
         }
+        Err(error) => {
+            report.add(&named.file, "digest", Err(format!("cannot read it: {error}")));
+        }
+    }
+}
+
+/// Whether a unified kernel image is the one that a manifest names, signed or not.
+pub(super) fn uki_digest(image: &[u8], named: &UnifiedKernelImage) -> Result<String, String> {
+    let digest = pe::authenticode_digest(image).map_err(|error| chain(&error))?.to_string();
+    if digest == named.authenticode_sha256 {
+        Ok(format!("Authenticode sha256 {digest}"))
+    } else {
+        Err(format!("it has Authenticode sha256 {digest}, the manifest says {}", named.authenticode_sha256))
     }
 }
 

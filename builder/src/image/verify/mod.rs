@@ -37,6 +37,9 @@ pub enum Error {
     Format(#[from] formats::Error),
 }
 
+/// What a check says of a manifest without a signature.
+const UNSIGNED: &str = "nobody has signed it yet";
+
 /// What is expected of an image.
 #[derive(Clone, Debug)]
 pub struct Expected {
@@ -86,6 +89,12 @@ impl Report {
     pub fn holds(&self) -> bool {
         let count = |verdict| self.checks.iter().filter(|check| check.verdict == verdict).count();
         count(Verdict::Fails) == 0 && count(Verdict::Holds) > 0
+    }
+
+    /// Whether it was built to be signed later, and still waits for that.
+    #[must_use]
+    pub fn is_unsigned(&self) -> bool {
+        self.checks.iter().any(|check| check.verdict == Verdict::Fails && check.detail == UNSIGNED)
     }
 
     fn add(&mut self, subject: &str, check: &'static str, outcome: Result<String, String>) -> bool {
@@ -158,10 +167,10 @@ fn verify_beside(
     let signature = read(&folder.join(manifest::SIGNATURE_FILE))?;
     let signed = files::manifest(&name(path), &bytes, &signature, expected, report);
     if let Some(signed) = &signed {
-        for artifact in [&signed.kernel, &signed.initrd, &signed.uki] {
+        for artifact in [&signed.kernel, &signed.initrd] {
             files::artifact(folder, artifact, report);
         }
-        files::secure_boot(folder, &signed.uki, expected, report);
+        files::uki(folder, &signed.uki, expected, report);
     }
     Ok(signed)
 }

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use super::super::assemble::tests::assemble_small;
 use super::super::signature::{self, SigningKey};
 use super::super::signature_partition::Signed;
-use super::super::{disk as disk_image, secure_boot, signature_partition};
+use super::super::{disk as disk_image, secure_boot, signature_partition, uki};
 use super::*;
 
 /// An assembled image of its own for each test.
@@ -244,6 +244,23 @@ fn a_changed_efi_system_partition_is_found() {
     fs::write(image.path("eci.efi"), "another").expect("changed");
     let failed = failures(&image.report(&image.path("")));
     assert_eq!(failed, ["digest", "Secure Boot signature", "sums"]);
+}
+
+#[test]
+fn who_signs_the_unified_kernel_image_again_leaves_the_manifest_s_signature_in_force() {
+    let image = Image::new(Flavour::Shipped);
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let other = secure_boot::generate(folder.path(), &Ui::silent()).expect("openssl is installed");
+    let stub = uki::pe::tests::stub(".sbat", b"sbat,1\n", 10);
+    let read = |name: &str| fs::read(image.path(name)).expect("artifact");
+    let (ours, linux, initrd) = (read("eci.efi"), read("vmlinuz"), read("initrd.img"));
+    let parts = uki::Parts { linux: &linux, initrd: &initrd, ..uki::read(&ours).expect("ours") };
+    let sign = |parts| secure_boot::sign(&uki::make(&stub, &parts).expect("made"), &other).expect("signed");
+    fs::write(image.path("eci.efi"), sign(parts)).expect("changed");
+    assert_eq!(failures(&image.report(&image.path(""))), ["sums"]);
+    let parts = uki::Parts { command_line: "console=ttyS1", ..parts };
+    fs::write(image.path("eci.efi"), sign(parts)).expect("changed");
+    assert_eq!(failures(&image.report(&image.path(""))), ["digest", "sums"]);
 }
 
 #[test]

@@ -26,7 +26,7 @@ fn manifest() -> Manifest {
         r#"{{"schema":1,"name":"eci","version":"1","architecture":"{}","flavour":"shipped",
         "root":{{"filesystem":"erofs","algorithm":"sha256","rootHash":"{HASH}","salt":"00","dataBlockSize":4096,
         "hashBlockSize":4096,"dataBlocks":9,"hashStartBlock":1}},"kernel":{{"file":"k","size":1,"sha256":""}},
-        "initrd":{{"file":"i","size":1,"sha256":""}},"uki":{{"file":"u","size":1,"sha256":""}},"versions":{{}}}}"#,
+        "initrd":{{"file":"i","size":1,"sha256":""}},"uki":{{"file":"u","authenticodeSha256":""}},"versions":{{}}}}"#,
         ARCHITECTURE.as_str()
     );
     serde_json::from_str(&text).unwrap()

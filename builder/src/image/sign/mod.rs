@@ -1,0 +1,377 @@
+//! Signatures for an image that was built without: taken from keys, from tokens, or from whoever has the keys on another machine.
+//!
+//! Invariant: what is put in place is what `verify` accepts, with the key and the certificate that the folder was built for; until
+//! then nothing of the folder changes.
+
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use eci_contract::disk::{ESP_NAME, Slot};
+use eci_contract::manifest::Manifest;
+
+use super::assemble::{self, CERTIFICATE_FILE, KEY_FILE, Placed, disk_file};
+use super::digest::Sha256;
+use super::esp::Esp;
+use super::formats::{self, Format};
+use super::secure_boot::{self, Certificate, Signer};
+use super::signature::{self, PublicKey, SIGNATURE_BYTES, SigningKey};
+use super::signature_partition::{self, Signed};
+use super::sums::{self, Sums};
+use super::token::{self, Algorithm, Uri};
+use super::verify::{self, Expected, Verdict};
+use super::{disk, esp, manifest, uki};
+use crate::staging::{self, Staging};
+use crate::ui::{Ui, human_size};
+
+/// No signature is larger: the largest form is a signed unified kernel image, of which ours has 13 MiB.
+const MAX_SIGNATURE_BYTES: u64 = 512 << 20;
+
+/// Why a folder is not signed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file cannot be read.
+    #[error("cannot read `{}`", .path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The manifest is none of ours.
+    #[error("cannot use `{}`", .path.display())]
+    Manifest {
+        /// The manifest.
+        path: PathBuf,
+        /// Why not.
+        source: manifest::Error,
+    },
+    /// There is nothing to do.
+    #[error("`{}` is signed already", .folder.display())]
+    Signed {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// A file is not the one that the build left there.
+    #[error("`{}` is not what {} says", .path.display(), sums::FILE)]
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The folder has no disk image of a form that we know.
+    #[error("`{}` has no disk image", .folder.display())]
+    NoDisk {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// The disk image lacks a partition.
+    #[error("`{}` has no single partition `{name}`", .path.display())]
+    NoPartition {
+        /// The disk image.
+        path: PathBuf,
+        /// Name of the partition.
+        name: &'static str,
+    },
+    /// The image's key cannot be read.
+    #[error(transparent)]
+    Key(#[from] signature::Error),
+    /// The Secure Boot key or its certificate cannot be used.
+    #[error(transparent)]
+    SecureBoot(#[from] secure_boot::Error),
+    /// The key is not the one that the image trusts.
+    #[error("`{}` is key {found}; the image is built for key {wanted}", .path.display())]
+    OtherKey {
+        /// The key file.
+        path: PathBuf,
+        /// Id of the key in it.
+        found: String,
+        /// Id of the key in the image.
+        wanted: String,
+    },
+    /// The file is no Ed25519 signature.
+    #[error("`{from}` has {bytes} bytes; an Ed25519 signature has {SIGNATURE_BYTES}")]
+    NotEd25519 {
+        /// The file.
+        from: String,
+        /// Its size.
+        bytes: usize,
+    },
+    /// The token does not sign.
+    #[error(transparent)]
+    Token(#[from] token::Error),
+    /// The signature is one of something else, or of somebody else.
+    #[error("`{from}` is not a signature of `{}` by key {key}", .signed.display())]
+    OtherManifest {
+        /// The signature's file, or the token that made it.
+        from: String,
+        /// The manifest.
+        signed: PathBuf,
+        /// Id of the key in the image.
+        key: String,
+    },
+    /// The unified kernel image cannot be signed.
+    #[error("cannot sign `{}`", .path.display())]
+    Uki {
+        /// The unified kernel image.
+        path: PathBuf,
+        /// Why not.
+        source: secure_boot::SignatureError,
+    },
+    /// The signature of the unified kernel image is none that firmware would take.
+    #[error("`{from}` is not a signature of `{}`", .signed.display())]
+    OtherUki {
+        /// The signature's file, or the token that made it.
+        from: String,
+        /// The unified kernel image.
+        signed: PathBuf,
+        /// Why not, of the image with the signature on it.
+        source: secure_boot::SignatureError,
+    },
+    /// The signed unified kernel image does not go onto its partition.
+    #[error("cannot make the EFI system partition")]
+    Esp(#[from] esp::Error),
+    /// A disk image cannot be read or written.
+    #[error("cannot make the disk image")]
+    Disk(#[from] disk::Error),
+    /// A disk image cannot be converted.
+    #[error("cannot convert the disk image")]
+    Format(#[from] formats::Error),
+    /// Something else cannot be written.
+    #[error(transparent)]
+    Place(#[from] assemble::Error),
+    /// The output folder cannot be used.
+    #[error("cannot write the artifacts")]
+    Staging(#[from] staging::Error),
+    /// What was made cannot be looked at.
+    #[error("cannot verify what was signed")]
+    Verify(#[from] verify::Error),
+    /// With its signatures the image still is not one that `verify` accepts.
+    #[error("signed, `{}` would not hold: {}", .folder.display(), .failures.join("; "))]
+    Unsound {
+        /// The folder.
+        folder: PathBuf,
+        /// The checks that failed, with their reasons.
+        failures: Vec<String>,
+    },
+}
+
+/// Where a signature comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// This private key, a PEM file.
+    Key(PathBuf),
+    /// A private key on a token.
+    Token(Box<Uri>),
+    /// This file, made with the key elsewhere.
+    Signature(PathBuf),
+}
+
+/// Where both signatures come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sources {
+    /// Ed25519, over the bytes of `manifest.json`. A signature is its 64 bytes.
+    pub manifest: Source,
+    /// RSA, for the unified kernel image. A signature has one of the forms of [`secure_boot::attach`].
+    pub secure_boot: Source,
+}
+
+/// Signs an output folder that was built with [`assemble::Signing::Later`]. Keys give the bytes that a build with them gives.
+///
+/// # Errors
+/// [`Error`]; the folder is as it was before, unless the putting in place itself fails.
+pub fn sign(folder: &Path, by: &Sources, ui: &Ui) -> Result<Vec<Placed>, Error> {
+    let stage = ui.stage("signatures");
+    let image = Unsigned::read(folder)?;
+    let signed = Signed {
+        root_hash: image.manifest.root.root_hash.clone(),
+        signature: image.manifest_signature(&by.manifest)?,
+        manifest: image.bytes.clone(),
+    };
+    let uki = image.signed_uki(&by.secure_boot)?;
+    stage.done(&format!("key {}, {}", image.key.id(), image.certificate.name()));
+
+    let staging = Staging::beside(folder)?;
+    let names = image.stage_unchanged(&staging)?;
+    assemble::write(&staging, manifest::SIGNATURE_FILE, &signed.signature)?;
+    assemble::write(&staging, uki::FILE, &uki)?;
+    let stage = ui.stage("disk");
+    let bytes = image.stage_disks(&signed, &uki, &staging, ui)?;
+    stage.done(&human_size(bytes));
+    let stage = ui.stage("verify");
+    assemble::sum(&staging, &names)?;
+    image.verify(&staging, ui)?;
+    let placed = assemble::place(staging, &names, folder)?;
+    stage.done("");
+    Ok(placed)
+}
+
+/// A folder that waits for its signatures.
+struct Unsigned<'a> {
+    folder: &'a Path,
+    bytes: Vec<u8>,
+    manifest: Manifest,
+    key: PublicKey,
+    certificate: Certificate,
+    sums: Sums,
+}
+
+impl<'a> Unsigned<'a> {
+    /// Reads the folder and holds every file but the disks against its sum: what was damaged on the way is not signed.
+    fn read(folder: &'a Path) -> Result<Self, Error> {
+        let path = |name: &str| folder.join(name);
+        let read =
+            |name: &str| fs::read(path(name)).map_err(|source| Error::Read { path: path(name), source });
+        let bytes = read(manifest::FILE)?;
+        let malformed = |source| Error::Manifest { path: path(manifest::FILE), source };
+        let manifest = manifest::parse(&bytes).map_err(malformed)?;
+        if !read(manifest::SIGNATURE_FILE)?.is_empty() {
+            return Err(Error::Signed { folder: folder.to_owned() });
+        }
+        let text = read(sums::FILE)?;
+        let sums = Sums::parse(&String::from_utf8_lossy(&text));
+        let sums = sums.map_err(|_| Error::Changed { path: path(sums::FILE) })?;
+        let key = PublicKey::read(&path(KEY_FILE))?;
+        let certificate = Certificate::read(&path(CERTIFICATE_FILE))?;
+        if let Some(on) = certificate.expired(SystemTime::now()) {
+            return Err(secure_boot::Error::Expired { path: path(CERTIFICATE_FILE), on }.into());
+        }
+        let image = Self { folder, bytes, manifest, key, certificate, sums };
+        let disks = image.disks();
+        image.check_sums(|name| disks.iter().all(|(_, disk)| disk != name))?;
+        Ok(image)
+    }
+
+    fn check_sums(&self, of: impl Fn(&str) -> bool) -> Result<(), Error> {
+        for (name, sum) in self.sums.0.iter().filter(|(name, _)| of(name)) {
+            let path = self.path(name);
+            match Sha256::of_file(&path) {
+                Ok(digest) if digest == *sum => {}
+                Ok(_) => return Err(Error::Changed { path }),
+                Err(source) => return Err(Error::Read { path, source }),
+            }
+        }
+        Ok(())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    fn manifest_signature(&self, source: &Source) -> Result<Vec<u8>, Error> {
+        match source {
+            Source::Key(path) => {
+                let key = SigningKey::read(path)?;
+                let (found, wanted) = (key.public().id(), self.key.id());
+                if key.public() == self.key {
+                    Ok(key.sign(&self.bytes).to_vec())
+                } else {
+                    Err(Error::OtherKey { path: path.clone(), found, wanted })
+                }
+            }
+            Source::Token(uri) => {
+                let signature = token::sign(uri, Algorithm::Ed25519, &self.bytes)?;
+                self.check_manifest_signature(signature, uri.to_string())
+            }
+            Source::Signature(path) => {
+                self.check_manifest_signature(read_signature(path)?, path.display().to_string())
+            }
+        }
+    }
+
+    fn check_manifest_signature(&self, signature: Vec<u8>, from: String) -> Result<Vec<u8>, Error> {
+        if signature.len() != SIGNATURE_BYTES {
+            return Err(Error::NotEd25519 { from, bytes: signature.len() });
+        }
+        if self.key.verifies(&self.bytes, &signature) {
+            return Ok(signature);
+        }
+        Err(Error::OtherManifest { from, signed: self.path(manifest::FILE), key: self.key.id() })
+    }
+
+    fn signed_uki(&self, source: &Source) -> Result<Vec<u8>, Error> {
+        let at = self.path(uki::FILE);
+        let image = fs::read(&at).map_err(|source| Error::Read { path: at.clone(), source })?;
+        let failed = |source| Error::Uki { path: at.clone(), source };
+        let (signature, from) = match source {
+            Source::Key(path) => {
+                let signer = Signer::read(path, &self.path(CERTIFICATE_FILE))?;
+                return secure_boot::sign(&image, &signer).map_err(failed);
+            }
+            Source::Token(uri) => {
+                let message = secure_boot::to_be_signed(&image).map_err(failed)?;
+                (token::sign(uri, Algorithm::RsaSha256, &message)?, uri.to_string())
+            }
+            Source::Signature(path) => (read_signature(path)?, path.display().to_string()),
+        };
+        let attached = secure_boot::attach(&image, &signature, &self.certificate);
+        attached.map_err(|source| Error::OtherUki { from, signed: at, source })
+    }
+
+    /// Stages what signing does not change, and gives the names of all that a signed folder has.
+    fn stage_unchanged(&self, staging: &Staging) -> Result<Vec<String>, Error> {
+        let names = self.sums.0.keys().filter(|name| *name != uki::TO_BE_SIGNED_FILE);
+        let names: Vec<_> = names.cloned().collect();
+        let disks = self.disks();
+        let changed = |name: &str| {
+            [uki::FILE, manifest::SIGNATURE_FILE].contains(&name)
+                || disks.iter().any(|(_, disk)| disk == name)
+        };
+        for name in names.iter().filter(|name| !changed(name)) {
+            let copied = fs::copy(self.path(name), staging.path(name));
+            copied.map_err(|source| Error::Read { path: self.path(name), source })?;
+        }
+        Ok(names)
+    }
+
+    /// Forms and file names of the disk images that the sums name.
+    fn disks(&self) -> Vec<(Format, String)> {
+        let Manifest { name, version, architecture, .. } = &self.manifest;
+        let named = Format::ALL.map(|format| (format, disk_file(name, version, *architecture, format)));
+        named.into_iter().filter(|(_, name)| self.sums.0.contains_key(name)).collect()
+    }
+
+    /// Makes the disk anew around both signatures, in every form that the folder has. Gives its size in bytes.
+    fn stage_disks(&self, signed: &Signed, uki: &[u8], staging: &Staging, ui: &Ui) -> Result<u64, Error> {
+        let disks = self.disks();
+        self.check_sums(|name| disks.iter().any(|(_, disk)| disk == name))?;
+        let (_, first) = disks.first().ok_or_else(|| Error::NoDisk { folder: self.folder.to_owned() })?;
+        let path = self.path(first);
+        let from = formats::open(&path, ui)?.file;
+        let table = disk::read(&from, &path)?;
+        let named = |name| table.named(name).ok_or_else(|| Error::NoPartition { path: path.clone(), name });
+        let (esp, signature) = (named(ESP_NAME)?, named(Slot::A.names()[2])?);
+        let root_hash: Sha256 = signed.root_hash.parse().expect("a parsed manifest has a root hash");
+        let place = (esp.start, esp.length);
+        let volume = Esp::new(self.manifest.architecture, uki, disk::esp_volume(root_hash), place)?;
+        let text = signature_partition::to_bytes(signed);
+        let (volume, text): (&mut dyn Read, &mut dyn Read) = (&mut volume.reader(), &mut text.as_slice());
+        let Manifest { name, version, architecture, .. } = &self.manifest;
+        let raw = staging.path(&disk_file(name, version, *architecture, Format::Raw));
+        disk::rewrite(&from, vec![(esp, volume), (signature, text)], &raw)?;
+        assemble::convert(&raw, &disks, staging, ui)?;
+        Ok(table.partitions.iter().map(|partition| partition.length).sum())
+    }
+
+    fn verify(&self, staging: &Staging, ui: &Ui) -> Result<(), Error> {
+        let certificate = Some(self.certificate.clone());
+        let expected = Expected { key: self.key, certificate, flavour: self.manifest.flavour };
+        let report = verify::verify(&staging.path(""), &expected, ui)?;
+        if report.holds() {
+            return Ok(());
+        }
+        let failed = report.checks.iter().filter(|check| check.verdict == Verdict::Fails);
+        let failures = failed.map(|check| format!("{}: {}: {}", check.subject, check.check, check.detail));
+        Err(Error::Unsound { folder: self.folder.to_owned(), failures: failures.collect() })
+    }
+}
+
+fn read_signature(path: &Path) -> Result<Vec<u8>, Error> {
+    let mut bytes = Vec::new();
+    let read = fs::File::open(path).and_then(|file| file.take(MAX_SIGNATURE_BYTES).read_to_end(&mut bytes));
+    read.map_err(|source| Error::Read { path: path.to_owned(), source })?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests;
