@@ -111,7 +111,7 @@ pub struct Inputs<'a> {
     pub sizes: Sizes,
     /// Forms of the disk to give out.
     pub formats: &'a [Format],
-    /// What is in the root file system.
+    /// What is in the image.
     pub contents: &'a sbom::Contents,
 }
 
@@ -174,8 +174,8 @@ pub fn assemble(inputs: &Inputs<'_>, out: &Path, ui: &Ui) -> Result<Assembled, E
     write(&staging, manifest::SIGNATURE_FILE, &signed.signature)?;
     write(&staging, KEY_FILE, inputs.key.public().to_pem().as_bytes())?;
     write(&staging, CERTIFICATE_FILE, inputs.signer.certificate().to_pem().as_bytes())?;
-    let bill = sbom::to_bytes(inputs.name, inputs.version, tree.root_hash(), inputs.contents);
-    write(&staging, sbom::FILE, &bill)?;
+    let subject = sbom::Subject { name: inputs.name, version: inputs.version, root_hash: tree.root_hash() };
+    write(&staging, sbom::spdx::FILE, &sbom::spdx::to_bytes(&subject, inputs.contents))?;
 
     let stage = ui.stage("disk");
     let layout = disk::plan(inputs.architecture, inputs.sizes, tree.root_hash())?;
@@ -197,7 +197,7 @@ pub fn assemble(inputs: &Inputs<'_>, out: &Path, ui: &Ui) -> Result<Assembled, E
         manifest::SIGNATURE_FILE,
         KEY_FILE,
         CERTIFICATE_FILE,
-        sbom::FILE,
+        sbom::spdx::FILE,
     ];
     let names: Vec<String> = fixed.into_iter().map(str::to_owned).chain(disks).collect();
     let stage = ui.stage("sums");

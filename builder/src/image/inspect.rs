@@ -236,10 +236,12 @@ impl<'a> Beside<'a> {
     }
 
     fn packages(&self) -> BTreeMap<String, String> {
-        let document: Value = serde_json::from_str(&self.text(sbom::FILE)).unwrap_or_default();
+        let document: Value = serde_json::from_str(&self.text(sbom::spdx::FILE)).unwrap_or_default();
         let entries = document["packages"].as_array().map(Vec::as_slice).unwrap_or_default();
-        // The image is a package of its own bill; the others have a package URL.
-        let packages = entries.iter().filter(|entry| entry["externalRefs"].is_array());
+        // The image and what the build made have no package URL; sources are no packages of the image.
+        let packages = entries
+            .iter()
+            .filter(|entry| entry["externalRefs"].is_array() && entry["primaryPackagePurpose"] != "SOURCE");
         let field = |entry: &Value, name: &str| entry[name].as_str().unwrap_or_default().to_owned();
         packages.map(|entry| (field(entry, "name"), field(entry, "versionInfo"))).collect()
     }
