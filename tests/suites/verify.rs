@@ -37,6 +37,9 @@ fn main() -> ExitCode {
         row("spdx_s_own_tools_accept_the_bill_of_materials_and_refuse_it_damaged", |()| {
             validated("sbom.spdx.json", validators::spdx, ("\"SPDX-2.3\"", "\"SPDX-9.9\""))
         }),
+        row("cyclonedx_s_own_library_accepts_the_bill_of_materials_and_refuses_it_damaged", |()| {
+            validated("sbom.cdx.json", validators::cyclonedx, ("\"library\"", "\"bookshop\""))
+        }),
         row("openssl_accepts_the_manifest_s_signature", openssl),
         row("sgdisk_and_qemu_img_are_content", |()| {
             let raw = image::raw(&image::out()?)?;

@@ -176,6 +176,7 @@ pub fn assemble(inputs: &Inputs<'_>, out: &Path, ui: &Ui) -> Result<Assembled, E
     write(&staging, CERTIFICATE_FILE, inputs.signer.certificate().to_pem().as_bytes())?;
     let subject = sbom::Subject { name: inputs.name, version: inputs.version, root_hash: tree.root_hash() };
     write(&staging, sbom::spdx::FILE, &sbom::spdx::to_bytes(&subject, inputs.contents))?;
+    write(&staging, sbom::cyclonedx::FILE, &sbom::cyclonedx::to_bytes(&subject, inputs.contents))?;
 
     let stage = ui.stage("disk");
     let layout = disk::plan(inputs.architecture, inputs.sizes, tree.root_hash())?;
@@ -198,6 +199,7 @@ pub fn assemble(inputs: &Inputs<'_>, out: &Path, ui: &Ui) -> Result<Assembled, E
         KEY_FILE,
         CERTIFICATE_FILE,
         sbom::spdx::FILE,
+        sbom::cyclonedx::FILE,
     ];
     let names: Vec<String> = fixed.into_iter().map(str::to_owned).chain(disks).collect();
     let stage = ui.stage("sums");
@@ -373,7 +375,7 @@ pub(super) mod tests {
         };
         let first = sums(one.path());
         assert_eq!(first, sums(two.path()));
-        assert_eq!(first.lines().count(), 10);
+        assert_eq!(first.lines().count(), 11);
     }
 
     #[test]
@@ -415,6 +417,6 @@ pub(super) mod tests {
         let error = assemble(&inputs, &folder.path().join("out"), &Ui::silent()).expect_err("no kernel");
         assert!(error.to_string().ends_with("no-such-kernel`"), "{error}");
         assert_eq!(fs::read(folder.path().join("out/manifest.json")).expect("manifest"), before);
-        assert_eq!(fs::read_dir(folder.path().join("out")).expect("listing").count(), 11);
+        assert_eq!(fs::read_dir(folder.path().join("out")).expect("listing").count(), 12);
     }
 }

@@ -280,7 +280,7 @@ mod tests {
             assert_eq!(uki.command_line, "console=ttyS0");
             assert_eq!(uki.signed_by, secure_boot::tests::signer().certificate().name());
             assert_eq!(inspection.kernel_options["CONFIG_A"], "y");
-            assert_eq!(inspection.sha256.len(), 10);
+            assert_eq!(inspection.sha256.len(), 11);
             let boot = inspection.partitions[1].boot_count.expect("a root partition");
             assert_eq!(boot, BootInfo { priority: 15, tries_left: 0, successful: true });
         }

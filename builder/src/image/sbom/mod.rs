@@ -1,8 +1,9 @@
 //! The bill of materials: every package, every program of ours and every file of the image, the same bytes every time.
 //!
-//! One model, [`Contents`], one rendering so far, [`spdx`]. No clock is read, so it tells no date but the
+//! One model, [`Contents`], two renderings: [`spdx`] and [`cyclonedx`]. No clock is read, so neither tells a date but the
 //! epoch, and what has to be unique derives from the root hash. [`licence`] reads copyright files.
 
+pub mod cyclonedx;
 pub mod licence;
 pub mod spdx;
 
