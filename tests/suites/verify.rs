@@ -8,7 +8,8 @@ use anyhow::{Result, ensure};
 use eci_tests::command::{self, Outcome};
 use eci_tests::disk::{Partition, copy_sparse, flip};
 use eci_tests::suite::row;
-use eci_tests::{image, suite};
+use eci_tests::{image, suite, validators};
+use serde_json::Value;
 
 /// Exit code for "a digest or signature does not match".
 const UNTRUSTED: i32 = 5;
@@ -32,6 +33,13 @@ fn main() -> ExitCode {
         row("objdump_reads_the_sections_of_the_unified_kernel_image", sections),
         row("the_test_flavour_is_refused_without_its_own_key", test_flavour),
         row("diff_tells_what_the_test_flavour_adds_and_nothing_of_equal_images", diff),
+        row("every_file_of_the_root_is_in_the_bill_with_one_owner", owners),
+        row("spdx_s_own_tools_accept_the_bill_of_materials_and_refuse_it_damaged", |()| {
+            validated("sbom.spdx.json", validators::spdx, ("\"SPDX-2.3\"", "\"SPDX-9.9\""))
+        }),
+        row("cyclonedx_s_own_library_accepts_the_bill_of_materials_and_refuses_it_damaged", |()| {
+            validated("sbom.cdx.json", validators::cyclonedx, ("\"library\"", "\"bookshop\""))
+        }),
         row("openssl_accepts_the_manifest_s_signature", openssl),
         row("sgdisk_and_qemu_img_are_content", |()| {
             let raw = image::raw(&image::out()?)?;
@@ -224,4 +232,58 @@ fn openssl(_: &()) -> Result<()> {
     )?
     .ok()
     .map(drop)
+}
+
+/// EROFS's own tool lists the root; each regular file is in the bill, and belongs to exactly one package.
+fn owners(_: &()) -> Result<()> {
+    let (out, folder) = (image::out()?, tempfile::tempdir()?);
+    let root = folder.path().join("root");
+    let raw = image::raw(&out)?;
+    Partition::of(&raw, 2)?.copy(&raw, &root)?;
+    let tree = folder.path().join("tree");
+    let extract = format!("--extract={}", tree.display());
+    command::host("fsck.erofs", &[&extract, &root.to_string_lossy()])?.ok()?;
+    let found =
+        command::host("find", &[&tree.to_string_lossy(), "-type", "f", "-printf", "./%P\\n"])?.ok()?;
+    let bill: Value = serde_json::from_slice(&fs::read(out.join("sbom.spdx.json"))?)?;
+    let entries = |name: &str| bill[name].as_array().cloned().unwrap_or_default();
+    let owned: Vec<_> = entries("relationships")
+        .into_iter()
+        .filter(|relationship| relationship["relationshipType"] == "CONTAINS")
+        .map(|relationship| relationship["relatedSpdxElement"].clone())
+        .collect();
+    let mut listed: Vec<_> = entries("files")
+        .iter()
+        .map(|file| {
+            let owners = owned.iter().filter(|id| **id == file["SPDXID"]).count();
+            ensure!(owners == 1, "{} has {owners} owners", file["fileName"]);
+            Ok(file["fileName"].as_str().unwrap_or_default().to_owned())
+        })
+        .collect::<Result<_>>()?;
+    let mut found: Vec<_> = found.lines().map(str::to_owned).collect();
+    listed.sort();
+    found.sort();
+    ensure!(
+        found.len() > 100 && listed == found,
+        "{} files are listed, {} are there",
+        listed.len(),
+        found.len()
+    );
+    for package in ["containerd", "docker.io", "linux-source-6.12"] {
+        let terms = format!("./usr/share/doc/{package}/copyright");
+        ensure!(found.contains(&terms), "the root has no {terms}");
+    }
+    Ok(())
+}
+
+/// A validator accepts a document, and not the same with one thing replaced.
+fn validated(name: &str, judge: fn(&Path) -> Result<Outcome>, (from, to): (&str, &str)) -> Result<()> {
+    let document = image::out()?.join(name);
+    judge(&document)?.ok()?;
+    let text = fs::read_to_string(&document)?;
+    ensure!(text.contains(from), "{name} has no {from}");
+    let folder = tempfile::tempdir()?;
+    let damaged = folder.path().join(name);
+    fs::write(&damaged, text.replacen(from, to, 1))?;
+    judge(&damaged)?.refused(&[]).map(drop)
 }

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::env;
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -19,6 +18,7 @@ use crate::image::digest::Sha256;
 use crate::image::disk::Sizes;
 use crate::image::formats::Format;
 use crate::image::sbom;
+use crate::image::sbom::licence::Licence;
 use crate::image::secure_boot::{self, Certificate, Signer};
 use crate::image::signature::{self, PublicKey, SigningKey};
 use crate::image::uki;
@@ -109,7 +109,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let initrd = work.path().join("initrd.img");
     rootfs::initrd(&args.programs.join(INIT), &keys.public().0, &initrd).or_exit(Exit::Config)?;
     let tree = work.path().join("root");
-    let contents = contents(&plan, &root, &tree)?;
+    let contents = contents(&plan, &root, &tree, &kernel)?;
     let stub = stub(&plan, &archives)?;
     let command_line = command_line(&kernel)?;
     let os_release = fs::read_to_string(tree.join("etc/os-release"))
@@ -329,28 +329,49 @@ fn versions(plan: &Plan<Locked>, kernel: &Kernel) -> BTreeMap<String, String> {
     versions
 }
 
-/// What the bill of materials lists: the root's packages and files, the kernel's source, and the stub's package.
-fn contents(plan: &Plan<Locked>, root: &Root, tree: &Path) -> anyhow::Result<sbom::Contents> {
-    let packages = root
-        .packages
-        .iter()
-        .chain([plan.kernel_source(), plan.stub()])
-        .map(|package| sbom::Package {
-            name: package.name.clone(),
-            version: package.version.clone(),
-            architecture: package.architecture.clone(),
-            source: package.source.clone(),
-            sha256: digest(&package.sha256),
-        })
-        .collect();
-    let regular = root.files.iter().filter(|file| matches!(file.kind, Kind::File { .. }));
-    let files: io::Result<Vec<_>> = regular
-        .map(|file| {
-            let host = tree.join(file.path.trim_start_matches('/'));
-            sbom::File::of_host_file(&file.path, file.package.as_deref(), &host)
-        })
-        .collect();
-    Ok(sbom::Contents { packages, files: files.context("cannot list the root file system's files")? })
+/// What the bill of materials lists: the root's packages and files, the kernel and our programs.
+fn contents(
+    plan: &Plan<Locked>,
+    root: &Root,
+    tree: &Path,
+    kernel: &Kernel,
+) -> anyhow::Result<sbom::Contents> {
+    let packages: Vec<_> = root.packages.iter().map(|package| bill_entry(package, tree)).collect();
+    let source = plan.kernel_source();
+    let licence = packages.iter().find(|package| package.name == source.name);
+    let mut built = vec![sbom::Built {
+        name: "linux".to_owned(),
+        version: Some(kernel.release.clone()),
+        sha256: Sha256::of_file(&kernel.image)
+            .with_context(|| format!("cannot read `{}`", kernel.image.display()))?,
+        licence: licence.and_then(|package| package.licence.clone()),
+        from: Some(source.name.clone()),
+    }];
+    let mut files = Vec::new();
+    for file in root.files.iter().filter(|file| matches!(file.kind, Kind::File { .. })) {
+        let host = tree.join(file.path.trim_start_matches('/'));
+        let listed = sbom::File::of_host_file(&file.path, file.package.as_deref(), &host)
+            .with_context(|| format!("cannot read `{}` of the root file system", file.path))?;
+        if let Some(program) = plan.lists().flat_map(|list| &list.programs).find(|of| of.path == file.path) {
+            built.push(sbom::Built::program(&program.name, listed.sha256));
+        }
+        files.push(listed);
+    }
+    Ok(sbom::Contents { packages, built, files })
+}
+
+/// A package as the bill of materials has it; its copyright file is in the root file system.
+fn bill_entry(package: &LockedPackage, tree: &Path) -> sbom::Package {
+    let copyright = tree.join("usr/share/doc").join(&package.name).join("copyright");
+    let copyright = fs::read_to_string(copyright).unwrap_or_default();
+    sbom::Package {
+        name: package.name.clone(),
+        version: package.version.clone(),
+        architecture: package.architecture.clone(),
+        source: sbom::Source { name: package.source.clone(), version: package.source_version.clone() },
+        sha256: digest(&package.sha256),
+        licence: Licence::of_copyright(&package.source, &copyright),
+    }
 }
 
 fn digest(hexadecimal: &str) -> Sha256 {

@@ -109,7 +109,7 @@ pub struct Inputs<'a> {
     pub sizes: Sizes,
     /// Forms of the disk to give out.
     pub formats: &'a [Format],
-    /// What is in the root file system.
+    /// What is in the image.
     pub contents: &'a sbom::Contents,
 }
 
@@ -198,8 +198,9 @@ pub fn assemble(inputs: &Inputs<'_>, out: &Path, ui: &Ui) -> Result<Assembled, E
     write(&staging, manifest::SIGNATURE_FILE, &signature)?;
     write(&staging, KEY_FILE, key.to_pem().as_bytes())?;
     write(&staging, CERTIFICATE_FILE, certificate.to_pem().as_bytes())?;
-    let bill = sbom::to_bytes(inputs.name, inputs.version, tree.root_hash(), inputs.contents);
-    write(&staging, sbom::FILE, &bill)?;
+    let subject = sbom::Subject { name: inputs.name, version: inputs.version, root_hash: tree.root_hash() };
+    write(&staging, sbom::spdx::FILE, &sbom::spdx::to_bytes(&subject, inputs.contents))?;
+    write(&staging, sbom::cyclonedx::FILE, &sbom::cyclonedx::to_bytes(&subject, inputs.contents))?;
 
     let stage = ui.stage("disk");
     let layout = disk::plan(inputs.architecture, inputs.sizes, tree.root_hash())?;
@@ -222,7 +223,8 @@ pub fn assemble(inputs: &Inputs<'_>, out: &Path, ui: &Ui) -> Result<Assembled, E
         manifest::SIGNATURE_FILE,
         KEY_FILE,
         CERTIFICATE_FILE,
-        sbom::FILE,
+        sbom::spdx::FILE,
+        sbom::cyclonedx::FILE,
     ];
     let mut names: Vec<String> = fixed.into_iter().map(str::to_owned).chain(disks).collect();
     if matches!(inputs.signing, Signing::Later { .. }) {
@@ -427,7 +429,7 @@ pub(super) mod tests {
         };
         let first = sums(one.path());
         assert_eq!(first, sums(two.path()));
-        assert_eq!(first.lines().count(), 10);
+        assert_eq!(first.lines().count(), 11);
     }
 
     #[test]
@@ -468,6 +470,6 @@ pub(super) mod tests {
         let error = assemble(&inputs, &folder.path().join("out"), &Ui::silent()).expect_err("no kernel");
         assert!(error.to_string().ends_with("no-such-kernel`"), "{error}");
         assert_eq!(fs::read(folder.path().join("out/manifest.json")).expect("manifest"), before);
-        assert_eq!(fs::read_dir(folder.path().join("out")).expect("listing").count(), 11);
+        assert_eq!(fs::read_dir(folder.path().join("out")).expect("listing").count(), 12);
     }
 }

@@ -235,10 +235,12 @@ impl<'a> Beside<'a> {
     }
 
     fn packages(&self) -> BTreeMap<String, String> {
-        let document: Value = serde_json::from_str(&self.text(sbom::FILE)).unwrap_or_default();
+        let document: Value = serde_json::from_str(&self.text(sbom::spdx::FILE)).unwrap_or_default();
         let entries = document["packages"].as_array().map(Vec::as_slice).unwrap_or_default();
-        // The image is a package of its own bill; the others have a package URL.
-        let packages = entries.iter().filter(|entry| entry["externalRefs"].is_array());
+        // The image and what the build made have no package URL; sources are no packages of the image.
+        let packages = entries
+            .iter()
+            .filter(|entry| entry["externalRefs"].is_array() && entry["primaryPackagePurpose"] != "SOURCE");
         let field = |entry: &Value, name: &str| entry[name].as_str().unwrap_or_default().to_owned();
         packages.map(|entry| (field(entry, "name"), field(entry, "versionInfo"))).collect()
     }
@@ -277,7 +279,7 @@ mod tests {
             assert_eq!(uki.command_line, "console=ttyS0");
             assert_eq!(uki.signed_by, secure_boot::tests::signer().certificate().name());
             assert_eq!(inspection.kernel_options["CONFIG_A"], "y");
-            assert_eq!(inspection.sha256.len(), 10);
+            assert_eq!(inspection.sha256.len(), 11);
             let boot = inspection.partitions[1].boot_count.expect("a root partition");
             assert_eq!(boot, BootInfo { priority: 15, tries_left: 0, successful: true });
         }

@@ -15,6 +15,10 @@ const VERSION: u32 = 1;
 #[serde(deny_unknown_fields)]
 pub struct List {
     version: u32,
+    /// Patterns, as in [`Files::paths`], of the terms of a licence: what they match is taken from every package that anything
+    /// in the image is from.
+    #[serde(default)]
+    pub terms: Vec<String>,
     /// Packages and what is taken from each.
     #[serde(default, rename = "package")]
     pub packages: Vec<Package>,
@@ -168,6 +172,9 @@ impl List {
 
     fn checked(self, path: &Path) -> Result<Self, Error> {
         document::check_version(path, self.version, VERSION)?;
+        for pattern in &self.terms {
+            check_path(path, pattern)?;
+        }
         for package in &self.packages {
             for files in &package.files {
                 check_files(path, &package.name, files)?;

@@ -249,7 +249,7 @@ mod tests {
 
     #[test]
     fn names_near_to_refused_ones_and_files_that_do_not_run_are_fine() {
-        named("/usr/bin/shim", true, Origin::Program).expect("not a shell");
+        named("/usr/bin/shim", true, Origin::Overlay).expect("not a shell");
         named("/etc/su", false, Origin::Overlay).expect("configuration");
     }
 

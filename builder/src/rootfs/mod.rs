@@ -30,6 +30,7 @@ pub mod tools;
 pub mod tree;
 
 pub use initrd::{Error as InitrdError, initrd};
+use select::Use;
 use tools::Tools;
 use tree::{Kind, Node, Origin, Tree};
 
@@ -99,7 +100,7 @@ pub struct RootFile {
     pub path: String,
     /// What it is; for files with size and digest.
     pub kind: Kind,
-    /// The package that it is from; ours otherwise.
+    /// The package that it is from, or the program of ours that it is; a file of the overlay otherwise.
     pub package: Option<String>,
 }
 
@@ -146,7 +147,9 @@ fn gather(plan: &Plan<Locked>, archives: &[Archive], programs: &Path, folder: &P
     overlay::add_links(&lists, &mut tree)?;
     overlay::add_folders(&plan.resolve(&plan.config().rootfs.folders), &mut tree)?;
     for archive in archives.iter().filter(|archive| archive.package.target == plan.architecture()) {
-        select::take(archive, &lists, plan.architecture(), &mut tree)?;
+        let elsewhere = [plan.kernel_source(), plan.stub()].contains(&&archive.package);
+        let used = if elsewhere { Use::Elsewhere } else { Use::Listed };
+        select::take((archive, used), &lists, plan.architecture(), &mut tree)?;
     }
     let overlays: Vec<_> = plan.config().rootfs.overlays.iter().map(|folder| plan.resolve(folder)).collect();
     overlay::add_overlays(&overlays, &mut tree)?;
@@ -164,7 +167,7 @@ fn check(plan: &Plan<Locked>, tree: &Tree) -> Result<(), Error> {
 
 fn describe(path: &str, node: &Node) -> RootFile {
     let package = match &node.origin {
-        Origin::Package { name, .. } => Some(name.clone()),
+        Origin::Package { name, .. } | Origin::Program { name } => Some(name.clone()),
         _ => None,
     };
     RootFile { path: path.to_owned(), kind: node.kind.clone(), package }

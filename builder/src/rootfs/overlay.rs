@@ -108,7 +108,8 @@ pub fn add_links(lists: &[&List], tree: &mut Tree) -> Result<(), Error> {
 pub fn add_programs(lists: &[&List], folder: &Path, tree: &mut Tree) -> Result<(), Error> {
     for program in lists.iter().flat_map(|list| &list.programs) {
         let mut file = open(&folder.join(&program.name))?;
-        tree.add_file(&program.path, &mut file, true, Origin::Program)?;
+        let origin = Origin::Program { name: program.name.clone() };
+        tree.add_file(&program.path, &mut file, true, origin)?;
     }
     Ok(())
 }

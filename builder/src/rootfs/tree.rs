@@ -72,7 +72,10 @@ pub enum Origin {
     /// A file of the overlay.
     Overlay,
     /// A program of ours.
-    Program,
+    Program {
+        /// Its file name among the built programs.
+        name: String,
+    },
     /// The table of folders.
     Table,
     /// It has to be there for something in it.
@@ -85,7 +88,7 @@ impl fmt::Display for Origin {
             Self::Package { name, path, .. } => write!(formatter, "`{path}` of the package `{name}`"),
             Self::Link { .. } => formatter.write_str("a list's link"),
             Self::Overlay => formatter.write_str("the overlay"),
-            Self::Program => formatter.write_str("our programs"),
+            Self::Program { name } => write!(formatter, "our program `{name}`"),
             Self::Table => formatter.write_str("the table of folders"),
             Self::Parent => formatter.write_str("a file in it"),
         }
@@ -332,7 +335,8 @@ mod tests {
     #[test]
     fn modes_on_disk_are_ours() {
         let (_home, mut tree) = tree();
-        tree.add_file("/usr/bin/a", &mut &b"x"[..], true, Origin::Program).expect("program");
+        tree.add_file("/usr/bin/a", &mut &b"x"[..], true, Origin::Program { name: "a".to_owned() })
+            .expect("program");
         let mode = |path| fs::metadata(tree.on_disk(path)).expect("there").permissions().mode() & 0o7777;
         assert_eq!((mode("/usr/bin/a"), mode("/usr/bin"), mode("/usr")), (0o755, 0o755, 0o755));
     }

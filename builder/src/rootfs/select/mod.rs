@@ -9,6 +9,17 @@ use super::tree::{self, Origin, Tree};
 use crate::packages::{Archive, deb};
 use crate::plan::list::{Bundle, Files, List, Permit};
 
+/// What is taken from a package.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// What the lists ask for.
+    Listed,
+    /// The same, and the terms of its licence in any case: kernel or stub of the image are made of it.
+    Elsewhere,
+}
+
+/// The rule by which the terms of licences are taken.
+const TERMS: &str = "The terms of a licence travel with what they are of.";
 /// Permission bits that no file may have in its package: setuid, setgid, sticky, and writing for everyone.
 const REFUSED_BITS: u32 = 0o7002;
 
@@ -43,6 +54,14 @@ pub enum Error {
         /// The rule's why.
         rule: String,
     },
+    /// The terms of a package's licence would not be in the image.
+    #[error("the package `{package}` has no file with the terms of its licence, nothing like `{}`", .patterns.join("` or `"))]
+    NoTerms {
+        /// Binary package name.
+        package: String,
+        /// The lists' patterns.
+        patterns: Vec<String>,
+    },
     /// A rule asks for what the package does not have.
     #[error("the package `{package}` has nothing like `{pattern}`, which the rule \"{rule}\" asks for")]
     NoMatch {
@@ -55,13 +74,18 @@ pub enum Error {
     },
 }
 
-/// Adds what `lists` ask for from `archive` to the tree.
+/// Adds what `lists` ask for from `archive` to the tree, with the terms of its licence.
 ///
 /// # Errors
 /// Every variant of [`Error`].
-pub fn take(archive: &Archive, lists: &[&List], target: Architecture, tree: &mut Tree) -> Result<(), Error> {
+pub fn take(
+    (archive, used): (&Archive, Use),
+    lists: &[&List],
+    target: Architecture,
+    tree: &mut Tree,
+) -> Result<(), Error> {
     let mut selection = Selection::new(&archive.package.name, lists, target);
-    if selection.is_empty() {
+    if selection.is_empty() && used == Use::Listed {
         return Ok(());
     }
     deb::entries(&archive.path, |entry, content| selection.visit(&entry, content, tree))?;
@@ -72,6 +96,8 @@ pub fn take(archive: &Archive, lists: &[&List], target: Architecture, tree: &mut
 struct Selection<'a> {
     package: &'a str,
     rules: Vec<&'a Files>,
+    terms: Vec<&'a str>,
+    has_terms: bool,
     bundles: Vec<(&'a Bundle, BTreeMap<String, Vec<u8>>)>,
     matched: BTreeSet<(usize, usize)>,
 }
@@ -85,7 +111,9 @@ impl<'a> Selection<'a> {
             .collect();
         let bundles = lists.iter().flat_map(|list| &list.bundles).filter(|bundle| bundle.package == package);
         let bundles = bundles.map(|bundle| (bundle, BTreeMap::new())).collect();
-        Self { package, rules, bundles, matched: BTreeSet::new() }
+        let terms: Vec<_> = lists.iter().flat_map(|list| &list.terms).map(String::as_str).collect();
+        let has_terms = terms.is_empty();
+        Self { package, rules, terms, has_terms, bundles, matched: BTreeSet::new() }
     }
 
     fn is_empty(&self) -> bool {
@@ -111,7 +139,25 @@ impl<'a> Selection<'a> {
                 }
             }
         }
-        first.map_or(Ok(()), |files| self.add(files, entry, content, tree))
+        if let Some(files) = first {
+            return self.add(files, entry, content, tree);
+        }
+        if self.terms.iter().any(|pattern| matches(pattern, &entry.path)) {
+            refuse(entry, self.package, TERMS)?;
+            self.has_terms = true;
+            let origin = self.origin(&entry.path);
+            return match &entry.kind {
+                deb::Kind::File(_) => Ok(tree.add_file(&entry.path, content, false, origin)?),
+                deb::Kind::Symlink(target) => Ok(tree.add_symlink(&entry.path, target, origin)?),
+                _ => Ok(()),
+            };
+        }
+        Ok(())
+    }
+
+    /// The origin of what no rule permits to be more than a file.
+    fn origin(&self, path: &str) -> Origin {
+        Origin::Package { name: self.package.to_owned(), path: path.to_owned(), shell_permitted: false }
     }
 
     fn add(
@@ -138,6 +184,10 @@ impl<'a> Selection<'a> {
     }
 
     fn finish(self, tree: &mut Tree) -> Result<(), Error> {
+        if !self.has_terms {
+            let patterns = self.terms.iter().map(ToString::to_string).collect();
+            return Err(Error::NoTerms { package: self.package.to_owned(), patterns });
+        }
         for (index, files) in self.rules.iter().enumerate() {
             for (number, pattern) in files.paths.iter().enumerate() {
                 if !self.matched.contains(&(index, number)) {

@@ -17,7 +17,7 @@ fn take_from(rules: &str, entries: &[Crafted<'_>]) -> Result<(tempfile::TempDir,
     let list: List = document::parse(Path::new("files.toml"), rules).expect("rules");
     let mut tree = Tree::create(&home.path().join("root")).expect("tree");
     let archive = Archive { package: locked("a"), path };
-    take(&archive, &[&list], Architecture::X86_64, &mut tree)?;
+    take((&archive, Use::Listed), &[&list], Architecture::X86_64, &mut tree)?;
     Ok((home, tree))
 }
 
@@ -120,4 +120,19 @@ fn a_star_stays_within_its_component() {
     assert!(!matches("/usr/bin/*", "/usr/bin"));
     assert!(!matches("/usr/bin/a", "/usr/bin/a/b"));
     assert!(matches("/a*b*c", "/axxbyybzc"));
+}
+
+#[test]
+fn the_terms_of_a_licence_come_with_whatever_is_taken() {
+    let rule = RULE.replacen("version = 1\n", "version = 1\nterms = [\"/usr/share/doc/*/copyright\"]\n", 1);
+    let program = || Crafted::file("./usr/bin/a", b"x");
+    let terms = Crafted::file("./usr/share/doc/a/copyright", b"y");
+    let (_home, tree) = take_from(&rule, &[program(), terms]).expect("sound");
+    let node = tree.get("/usr/share/doc/a/copyright").expect("taken");
+    assert!(matches!(&node.kind, tree::Kind::File { executable: false, .. }));
+    let error = take_from(&rule, &[program(), Crafted::file("./usr/share/doc/a/README", b"y")]);
+    assert_eq!(
+        error.expect_err("no terms").to_string(),
+        "the package `a` has no file with the terms of its licence, nothing like `/usr/share/doc/*/copyright`"
+    );
 }

@@ -1,0 +1,52 @@
+//! The field's validators of bills of materials, from PyPI: `tests/validators/requirements.txt` pins them. Their Python
+//! environment is kept in the cache under the digest of that file.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use sha2::{Digest, Sha256};
+
+use crate::clients;
+use crate::command::{self, Outcome};
+
+/// What SPDX's own tools say of a document.
+///
+/// # Errors
+/// When they cannot be installed or run.
+pub fn spdx(document: &Path) -> Result<Outcome> {
+    let program = environment()?.join("bin/pyspdxtools");
+    command::host(&program.to_string_lossy(), &["--infile", &document.to_string_lossy()])
+}
+
+/// What CycloneDX's own library says of a document.
+///
+/// # Errors
+/// When it cannot be installed or run.
+pub fn cyclonedx(document: &Path) -> Result<Outcome> {
+    let (program, script) = (environment()?.join("bin/python3"), folder().join("judge_cyclonedx.py"));
+    command::host(&program.to_string_lossy(), &[&script.to_string_lossy(), &document.to_string_lossy()])
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("validators")
+}
+
+fn environment() -> Result<PathBuf> {
+    let requirements = folder().join("requirements.txt");
+    let text = fs::read(&requirements).with_context(|| format!("cannot read {}", requirements.display()))?;
+    let key: String = Sha256::digest(text).iter().take(10).map(|byte| format!("{byte:02x}")).collect();
+    let place = clients::cache()?.join("validators").join(key);
+    let done = place.join("done");
+    if !done.exists() {
+        // Its programs name their own folder, so it is made where it stays.
+        command::host("python3", &["-m", "venv", "--clear", &place.to_string_lossy()])?.ok()?;
+        let pip = place.join("bin/pip").to_string_lossy().into_owned();
+        let from = requirements.to_string_lossy();
+        command::host(&pip, &["install", "--quiet", "--disable-pip-version-check", "--requirement", &from])?
+            .ok()
+            .context("scripts/test takes validators from PyPI")?;
+        fs::write(&done, "")?;
+    }
+    Ok(place)
+}
