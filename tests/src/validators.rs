@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
-use crate::clients;
 use crate::command::{self, Outcome};
+use crate::{clients, image};
 
 /// What SPDX's own tools say of a document.
 ///
@@ -24,16 +24,16 @@ pub fn spdx(document: &Path) -> Result<Outcome> {
 /// # Errors
 /// When it cannot be installed or run.
 pub fn cyclonedx(document: &Path) -> Result<Outcome> {
-    let (program, script) = (environment()?.join("bin/python3"), folder().join("judge_cyclonedx.py"));
+    let (program, script) = (environment()?.join("bin/python3"), folder()?.join("judge_cyclonedx.py"));
     command::host(&program.to_string_lossy(), &[&script.to_string_lossy(), &document.to_string_lossy()])
 }
 
-fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("validators")
+fn folder() -> Result<PathBuf> {
+    Ok(image::repository()?.join("tests/validators"))
 }
 
 fn environment() -> Result<PathBuf> {
-    let requirements = folder().join("requirements.txt");
+    let requirements = folder()?.join("requirements.txt");
     let text = fs::read(&requirements).with_context(|| format!("cannot read {}", requirements.display()))?;
     let key: String = Sha256::digest(text).iter().take(10).map(|byte| format!("{byte:02x}")).collect();
     let place = clients::cache()?.join("validators").join(key);
