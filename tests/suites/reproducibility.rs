@@ -150,7 +150,7 @@ impl Project {
     /// With the public halves of the development keys, named in `eci.toml`.
     fn with_public_halves() -> Result<Self> {
         let project = Self(tempfile::tempdir()?);
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let root = image::repository()?;
         for name in ["eci.toml", "rootfs", "kernel-config"] {
             let mut copy = Command::new("cp");
             command::run(copy.arg("-r").arg(root.join(name)).arg(project.0.path()), &[])?.ok()?;
