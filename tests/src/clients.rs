@@ -1,6 +1,5 @@
 //! Docker's command line and its BuildKit client, from the test flavour's lock: the same on every host.
 
-use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -41,9 +40,7 @@ pub fn plugins(unpacked: &Path) -> PathBuf {
 
 /// The folder that outlives checkouts; everything in it can be deleted.
 pub(crate) fn cache() -> Result<PathBuf> {
-    let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let base = absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")));
-    Ok(base.context("neither XDG_CACHE_HOME nor HOME is set")?.join("eci"))
+    Ok(image::user_folder("XDG_CACHE_HOME", ".cache")?.join("eci"))
 }
 
 /// Unpacks a package of the cache.

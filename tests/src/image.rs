@@ -8,6 +8,9 @@ use anyhow::{Context, Result};
 use eci_contract::manifest::Manifest;
 use serde_json::json;
 use sha2::{Digest, Sha256};
+use tempfile::TempDir;
+
+use crate::command;
 
 /// Root of the checkout that cargo runs the suite for: that of compiling it may have been another, where checkouts share a
 /// folder of compiled crates.
@@ -67,9 +70,28 @@ fn variable(name: &str) -> Result<PathBuf> {
 /// # Errors
 /// When the environment does not say.
 pub fn development_keys() -> Result<PathBuf> {
+    Ok(user_folder("XDG_DATA_HOME", ".local/share")?.join("eci/keys/development"))
+}
+
+/// A folder of the XDG Base Directory Specification: what `name` says, or `default` in the home folder.
+pub(crate) fn user_folder(name: &str, default: &str) -> Result<PathBuf> {
     let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let data = absolute("XDG_DATA_HOME").or_else(|| absolute("HOME").map(|home| home.join(".local/share")));
-    Ok(data.context("neither XDG_DATA_HOME nor HOME is set")?.join("eci/keys/development"))
+    let folder = absolute(name).or_else(|| absolute("HOME").map(|home| home.join(default)));
+    folder.with_context(|| format!("neither {name} nor HOME is set"))
+}
+
+/// A copy, in a folder of its own, of what the builder reads of the project.
+///
+/// # Errors
+/// When it cannot be copied.
+pub fn copy_of_project() -> Result<TempDir> {
+    let folder = tempfile::tempdir()?;
+    let root = repository()?;
+    for name in ["eci.toml", "rootfs", "kernel-config"] {
+        let from = root.join(name);
+        command::host("cp", &["-r", &from.to_string_lossy(), &folder.path().to_string_lossy()])?.ok()?;
+    }
+    Ok(folder)
 }
 
 /// The manifest of an artifact folder.

@@ -286,12 +286,7 @@ struct Project(tempfile::TempDir);
 
 impl Project {
     fn copy() -> Result<Self> {
-        let folder = tempfile::tempdir()?;
-        let root = image::repository()?;
-        for name in ["eci.toml", "rootfs", "kernel-config"] {
-            let from = root.join(name);
-            command::host("cp", &["-r", &from.to_string_lossy(), &folder.path().to_string_lossy()])?.ok()?;
-        }
+        let folder = image::copy_of_project()?;
         fs::create_dir(folder.path().join("empty"))?;
         Ok(Self(folder))
     }

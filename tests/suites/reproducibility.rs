@@ -149,12 +149,7 @@ struct Project(tempfile::TempDir);
 impl Project {
     /// With the public halves of the development keys, named in `eci.toml`.
     fn with_public_halves() -> Result<Self> {
-        let project = Self(tempfile::tempdir()?);
-        let root = image::repository()?;
-        for name in ["eci.toml", "rootfs", "kernel-config"] {
-            let mut copy = Command::new("cp");
-            command::run(copy.arg("-r").arg(root.join(name)).arg(project.0.path()), &[])?.ok()?;
-        }
+        let project = Self(image::copy_of_project()?);
         let keys = image::development_keys()?;
         fs::copy(keys.join("image.pub"), project.path("image.pub"))?;
         fs::copy(keys.join("secure-boot/db.crt"), project.path("db.crt"))?;

@@ -188,7 +188,7 @@ fn file_id(file: &File) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{contents, subject};
+    use super::super::tests::{contents, reversed, subject};
     use super::*;
 
     fn document(contents: &Contents) -> Value {
@@ -197,11 +197,7 @@ mod tests {
 
     #[test]
     fn the_order_of_the_input_does_not_show() {
-        let mut other = contents();
-        other.packages.reverse();
-        other.built.reverse();
-        other.files.reverse();
-        assert_eq!(document(&contents()), document(&other));
+        assert_eq!(document(&contents()), document(&reversed()));
     }
 
     #[test]

@@ -45,6 +45,15 @@ pub(super) fn contents() -> Contents {
     }
 }
 
+/// The same in another order.
+pub(super) fn reversed() -> Contents {
+    let mut other = contents();
+    other.packages.reverse();
+    other.built.reverse();
+    other.files.reverse();
+    other
+}
+
 #[test]
 fn a_file_of_a_package_that_is_not_listed_is_the_image_s() {
     let mut contents = contents();
