@@ -6,9 +6,11 @@
 //! In the order of a build: [`plan`] (what to build, from `eci.toml` and the locks), [`packages`] (fetch and
 //! unpack), [`rootfs`] (rules, closure, EROFS), [`kernel`] (fragments, check, build), [`image`] (verity, manifest,
 //! signature, disk). Then [`instance`] runs what was built. [`cli`] has a file a subcommand; [`ui`], [`tool`],
-//! [`staging`] and [`cache`] serve them all.
+//! [`staging`] and [`cache`] serve them all; [`checkout`] knows the commit that a build is of, [`settings`] reads the
+//! administrator's.
 
 pub mod cache;
+pub mod checkout;
 pub mod cli;
 pub mod image;
 pub mod instance;
@@ -16,6 +18,7 @@ pub mod kernel;
 pub mod packages;
 pub mod plan;
 pub mod rootfs;
+pub mod settings;
 pub mod staging;
 pub mod tool;
 pub mod ui;

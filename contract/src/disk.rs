@@ -3,6 +3,8 @@
 //! Root and verity partitions carry UUIDs derived from the root hash, so that `systemd-dissect` and friends pair
 //! them as we do. GPT attribute bits 48 to 56 count boots, as in ChromeOS and systemd-boot derived appliances.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::manifest::Architecture;
@@ -17,15 +19,29 @@ pub const DATA_NAME: &str = "eci-data";
 pub const DATA_TYPE: &str = "0fc63daf-8483-4772-8e79-3d69d8477de4";
 
 /// One of the two places an image can be installed in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Slot {
     /// The slot that a fresh image boots from.
+    #[default]
     A,
     /// The slot for the next version.
     B,
 }
 
 impl Slot {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::A, Self::B];
+
+    /// The one that this is not.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::A => Self::B,
+            Self::B => Self::A,
+        }
+    }
+
     /// GPT partition names of root, verity tree and signature in this slot.
     #[must_use]
     pub fn names(self) -> [&'static str; 3] {
@@ -33,6 +49,15 @@ impl Slot {
             Self::A => ["eci-root-a", "eci-verity-a", "eci-signature-a"],
             Self::B => ["eci-root-b", "eci-verity-b", "eci-signature-b"],
         }
+    }
+}
+
+impl fmt::Display for Slot {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::A => "a",
+            Self::B => "b",
+        })
     }
 }
 
@@ -53,6 +78,10 @@ pub fn types(architecture: Architecture) -> [&'static str; 3] {
     }
 }
 
+/// Boots in a row that a new version gets to become ready in, before the old one is booted again; and that a proven one gets to come
+/// to any end in (an engine, a refusal, a shutdown), before the machine stays off.
+pub const TRIES: u8 = 3;
+
 /// Boot counting bits of a GPT partition's attributes: priority in bits 48 to 51 (15 highest, 0 never), tries left in
 /// bits 52 to 55, booted well in bit 56. They are set on the root partition of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +95,15 @@ pub struct BootCount {
 }
 
 impl BootCount {
+    /// A slot without an image, or with one that is not whole yet.
+    pub const NEVER: Self = Self { priority: 0, tries_left: 0, successful: false };
+    /// A slot whose image was written and never booted. It goes before one with [`Self::SECOND`].
+    pub const ON_TRIAL: Self = Self { priority: 15, tries_left: TRIES, successful: false };
+    /// The slot that is booted when no other is on trial.
+    pub const PROVEN: Self = Self { priority: 15, tries_left: TRIES, successful: true };
+    /// A proven slot while the other is on trial.
+    pub const SECOND: Self = Self { priority: 14, tries_left: TRIES, successful: true };
+
     /// Reads the three fields from GPT attribute bits.
     #[must_use]
     pub fn from_attributes(bits: u64) -> Self {
@@ -79,6 +117,30 @@ impl BootCount {
         (u64::from(self.priority & 0xf) << 48)
             | (u64::from(self.tries_left & 0xf) << 52)
             | (u64::from(self.successful) << 56)
+    }
+
+    /// Whether the slot still has to get the engine ready for the first time.
+    #[must_use]
+    pub fn on_trial(self) -> bool {
+        self.bootable() && !self.successful
+    }
+
+    /// At the begin of a boot: a try less.
+    #[must_use]
+    pub fn after_a_boot(self) -> Self {
+        Self { tries_left: self.tries_left.saturating_sub(1), ..self }
+    }
+
+    /// When a boot of a proven slot has come to an end of some kind: it has all its tries again.
+    #[must_use]
+    pub fn after_an_end(self) -> Self {
+        Self { tries_left: TRIES, ..self }
+    }
+
+    /// Whether a proven slot was booted [`TRIES`] times in a row without coming to an end. Another boot would go as they did.
+    #[must_use]
+    pub fn spent(self) -> bool {
+        self.successful && self.tries_left == 0
     }
 
     /// Whether the boot loader may pick this slot.
@@ -111,6 +173,23 @@ mod tests {
         let count = BootCount { priority: 15, tries_left: 3, successful: true };
         assert_eq!(count.to_attributes(), 0x013f_0000_0000_0000);
         assert_eq!(BootCount::from_attributes(count.to_attributes()), count);
+    }
+
+    #[test]
+    fn a_slot_is_counted_down_and_a_proven_one_gets_its_tries_back() {
+        for begin in [BootCount::ON_TRIAL, BootCount::PROVEN, BootCount::SECOND] {
+            let mut count = begin;
+            for left in (0..TRIES).rev() {
+                assert_eq!((count.on_trial(), count.spent()), (!begin.successful, false));
+                count = count.after_a_boot();
+                assert_eq!(count.tries_left, left);
+            }
+            assert_eq!(count.after_a_boot(), count);
+            assert_eq!((count.bootable(), count.spent()), (begin.successful, begin.successful));
+            assert!(!count.on_trial());
+            assert_eq!(count.after_an_end(), begin);
+        }
+        assert!(!BootCount::PROVEN.on_trial() && !BootCount::NEVER.bootable());
     }
 
     #[test]

@@ -3,13 +3,19 @@
 //! Invariant: types, constants and their written form only. No I/O, no clock, no cryptography; the only dependency is serde.
 //! Read in this order: [`paths`] (where things are in the image), [`manifest`] (what is signed),
 //! [`disk`] (how the disk is laid out), [`link`] (what host and VM say to each other), [`status`] (what the VM says
-//! of itself), [`nodes`] and [`procfs`] (what is told about a container to the services that serve it), [`errors`] (how an error is told on one line).
+//! of itself), [`nodes`], [`procfs`] and [`ports`] (what is told about a container to the services that serve it), [`wsl`] (what
+//! a distro of WSL 2 holds), [`audit`] (what was refused), [`errors`] (how an error is told on one line), [`version`] (which of two
+//! is the older).
 
+pub mod audit;
 pub mod disk;
 pub mod errors;
 pub mod link;
 pub mod manifest;
 pub mod nodes;
 pub mod paths;
+pub mod ports;
 pub mod procfs;
 pub mod status;
+pub mod version;
+pub mod wsl;

@@ -2,10 +2,16 @@
 //!
 //! A stream starts with one [`Request`] as a line of JSON (ended by `\n`, at most [`MAX_REQUEST_BYTES`]).
 //! After [`Request::Engine`] both directions are raw bytes of the engine's API. Every other request gets one
-//! [`Reply`] line; after the reply to [`Request::Logs`] come raw log lines until the end of the stream.
+//! [`Reply`] line; after the reply to [`Request::Logs`] or [`Request::Audit`] come raw lines until the end of the stream, after that
+//! to [`Request::Published`] the connection's bytes both ways.
+//!
+//! Streams that the VM opens start with a [`HostRequest`], and end after its reply.
+
+use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::ports::Protocol;
 use crate::status::Status;
 
 /// Name of the virtio-serial port that carries the link.
@@ -29,6 +35,11 @@ pub enum Request {
         /// Keep the stream open.
         follow: bool,
     },
+    /// The audit log so far, and new lines until the stream is closed when `follow` is set.
+    Audit {
+        /// Keep the stream open.
+        follow: bool,
+    },
     /// Steps the VM's clock.
     Clock {
         /// Host time in nanoseconds since the Unix epoch.
@@ -36,9 +47,35 @@ pub enum Request {
     },
     /// Orderly shutdown; the reply comes before it starts.
     Shutdown {},
+    /// A connection to a published port: joined to the container when the reply is [`Reply::Ok`]. Datagrams have a length of two
+    /// bytes before each, the high one first.
+    Published {
+        /// That of [`HostRequest::Publish`].
+        id: u64,
+    },
 }
 
-/// The answer to any request but [`Request::Engine`].
+/// What the VM wants of the host: nothing but the ports that containers publish.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "snake_case", tag = "stream")]
+pub enum HostRequest {
+    /// To listen, and open a [`Request::Published`] for each connection or sender, until withdrawn or until the session ends.
+    Publish {
+        /// Names it in this session; no two have the same.
+        id: u64,
+        /// What to listen for.
+        protocol: Protocol,
+        /// Where. The host decides what it allows.
+        address: SocketAddr,
+    },
+    /// To listen no more, and close its connections. The reply comes when the port is free.
+    Withdraw {
+        /// That of [`HostRequest::Publish`].
+        id: u64,
+    },
+}
+
+/// The answer to any [`HostRequest`], and to any request but [`Request::Engine`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reply {

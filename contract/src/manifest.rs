@@ -28,6 +28,9 @@ pub struct Manifest {
     pub architecture: Architecture,
     /// What the image is for.
     pub flavour: Flavour,
+    /// The oldest version that may be booted once this image has booted well ([`crate::version`]); any, where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub minimum_version: Option<String>,
     /// The root file system and its dm-verity tree.
     pub root: VerityRoot,
     /// Kernel image.

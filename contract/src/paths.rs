@@ -12,6 +12,8 @@ pub const RANGES_DIR: &str = "/run/eci/ranges";
 pub const CONTAINERS_DIR: &str = "/run/eci/containers";
 /// Where crun hands `eci-nodes` the listeners of containers; its folder is mode 0700.
 pub const NODES_SOCKET: &str = "/run/eci/nodes.sock";
+/// Where the gate hears which ports containers publish; its folder is mode 0700.
+pub const PORTS_SOCKET: &str = "/run/eci/ports.sock";
 /// A tmpfs with a folder per container: what `eci-procfs` keeps true to the container's limits.
 pub const PROCFS_DIR: &str = "/run/eci/procfs";
 /// The real OCI runtime. Nothing on PATH names it.
@@ -24,10 +26,14 @@ pub const ENGINE: &str = "/usr/sbin/dockerd";
 pub const SHIM: &str = "/usr/bin/containerd-shim-runc-v2";
 /// Engine data: images, layers, volumes. The only writable mount without `noexec`.
 pub const ENGINE_DATA: &str = "/var/lib/docker";
+/// The audit log, [`crate::audit::Denial`] lines, on the data disk; no rule lets a container have its folder.
+pub const AUDIT_LOG: &str = "/var/lib/docker/eci/audit.jsonl";
 /// Ed25519 public key (32 raw bytes) in the initramfs that image manifests are checked with.
 pub const IMAGE_KEY: &str = "/etc/eci/image.pub";
 /// Compiled AppArmor profiles, a file each under the profile's name. PID 1 loads them.
 pub const APPARMOR_DIR: &str = "/etc/eci/apparmor";
+/// The administrator's settings, on the verified root: what `eci.toml` names, or the default.
+pub const ADMIN_SETTINGS: &str = "/etc/eci/admin-settings.json";
 /// The signed manifest, handed from the initramfs stage to the system stage.
 pub const RUN_MANIFEST: &str = "/run/eci/manifest.json";
 /// The resolver configuration that PID 1 writes from DHCP; `/etc/resolv.conf` is a symlink to it.

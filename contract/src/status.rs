@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::disk::Slot;
+
 /// The VM's view of itself, printed by `eci-builder status --json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
@@ -13,6 +15,9 @@ pub struct Status {
     pub reason: String,
     /// The image that booted.
     pub image: Image,
+    /// The administrator's settings in force; none while they are not read, or when they are refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<Settings>,
     /// Milestones of the boot in milliseconds since power-on as the kernel counts it.
     pub boot_ms: BootTimes,
     /// Boot steps in order.
@@ -50,6 +55,35 @@ pub struct Image {
     pub version: String,
     /// dm-verity root hash, hexadecimal.
     pub root_hash: String,
+    /// Where on the disk it is.
+    pub slot: Slot,
+    /// Whether it still has to get the engine ready for the first time.
+    pub on_trial: bool,
+}
+
+/// The administrator's settings in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    /// Where they come from.
+    pub source: SettingsSource,
+    /// SHA-256 of the file, hexadecimal.
+    pub sha256: String,
+    /// Nobody below the administrator may switch isolation off.
+    pub locked: bool,
+    /// Settings of the engine that are in force, by the names that `daemon.json` has for them.
+    pub engine: Vec<String>,
+    /// Keys of Docker Desktop's other features in the file, which are not in force.
+    pub kept_apart: Vec<String>,
+}
+
+/// Where settings come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SettingsSource {
+    /// The image was built without any.
+    Default,
+    /// They were baked into the image.
+    Image,
 }
 
 /// Milestones in milliseconds on the kernel's boot clock; 0 means "not yet".
@@ -85,6 +119,9 @@ pub struct Check {
     pub holds: bool,
     /// What was read.
     pub found: String,
+    /// Why this platform leaves it out; then it does not hold, and nothing was read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_out: Option<String>,
 }
 
 /// One supervised service.

@@ -61,6 +61,19 @@ fn seccomp_profiles_keep_their_promises() {
 }
 
 #[test]
+fn settings_keep_their_promises() {
+    replay("settings", eci_fuzz::settings::check);
+}
+
+#[test]
+fn settings_are_accepted_or_refused_as_their_names_say() {
+    for (path, bytes) in corpus("settings") {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        assert_eq!(eci_policy::settings::read(&bytes).is_ok(), !name.starts_with("refused-"), "{name}");
+    }
+}
+
+#[test]
 fn notifications_keep_their_promises() {
     replay("notification", eci_fuzz::notification::check);
 }

@@ -1,10 +1,12 @@
-//! The only way in to the engine: serves the host's requests from the virtio-serial port and from vsock.
+//! The only way in to the engine: serves the host's requests from the virtio-serial port and from vsock; in a distro of WSL 2 the
+//! engine's clients, from a socket in each folder that is shared with distros.
 //!
 //! Invariants: one bad stream, session or peer never ends the process; on vsock only the host (CID 2) is served; the
-//! gate listens on no network address.
+//! gate listens on no network address, and connects to none but a container's that the engine publishes.
 //!
 //! In reading order: [`port`] (the virtio-serial port as an asynchronous stream), [`serve`] (what is done with a stream),
-//! `copies` (one view of a container's files), [`vsock`] (the same where the hypervisor has sockets).
+//! `copies` (one view of a container's files), [`ports`] (what containers publish), `audit` (what was refused), [`vsock`] (the same
+//! where the hypervisor has sockets), [`doors`] (the way in for distros).
 //!
 //! Asynchronous on one thread: it moves bytes for many slow connections, and the guest may have one processor.
 
@@ -17,12 +19,17 @@ use std::path::Path;
 use std::time::Duration;
 
 use eci_contract::link::PORT_NAME;
+use eci_contract::paths::PORTS_SOCKET;
+use eci_contract::wsl::DOORS;
 use eci_service::log::{self, Level};
 use tokio::runtime::Builder;
 use tokio::time::sleep;
 
+mod audit;
 mod copies;
+pub mod doors;
 pub mod port;
+pub mod ports;
 pub mod serve;
 pub mod vsock;
 
@@ -42,6 +49,12 @@ pub enum Error {
     /// There is neither a port nor vsock, so that no host could ever reach the engine.
     #[error("neither the virtio-serial port `{PORT_NAME}` nor vsock is there")]
     NoLink,
+    /// A socket for distros is missing.
+    #[error("cannot serve distros")]
+    Doors(#[from] doors::Error),
+    /// The socket for ports is missing.
+    #[error("cannot publish ports")]
+    Ports(#[from] ports::announce::Error),
     /// PID 1 could not be told.
     #[error("cannot report readiness")]
     Notify(#[source] io::Error),
@@ -62,6 +75,22 @@ pub fn run() -> Result<Infallible, Error> {
 }
 
 async fn serve_links() -> Result<Infallible, Error> {
+    let doors = doors::listen(Path::new(DOORS))?;
+    if doors.is_empty() {
+        open_links()?;
+    }
+    for listener in doors {
+        tokio::spawn(doors::serve(listener));
+    }
+    tokio::spawn(copies::watch());
+    eci_service::ready().map_err(Error::Notify)?;
+    pending().await
+}
+
+/// The links to a host, at least one of them, and what is published on it. A distro has no host but the machine that it is in.
+fn open_links() -> Result<(), Error> {
+    let ports = ports::Ports::default();
+    tokio::spawn(ports::announce::serve(ports::announce::listen(Path::new(PORTS_SOCKET))?, ports.clone()));
     let device = match port::find(Path::new(PORTS), PORT_NAME) {
         Ok(device) => device.map(|name| Path::new(DEVICES).join(name)),
         Err(error) => {
@@ -74,27 +103,26 @@ async fn serve_links() -> Result<Infallible, Error> {
         return Err(Error::NoLink);
     }
     if let Some(device) = device {
-        tokio::spawn(async move { serve_port(&device).await });
+        let ports = ports.clone();
+        tokio::spawn(async move { serve_port(&device, &ports).await });
     }
     if let Some(listener) = listener {
-        tokio::spawn(vsock::serve(listener));
+        tokio::spawn(vsock::serve(listener, ports));
     }
-    tokio::spawn(copies::watch());
-    eci_service::ready().map_err(Error::Notify)?;
-    pending().await
+    Ok(())
 }
 
 /// One session after the other; hosts come and go.
-async fn serve_port(device: &Path) -> Infallible {
+async fn serve_port(device: &Path, ports: &ports::Ports) -> Infallible {
     loop {
-        if let Err(error) = serve_host(device).await {
+        if let Err(error) = serve_host(device, ports).await {
             log::failure(Level::Warn, "a session ended", &error);
         }
         sleep(RETRY).await;
     }
 }
 
-async fn serve_host(device: &Path) -> Result<(), Error> {
+async fn serve_host(device: &Path, ports: &ports::Ports) -> Result<(), Error> {
     let port = port::Port::open(device).await?;
-    Ok(serve::session(port).await?)
+    Ok(serve::session(port, ports).await?)
 }

@@ -1,21 +1,24 @@
-//! What is done with a stream: the engine's API goes to the engine, everything else to PID 1.
+//! What is done with a stream: the engine's API goes to the engine, a published port to its container, the audit log is read here,
+//! everything else goes to PID 1.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use eci_contract::errors::chain;
-use eci_contract::link::{Reply, Request};
-use eci_contract::paths::{ENGINE_SOCKET, INIT_SOCKET};
+use eci_contract::link::Request;
+use eci_contract::paths::{AUDIT_LOG, ENGINE_SOCKET, INIT_SOCKET};
 use eci_link::pipe::BUFFER_BYTES;
-use eci_link::{Session, pipe, read_request, request, session, write_reply, write_request};
+use eci_link::{Session, finish, pipe, read_request, refuse, request, session, write_request};
 use eci_service::log::{self, Level};
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 use tokio::try_join;
 
-use crate::copies;
+use crate::ports::Ports;
+use crate::ports::connect::published;
+use crate::{audit, copies};
 
 /// How long a stream may take to say what it wants. The host writes the request together with opening the stream.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(30);
@@ -40,20 +43,24 @@ pub enum Error {
     /// The request could not be handed on.
     #[error("cannot hand a request to PID 1")]
     Forward(#[source] request::Error),
+    /// The audit log could not be read or sent.
+    #[error("cannot send the audit log")]
+    Audit(#[source] io::Error),
 }
 
-/// Where streams are served; the image's sockets, or a test's.
+/// Where streams are served: the image's sockets and log, or a test's.
 #[derive(Clone, Copy, Debug)]
 pub struct Sockets<'a> {
     engine: &'a Path,
     init: &'a Path,
+    audit: &'a Path,
 }
 
 impl Sockets<'static> {
     /// The sockets of the image.
     #[must_use]
     pub fn of_image() -> Self {
-        Self { engine: Path::new(ENGINE_SOCKET), init: Path::new(INIT_SOCKET) }
+        Self { engine: Path::new(ENGINE_SOCKET), init: Path::new(INIT_SOCKET), audit: Path::new(AUDIT_LOG) }
     }
 }
 
@@ -61,15 +68,17 @@ impl Sockets<'static> {
 ///
 /// # Errors
 /// [`session::Error`] when no session started or it broke.
-pub async fn session<T>(io: T) -> Result<(), session::Error>
+pub async fn session<T>(io: T, ports: &Ports) -> Result<(), session::Error>
 where
     T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let mut session = Session::guest(io).await?;
     log::line(Level::Info, "a host is connected");
+    let _connected = ports.connected(session.opener().clone());
     while let Some(stream) = session.accept().await {
+        let ports = ports.clone();
         tokio::spawn(async move {
-            if let Err(error) = stream_on(stream, Sockets::of_image()).await {
+            if let Err(error) = stream_on(stream, Sockets::of_image(), &ports).await {
                 log::failure(Level::Warn, "a stream was not served", &error);
             }
         });
@@ -82,7 +91,7 @@ where
 ///
 /// # Errors
 /// [`Error`]; the stream has been told as far as its protocol allows.
-pub async fn stream_on<T>(mut stream: T, sockets: Sockets<'_>) -> Result<(), Error>
+pub async fn stream_on<T>(mut stream: T, sockets: Sockets<'_>, ports: &Ports) -> Result<(), Error>
 where
     T: AsyncBufRead + AsyncWrite + Unpin,
 {
@@ -94,24 +103,41 @@ where
             return Err(Error::Request(error));
         }
     };
-    if matches!(request, Request::Engine {}) {
-        engine(stream, sockets.engine).await
-    } else {
-        init(stream, sockets.init, &request).await
+    match request {
+        Request::Engine {} => engine_on(stream, sockets).await,
+        Request::Audit { follow } => {
+            audit::serve(&mut stream, sockets.audit, follow).await.map_err(Error::Audit)
+        }
+        Request::Published { id } => {
+            published(stream, ports, id).await;
+            Ok(())
+        }
+        Request::Status {} | Request::Logs { .. } | Request::Clock { .. } | Request::Shutdown {} => {
+            init(stream, sockets.init, &request).await
+        }
     }
 }
 
-async fn engine<T: AsyncRead + AsyncWrite + Unpin>(mut stream: T, socket: &Path) -> Result<(), Error> {
-    match connect(socket).await {
+/// Joins a client's stream to the engine.
+///
+/// # Errors
+/// [`Error::Connect`]; the client has been told in the engine's own protocol.
+pub async fn engine_on<T>(mut stream: T, sockets: Sockets<'_>) -> Result<(), Error>
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    match connect(sockets.engine).await {
         Ok(engine) => {
             drop(join(stream, engine).await);
             Ok(())
         }
         Err(error) => {
             // Docker's client shows the message of such an answer, and only "cannot connect" for a closed stream.
-            let answer = unavailable("the engine in the VM is not running; `eci-builder status` says why");
+            let answer = unavailable(
+                "the engine in the VM is not running; `eci-builder status` says why, in a distro of WSL `systemctl status`",
+            );
             drop(stream.write_all(answer.as_bytes()).await);
-            drop(stream.shutdown().await);
+            finish(&mut stream).await;
             Err(error)
         }
     }
@@ -158,18 +184,12 @@ where
         }
     };
     write_request(&mut control, request).await.map_err(Error::Forward)?;
-    drop(pipe(stream, control).await);
+    drop(pipe(&mut stream, &mut control).await);
     Ok(())
 }
 
 async fn connect(socket: &Path) -> Result<UnixStream, Error> {
     UnixStream::connect(socket).await.map_err(|source| Error::Connect { socket: socket.to_owned(), source })
-}
-
-/// Tells the peer, if it still listens.
-async fn refuse<T: AsyncWrite + Unpin>(stream: &mut T, reason: String) {
-    drop(write_reply(stream, &Reply::Error(reason)).await);
-    drop(stream.shutdown().await);
 }
 
 fn unavailable(message: &str) -> String {

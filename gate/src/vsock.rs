@@ -10,6 +10,7 @@ use tokio::io::BufReader;
 use tokio::time::sleep;
 use tokio_vsock::{VMADDR_CID_ANY, VMADDR_CID_HOST, VsockAddr, VsockListener};
 
+use crate::ports::Ports;
 use crate::serve::{Sockets, stream_on};
 
 /// The kernel's device for vsock; it is there when the kernel knows vsock, whether or not a hypervisor serves it.
@@ -32,13 +33,16 @@ pub fn listen() -> Option<VsockListener> {
     }
 }
 
-/// Serves connections of the host for ever; any other peer is dropped before a byte is read.
-pub async fn serve(listener: VsockListener) -> Infallible {
+/// Serves connections of the host for ever; any other peer is dropped before a byte is read. It cannot be asked for anything here, so
+/// that ports are published on it by the other link alone.
+pub async fn serve(listener: VsockListener, ports: Ports) -> Infallible {
     loop {
         match listener.accept().await {
             Ok((connection, peer)) if is_host(peer) => {
+                let ports = ports.clone();
                 tokio::spawn(async move {
-                    if let Err(error) = stream_on(BufReader::new(connection), Sockets::of_image()).await {
+                    let served = stream_on(BufReader::new(connection), Sockets::of_image(), &ports);
+                    if let Err(error) = served.await {
                         log::failure(Level::Warn, "a connection was not served", &error);
                     }
                 });

@@ -1,9 +1,10 @@
-//! What the initramfs stage tells the system stage, through the `/run` that both share.
+//! What the first stage (initramfs or WSL) tells the system stage, through the `/run` that both share.
 
 use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 
+use eci_contract::disk::Slot;
 use eci_contract::manifest::Manifest;
 use eci_contract::paths;
 use eci_contract::status::Step;
@@ -12,14 +13,37 @@ use serde::{Deserialize, Serialize};
 /// Where [`Handover`] is kept; beside the manifest at [`paths::RUN_MANIFEST`].
 const PATH: &str = "/run/eci/handover.json";
 
+/// What the system stage runs on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Platform {
+    /// A machine of its own, kernel included.
+    #[default]
+    Machine,
+    /// A distro of WSL 2, which shares kernel and network with others.
+    Wsl,
+}
+
 /// What happened before the root was switched.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Handover {
-    /// When the initramfs stage began, in milliseconds since power-on.
+    /// When the first stage began, in milliseconds since power-on.
     pub started_ms: u64,
-    /// The disk that the root is on, without `/dev/`.
+    /// What it ran on.
+    pub platform: Platform,
+    /// Name of the mapped device that the root is on.
+    pub verity_device: String,
+    /// The disk that the root is on, without `/dev/`; empty where that is no disk of ours.
     pub disk: String,
+    /// Bytes of its sectors.
+    pub sector: u64,
+    /// The slot that the root is in.
+    pub slot: Slot,
+    /// Whether that slot still has to get the engine ready for the first time.
+    pub on_trial: bool,
+    /// Whether this boot has taken a try from the slot.
+    pub counted: bool,
     /// Its steps.
     pub steps: Vec<Step>,
 }
@@ -54,7 +78,8 @@ pub enum Error {
 pub fn write(handover: &Handover, manifest: &[u8]) -> Result<(), Error> {
     let file = |path| move |source| Error::File { operation: "write", path, source };
     let bytes = serde_json::to_vec(handover).map_err(|source| Error::Parse { path: PATH, source })?;
-    fs::DirBuilder::new().mode(0o700).create(paths::RUN_DIR).map_err(file(paths::RUN_DIR))?;
+    let made = fs::DirBuilder::new().mode(0o700).recursive(true).create(paths::RUN_DIR);
+    made.map_err(file(paths::RUN_DIR))?;
     fs::write(PATH, bytes).map_err(file(PATH))?;
     fs::write(paths::RUN_MANIFEST, manifest).map_err(file(paths::RUN_MANIFEST))
 }

@@ -1,7 +1,8 @@
-//! PID 1 of the appliance, in two stages that are one static program.
+//! PID 1 of the appliance, in stages that are one static program.
 //!
 //! [`initramfs`] finds the disk, checks the signed manifest, activates dm-verity and switches to the verified root.
-//! [`system`] mounts, checks, starts and supervises there, and is the one way out. [`kmsg`] is how both speak.
+//! [`wsl`] does so where WSL 2 starts this program in a distro. [`system`] mounts, checks, starts and supervises there, and is
+//! the one way out. [`boots`] counts boots, [`kmsg`] is how all speak.
 //!
 //! Invariant: nothing outside the signed image steers this program. It reads no kernel command line, no argument
 //! and no environment while it is PID 1, never reads the console, and starts no program that the service table or
@@ -9,12 +10,14 @@
 
 #![deny(clippy::indexing_slicing)]
 
+pub mod boots;
 pub mod clock;
 pub mod handover;
 pub mod initramfs;
 pub mod kmsg;
 pub mod power;
 pub mod system;
+pub mod wsl;
 
 use rustix::fs::statfs;
 
@@ -23,6 +26,8 @@ use rustix::fs::statfs;
 pub enum Role {
     /// PID 1 of the initramfs.
     Initramfs,
+    /// PID 1 of a distro of WSL 2, before the root is verified.
+    Wsl,
     /// PID 1 of the verified root.
     System,
     /// The DHCP client, a service that PID 1 starts.
@@ -31,24 +36,33 @@ pub enum Role {
     ReadAhead,
     /// The helper that passes descriptors to a service, started by PID 1.
     PassDescriptors,
+    /// What WSL asks of a distro with systemd.
+    Systemctl(wsl::systemctl::Verb),
     /// Started by someone else: does nothing.
     Bystander,
 }
 
 /// `f_type` of ramfs and tmpfs, which an initramfs is unpacked into (`linux/magic.h`).
 const RAM_ROOTS: [i64; 2] = [0x8584_58f6, 0x0102_1994];
+/// `f_type` of ext2 to ext4: WSL keeps a distro on such a file system. The verified root is EROFS.
+const EXT4: i64 = 0xef53;
 
 /// Decides by facts that nobody outside can give: the process id and the type of the root file system. The kernel
 /// hands unknown words of its command line to PID 1 as arguments and environment, so neither is looked at there.
 #[must_use]
 pub fn role() -> Role {
     let root = statfs("/").map_or(0, |root| root.f_type);
-    choose_role(std::process::id(), root, std::env::args().nth(1).as_deref())
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    choose_role(std::process::id(), root, &arguments.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
-fn choose_role(pid: u32, root_type: i64, argument: Option<&str>) -> Role {
-    match (pid, argument) {
+fn choose_role(pid: u32, root_type: i64, arguments: &[&str]) -> Role {
+    if root_type == EXT4 && pid != 1 {
+        return Role::Systemctl(wsl::systemctl::Verb::of(arguments));
+    }
+    match (pid, arguments.first().copied()) {
         (1, _) if RAM_ROOTS.contains(&root_type) => Role::Initramfs,
+        (1, _) if root_type == EXT4 => Role::Wsl,
         (1, _) => Role::System,
         (_, Some("network")) => Role::Network,
         (_, Some(system::read_ahead::ROLE)) => Role::ReadAhead,
@@ -61,17 +75,28 @@ fn choose_role(pid: u32, root_type: i64, argument: Option<&str>) -> Role {
 mod tests {
     use super::*;
 
+    const TMPFS: i64 = 0x0102_1994;
+    const EROFS: i64 = 0xe0f5_e1e2;
+
     #[test]
     fn arguments_cannot_change_what_pid_1_is() {
-        assert_eq!(choose_role(1, 0x0102_1994, Some("network")), Role::Initramfs);
-        assert_eq!(choose_role(1, 0x8584_58f6, Some("single")), Role::Initramfs);
-        assert_eq!(choose_role(1, 0xe0f5_e1e2, Some("init=/bin/sh")), Role::System);
-        assert_eq!(choose_role(1, 0xe0f5_e1e2, Some("pass-descriptors")), Role::System);
+        assert_eq!(choose_role(1, TMPFS, &["network"]), Role::Initramfs);
+        assert_eq!(choose_role(1, 0x8584_58f6, &["single"]), Role::Initramfs);
+        assert_eq!(choose_role(1, EROFS, &["init=/bin/sh"]), Role::System);
+        assert_eq!(choose_role(1, EROFS, &["pass-descriptors"]), Role::System);
+        assert_eq!(choose_role(1, EXT4, &["is-system-running"]), Role::Wsl);
     }
 
     #[test]
     fn others_get_the_network_client_or_nothing() {
-        assert_eq!(choose_role(77, 0xe0f5_e1e2, Some("network")), Role::Network);
-        assert_eq!(choose_role(77, 0xe0f5_e1e2, None), Role::Bystander);
+        assert_eq!(choose_role(77, EROFS, &["network"]), Role::Network);
+        assert_eq!(choose_role(77, EROFS, &[]), Role::Bystander);
+        assert_eq!(choose_role(77, EROFS, &["poweroff"]), Role::Bystander);
+    }
+
+    #[test]
+    fn only_in_a_distro_it_answers_for_systemctl() {
+        assert_eq!(choose_role(77, EXT4, &["poweroff"]), Role::Systemctl(wsl::systemctl::Verb::Poweroff));
+        assert_eq!(choose_role(77, EXT4, &["network"]), Role::Systemctl(wsl::systemctl::Verb::Unknown));
     }
 }

@@ -2,11 +2,13 @@
 
 #![deny(clippy::indexing_slicing)]
 
-use eci_init::{Role, initramfs, role, system};
+use eci_init::{Role, initramfs, role, system, wsl};
 
 fn main() -> ! {
     match role() {
         Role::Initramfs => initramfs::run(),
+        Role::Wsl => wsl::run(),
+        Role::Systemctl(verb) => wsl::systemctl::run(verb),
         Role::System => system::run(),
         Role::Network => system::network::run(),
         Role::ReadAhead => system::read_ahead::run(),

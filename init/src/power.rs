@@ -12,9 +12,18 @@ const SYNC_DEADLINE: Duration = Duration::from_secs(20);
 
 /// Writes dirty data out, but not for ever, and cuts the power.
 pub fn off() -> ! {
+    end("power off", RebootCommand::PowerOff)
+}
+
+/// Writes dirty data out, but not for ever, and restarts the machine.
+pub fn restart() -> ! {
+    end("restart", RebootCommand::Restart)
+}
+
+fn end(what: &str, command: RebootCommand) -> ! {
     sync_with_deadline();
     loop {
-        kmsg::best_effort("power off", reboot(RebootCommand::PowerOff).map_err(std::io::Error::from));
+        kmsg::best_effort(what, reboot(command).map_err(std::io::Error::from));
         // A platform without a power switch: a halted machine beats a panic that reboots.
         kmsg::best_effort("halt", reboot(RebootCommand::Halt).map_err(std::io::Error::from));
         std::thread::sleep(Duration::from_secs(1));
@@ -41,7 +50,7 @@ fn sync_with_deadline() {
     if thread.is_err() {
         rustix::fs::sync();
     } else if wait.recv_timeout(SYNC_DEADLINE).is_err() {
-        kmsg::error("disks did not take all data in time: powering off without them");
+        kmsg::error("disks did not take all data in time: ending without them");
     }
 }
 

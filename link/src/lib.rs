@@ -5,14 +5,15 @@
 //! `build` can close one direction and go on reading the other.
 //!
 //! In reading order: [`preamble`] (how two ends agree that a session starts here, on a port that knows no connection
-//! boundaries), [`session`] (streams, multiplexed by yamux), [`request`] (the line of JSON that opens a stream) and
-//! [`mod@pipe`] (joining a stream to a socket).
+//! boundaries), [`session`] (streams, multiplexed by yamux), [`request`] (the line of JSON that opens a stream),
+//! [`mod@pipe`] (joining a stream to a socket) and [`datagram`] (messages on a stream of bytes).
 
+pub mod datagram;
 pub mod pipe;
 pub mod preamble;
 pub mod request;
 pub mod session;
 
 pub use pipe::pipe;
-pub use request::{read_reply, read_request, write_reply, write_request};
-pub use session::{Session, Stream};
+pub use request::{finish, read_reply, read_request, refuse, write_reply, write_request};
+pub use session::{Opener, Session, Stream};

@@ -12,12 +12,12 @@ pub const BUFFER_BYTES: usize = 64 * 1024;
 ///
 /// # Errors
 /// The first failure of either side; both are then to be dropped, which resets a [`crate::Stream`].
-pub async fn pipe<A, B>(mut left: A, mut right: B) -> io::Result<()>
+pub async fn pipe<A, B>(left: &mut A, right: &mut B) -> io::Result<()>
 where
     A: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
 {
-    copy_bidirectional_with_sizes(&mut left, &mut right, BUFFER_BYTES, BUFFER_BYTES).await.map(drop)
+    copy_bidirectional_with_sizes(left, right, BUFFER_BYTES, BUFFER_BYTES).await.map(drop)
 }
 
 #[cfg(test)]
@@ -28,9 +28,9 @@ mod tests {
 
     #[tokio::test]
     async fn one_direction_ends_and_the_other_goes_on() {
-        let (mut client, near) = duplex(64);
-        let (far, mut server) = duplex(64);
-        let joined = tokio::spawn(pipe(near, far));
+        let (mut client, mut near) = duplex(64);
+        let (mut far, mut server) = duplex(64);
+        let joined = tokio::spawn(async move { pipe(&mut near, &mut far).await });
         client.write_all(b"question").await.expect("written");
         client.shutdown().await.expect("half closed");
         let mut question = String::new();

@@ -4,10 +4,10 @@
 //! a session starts with four lines that carry 128 random bits of the host's choice:
 //!
 //! ```text
-//! host   ECI-LINK/1 hello NONCE     again every second until answered
-//! guest  ECI-LINK/1 ready NONCE
-//! host   ECI-LINK/1 start NONCE     its last bytes that are not part of the session
-//! guest  ECI-LINK/1 go NONCE        its last bytes that are not part of the session
+//! host   ECI-LINK/2 hello NONCE     again every second until answered
+//! guest  ECI-LINK/2 ready NONCE
+//! host   ECI-LINK/2 start NONCE     its last bytes that are not part of the session
+//! guest  ECI-LINK/2 go NONCE        its last bytes that are not part of the session
 //! ```
 //!
 //! Whatever comes before the line an end waits for is discarded, in constant memory. A peer that still believes in an
@@ -20,7 +20,7 @@ use std::time::Duration;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
-const MAGIC: &str = "ECI-LINK/1";
+const MAGIC: &str = "ECI-LINK/2";
 /// Pause between two hellos. The first waits in the hypervisor until the guest opens the port, so this one only matters
 /// when a stale session swallowed it.
 const RETRY: Duration = Duration::from_secs(1);
@@ -203,10 +203,10 @@ mod tests {
         let (mut host, mut guest) = duplex(1 << 20);
         // A megabyte would not fit: the scan must not wait for the junk to end before it reads.
         host.write_all(&BREAK).await.expect("junk");
-        host.write_all(b"\nECI-LINK/1 hello 00\nECI-LINK/1 start a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5\nGET / ")
+        host.write_all(b"\nECI-LINK/2 hello 00\nECI-LINK/2 start a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5\nGET / ")
             .await
             .expect("junk");
-        guest.write_all(b"\0\0old frames\nECI-LINK/1 go a5").await.expect("junk");
+        guest.write_all(b"\0\0old frames\nECI-LINK/2 go a5").await.expect("junk");
         let (mut host, mut guest) = (BufStream::new(host), BufStream::new(guest));
         let (greeted, answered) = tokio::join!(greet(&mut host, NONCE), answer(&mut guest));
         greeted.expect("greeted");
@@ -238,14 +238,14 @@ mod tests {
     #[test]
     fn only_exact_lines_are_taken() {
         let nonce = "a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5";
-        assert_eq!(parse(format!("ECI-LINK/1 go {nonce}").as_bytes()), Some((Word::Go, NONCE)));
+        assert_eq!(parse(format!("ECI-LINK/2 go {nonce}").as_bytes()), Some((Word::Go, NONCE)));
         for bad in [
-            format!("ECI-LINK/2 go {nonce}"),
-            format!("ECI-LINK/1 gone {nonce}"),
-            format!("ECI-LINK/1 go {nonce} "),
-            format!("ECI-LINK/1 go +{}", &nonce[1..]),
-            format!("ECI-LINK/1 go {nonce}0"),
-            format!(" ECI-LINK/1 go {nonce}"),
+            format!("ECI-LINK/1 go {nonce}"),
+            format!("ECI-LINK/2 gone {nonce}"),
+            format!("ECI-LINK/2 go {nonce} "),
+            format!("ECI-LINK/2 go +{}", &nonce[1..]),
+            format!("ECI-LINK/2 go {nonce}0"),
+            format!(" ECI-LINK/2 go {nonce}"),
         ] {
             assert_eq!(parse(bad.as_bytes()), None, "{bad}");
         }

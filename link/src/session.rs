@@ -1,35 +1,41 @@
 //! A session: streams multiplexed by yamux over a connection that the preamble opened.
 //!
-//! The host opens streams, the guest accepts them. A task of the session's own moves the frames; it ends with the
+//! Both ends open streams and accept them. A task of the session's own moves the frames; it ends with the
 //! connection, at the first broken rule, or when the [`Session`] is dropped, and every stream ends with it.
 
 use std::future::poll_fn;
-use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use eci_contract::link::Request;
-use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, BufReader, BufStream, ReadBuf};
+use serde::Serialize;
+use tokio::io::{AsyncRead, AsyncWrite, BufStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
-use tokio_util::compat::{Compat, FuturesAsyncReadCompatExt, TokioAsyncReadCompatExt};
+use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
 
 use crate::preamble::{self, Nonce};
 use crate::request;
 
-/// Streams that the host has open at once; one more waits. A busy `docker compose` has tens. yamux itself stops at 256
-/// streams on which the guest has not yet said anything; this stays clear of that.
+pub mod stream;
+
+pub use stream::Stream;
+
+/// Streams that an end has open at once; one more waits. A busy `docker compose` has tens. yamux itself stops at 256
+/// streams on which the peer has not yet said anything; this stays clear of that.
 pub const MAX_OPEN: usize = 192;
-/// Streams that the guest accepts at once before it ends the session. Above [`MAX_OPEN`] by more than can be on
-/// their way to being closed.
-const MAX_ACCEPTED: usize = 1024;
+/// Streams with limits of their own ([`Opener::open_with`]) that an end has open at once: connections to published ports.
+/// Load generators and pools of connections are in the hundreds.
+pub const MAX_CONNECTIONS: usize = 1024;
+/// The same for senders of datagrams to published ports.
+pub const MAX_SENDERS: usize = 256;
+/// Those of them on which the peer has not yet said anything: with [`MAX_OPEN`] they stay clear of yamux's 256.
+pub const MAX_UNANSWERED: usize = 48;
+/// Streams that an end has at once, whoever opened them, before it ends the session. Above [`MAX_OPEN`], [`MAX_CONNECTIONS`] and
+/// [`MAX_SENDERS`] by more than can be on their way to being closed.
+const MAX_STREAMS: usize = 2048;
 /// Buffer on the connection in each direction: yamux reads and writes headers by themselves, and each write to a
 /// virtio port is an exit from the VM.
 const BUFFER_BYTES: usize = 32 * 1024;
-/// Read buffer of a stream: request lines and the start of HTTP heads.
-const STREAM_BUFFER_BYTES: usize = 4096;
-
 /// Why a session or a stream of it is not to be had.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -50,9 +56,8 @@ pub enum Error {
 /// One end of a running session.
 #[derive(Debug)]
 pub struct Session {
-    opens: mpsc::Sender<oneshot::Sender<yamux::Stream>>,
+    opener: Opener,
     accepted: mpsc::Receiver<yamux::Stream>,
-    open_limit: Arc<Semaphore>,
     driver: JoinHandle<Result<(), yamux::ConnectionError>>,
 }
 
@@ -83,28 +88,16 @@ impl Session {
         Ok(Self::start(io, yamux::Mode::Server))
     }
 
-    /// Opens a stream for a request; waits while [`MAX_OPEN`] are open.
-    ///
-    /// # Errors
-    /// [`Error::Ended`] and [`Error::Open`].
-    pub async fn open(&self, request: &Request) -> Result<Stream, Error> {
-        let permit = Arc::clone(&self.open_limit).acquire_owned().await.map_err(|_| Error::Ended)?;
-        let (reply, opened) = oneshot::channel();
-        self.opens.send(reply).await.map_err(|_| Error::Ended)?;
-        let mut stream = Stream::new(opened.await.map_err(|_| Error::Ended)?, Some(permit));
-        request::write_request(&mut stream, request).await.map_err(Error::Open)?;
-        Ok(stream)
+    /// What opens streams of this session.
+    #[must_use]
+    pub fn opener(&self) -> &Opener {
+        &self.opener
     }
 
     /// The next stream that the peer opened; `None` when the session has ended. Its request is still to be read, by
     /// the task that serves it, so that a peer that sends none holds up nobody.
     pub async fn accept(&mut self) -> Option<Stream> {
         self.accepted.recv().await.map(|stream| Stream::new(stream, None))
-    }
-
-    /// Waits for the session's end, for whoever shares it.
-    pub async fn closed(&self) {
-        self.opens.closed().await;
     }
 
     /// Waits for the session's end, and says how it ended.
@@ -124,18 +117,58 @@ impl Session {
         T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let mut config = yamux::Config::default();
-        config.set_max_num_streams(MAX_ACCEPTED);
+        config.set_max_num_streams(MAX_STREAMS);
         let connection = yamux::Connection::new(io.compat(), config, mode);
         let (opens, asked) = mpsc::channel(1);
-        let (accept, accepted) = mpsc::channel(MAX_ACCEPTED);
+        let (accept, accepted) = mpsc::channel(MAX_STREAMS);
         let driver = tokio::spawn(Driver { connection, asked, waiting: None, accept }.run());
-        Self { opens, accepted, open_limit: Arc::new(Semaphore::new(MAX_OPEN)), driver }
+        let opener = Opener { opens, limit: Arc::new(Semaphore::new(MAX_OPEN)) };
+        Self { opener, accepted, driver }
     }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
         self.driver.abort();
+    }
+}
+
+/// Opens streams of a session for whoever shares it. It does not keep the session from ending.
+#[derive(Clone, Debug)]
+pub struct Opener {
+    opens: mpsc::Sender<oneshot::Sender<yamux::Stream>>,
+    limit: Arc<Semaphore>,
+}
+
+impl Opener {
+    /// Opens a stream for a request; waits while [`MAX_OPEN`] are open.
+    ///
+    /// # Errors
+    /// [`Error::Ended`] and [`Error::Open`].
+    pub async fn open(&self, request: &impl Serialize) -> Result<Stream, Error> {
+        let permit = Arc::clone(&self.limit).acquire_owned().await.map_err(|_| Error::Ended)?;
+        self.open_with(request, permit).await
+    }
+
+    /// The same under a limit of the caller's, whose permit the stream keeps.
+    ///
+    /// # Errors
+    /// As [`Opener::open`].
+    pub async fn open_with(
+        &self,
+        request: &impl Serialize,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<Stream, Error> {
+        let (reply, opened) = oneshot::channel();
+        self.opens.send(reply).await.map_err(|_| Error::Ended)?;
+        let mut stream = Stream::new(opened.await.map_err(|_| Error::Ended)?, Some(permit));
+        request::write_request(&mut stream, request).await.map_err(Error::Open)?;
+        Ok(stream)
+    }
+
+    /// Waits for the session's end.
+    pub async fn closed(&self) {
+        self.opens.closed().await;
     }
 }
 
@@ -182,60 +215,6 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Driver<T> {
             drop(reply.send(stream?));
         }
         Ok(true)
-    }
-}
-
-/// A stream of a session. Dropping it before its end resets it for the peer.
-///
-/// Invariant: one task polls both halves ([`crate::pipe()`] does). yamux keeps one waker for a stream's way out, which
-/// reading uses as well as writing, so a reader in another task would take the writer's wake-ups.
-#[derive(Debug)]
-pub struct Stream {
-    inner: BufReader<Compat<yamux::Stream>>,
-    _permit: Option<OwnedSemaphorePermit>,
-}
-
-impl Stream {
-    fn new(stream: yamux::Stream, permit: Option<OwnedSemaphorePermit>) -> Self {
-        Self { inner: BufReader::with_capacity(STREAM_BUFFER_BYTES, stream.compat()), _permit: permit }
-    }
-}
-
-impl AsyncRead for Stream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_read(context, buffer)
-    }
-}
-
-impl AsyncBufRead for Stream {
-    fn poll_fill_buf(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
-        Pin::new(&mut self.get_mut().inner).poll_fill_buf(context)
-    }
-
-    fn consume(mut self: Pin<&mut Self>, amount: usize) {
-        Pin::new(&mut self.inner).consume(amount);
-    }
-}
-
-impl AsyncWrite for Stream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(context)
     }
 }
 

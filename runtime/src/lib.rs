@@ -5,11 +5,12 @@
 //! is refused. No thread is ever started: namespaces and file system ids belong to the thread.
 //!
 //! Read in this order: [`arguments`], [`verbs`] (what a command does; [`verbs::create`] is the way through),
-//! [`bundle`], [`plan`] (pure), [`apply`] (system calls in order), [`container`], [`ranges`], [`leftovers`] and
-//! [`processes`].
+//! [`bundle`], [`plan`] (pure), [`apply`] (system calls in order), [`container`], [`ranges`], [`leftovers`],
+//! [`processes`] and [`audit`].
 
 pub mod apply;
 pub mod arguments;
+pub mod audit;
 pub mod bundle;
 pub mod container;
 pub mod leftovers;

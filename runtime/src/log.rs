@@ -26,10 +26,18 @@ pub fn report(message: &str, file: Option<&Path>, time: SystemTime) {
     best_effort(writeln!(std::io::stderr(), "{line}"));
 }
 
+/// Says something on standard error that changes nothing.
+pub fn warn(message: &str) {
+    let line = json!({"level": "warning", "msg": message, "time": rfc3339(SystemTime::now())}).to_string();
+    best_effort(writeln!(std::io::stderr(), "{line}"));
+}
+
 /// There is nowhere left to report a failure to.
 fn best_effort(_outcome: std::io::Result<()>) {}
 
-fn rfc3339(time: SystemTime) -> String {
+/// A moment as RFC 3339 writes it, in UTC, to the second.
+#[must_use]
+pub fn rfc3339(time: SystemTime) -> String {
     let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let (days, second) = (seconds / 86_400, seconds % 86_400);
     let (year, month, day) = civil_date(days);

@@ -1,4 +1,4 @@
-//! Device-mapper control: create a read-only device from one target, and read its table back.
+//! Device-mapper control: create a read-only device from one target, read its table back, remove it.
 //!
 //! Format: `struct dm_ioctl` and `struct dm_target_spec` of `include/uapi/linux/dm-ioctl.h`, interface version 4.
 
@@ -16,7 +16,10 @@ const NAME_BYTES: usize = 128;
 const READ_ONLY: u32 = 1;
 const STATUS_IS_TABLE: u32 = 1 << 4;
 
+const DEFERRED_REMOVE: u32 = 1 << 17;
+
 const DEV_CREATE: u32 = 3;
+const DEV_REMOVE: u32 = 4;
 const DEV_SUSPEND: u32 = 6;
 const TABLE_LOAD: u32 = 9;
 const TABLE_STATUS: u32 = 12;
@@ -92,6 +95,15 @@ pub fn create_read_only(name: &str, target: &Target) -> Result<(u32, u32), Error
     )?;
     let answer = Message::new(name, 0)?.send(control.as_fd(), DEV_SUSPEND, "activate")?;
     answer.device()
+}
+
+/// Removes the device `name` as soon as nobody has it open, which may be now.
+///
+/// # Errors
+/// When there is no such device.
+pub fn remove_when_unused(name: &str) -> Result<(), Error> {
+    let control = open_control()?;
+    Message::new(name, DEFERRED_REMOVE)?.send(control.as_fd(), DEV_REMOVE, "remove").map(drop)
 }
 
 /// Reads the active table of device `name`.

@@ -10,6 +10,7 @@ pub mod descriptors;
 pub mod dm;
 pub mod fsuid;
 pub mod interface;
+pub mod loop_device;
 pub mod mounts;
 pub mod notifications;
 pub mod packet;

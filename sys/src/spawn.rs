@@ -1,5 +1,6 @@
 //! What a service's process does between fork and exec.
 
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
@@ -14,6 +15,8 @@ pub struct Confinement {
     pub oom_score_adj: i16,
     /// Soft and hard limit of open files.
     pub open_files: u64,
+    /// The AppArmor profile that its program runs under, as `aa_change_onexec(3)` sets it; PID 1's own when `None`.
+    pub apparmor_profile: Option<String>,
 }
 
 /// Makes `command` enter its cgroup, session, limits and OOM score before it executes, with no signal blocked: PID 1
@@ -22,10 +25,11 @@ pub struct Confinement {
 #[expect(unsafe_code, reason = "code between fork and exec has rules that the compiler cannot check")]
 pub fn confine(command: &mut Command, confinement: Confinement) {
     let score = format!("{}", confinement.oom_score_adj);
+    let profile = confinement.apparmor_profile.map(|name| format!("exec {name}"));
     let limit = libc::rlimit { rlim_cur: confinement.open_files, rlim_max: confinement.open_files };
     // SAFETY: the closure runs in the child after fork, where only async-signal-safe calls are allowed. It
     // calls setsid, sigemptyset, sigprocmask, write, open, close and setrlimit, all on the list of signal-safety(7) or plain system calls, and
-    // neither allocates nor locks: `score` and the descriptor were made before the fork, and an `io::Error` made
+    // neither allocates nor locks: the strings and the descriptor were made before the fork, and an `io::Error` made
     // from an error number does not allocate.
     unsafe {
         command.pre_exec(move || {
@@ -35,10 +39,8 @@ pub fn confine(command: &mut Command, confinement: Confinement) {
             check(libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut()))?;
             write_all(confinement.cgroup_procs.as_raw_fd(), b"0")?;
             check(libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit))?;
-            let flags = libc::O_WRONLY | libc::O_CLOEXEC;
-            let file = check(libc::open(c"/proc/self/oom_score_adj".as_ptr(), flags))?;
-            write_all(file, score.as_bytes())?;
-            check(libc::close(file)).map(drop)
+            write_file(c"/proc/self/oom_score_adj", score.as_bytes())?;
+            profile.iter().try_for_each(|name| write_file(c"/proc/self/attr/apparmor/exec", name.as_bytes()))
         });
     }
 }
@@ -61,6 +63,18 @@ fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
+/// Writes to a file of procfs, between fork and exec: opens, writes and closes it, no more.
+#[expect(unsafe_code, reason = "called between fork and exec, where std's files may not be dropped twice")]
+fn write_file(path: &CStr, bytes: &[u8]) -> io::Result<()> {
+    // SAFETY: the path ends in a zero byte and outlives the call, which reads nothing else; the descriptor that is closed is
+    // the one that was just opened.
+    unsafe {
+        let file = check(libc::open(path.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC))?;
+        write_all(file, bytes)?;
+        check(libc::close(file)).map(drop)
+    }
+}
+
 /// Writes a short value that the kernel takes whole or not at all.
 #[expect(unsafe_code, reason = "called between fork and exec, where std's files may not be dropped twice")]
 fn write_all(fd: libc::c_int, bytes: &[u8]) -> io::Result<()> {
@@ -81,7 +95,11 @@ mod tests {
         let log = tempfile_like();
         let mut command = Command::new("/bin/sh");
         command.args(["-c", "ulimit -n; cat /proc/self/oom_score_adj"]);
-        confine(&mut command, Confinement { cgroup_procs: log.into(), oom_score_adj: 7, open_files: 64 });
+        let apparmor_profile = None;
+        confine(
+            &mut command,
+            Confinement { cgroup_procs: log.into(), oom_score_adj: 7, open_files: 64, apparmor_profile },
+        );
         let output = command.output().unwrap();
         assert_eq!(String::from_utf8(output.stdout).unwrap(), "64\n7\n");
     }
@@ -90,9 +108,31 @@ mod tests {
     fn a_child_that_cannot_enter_its_cgroup_does_not_run() {
         let read_only = File::open("/dev/null").unwrap();
         let mut command = Command::new("/bin/true");
+        let apparmor_profile = None;
         confine(
             &mut command,
-            Confinement { cgroup_procs: read_only.into(), oom_score_adj: 0, open_files: 64 },
+            Confinement {
+                cgroup_procs: read_only.into(),
+                oom_score_adj: 0,
+                open_files: 64,
+                apparmor_profile,
+            },
+        );
+        assert!(command.spawn().is_err());
+    }
+
+    #[test]
+    fn a_child_whose_profile_is_not_there_does_not_run() {
+        let mut command = Command::new("/bin/true");
+        let apparmor_profile = Some("no-such-profile".to_owned());
+        confine(
+            &mut command,
+            Confinement {
+                cgroup_procs: tempfile_like().into(),
+                oom_score_adj: 0,
+                open_files: 64,
+                apparmor_profile,
+            },
         );
         assert!(command.spawn().is_err());
     }

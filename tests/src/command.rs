@@ -42,6 +42,15 @@ impl Outcome {
         Ok(self.stdout())
     }
 
+    /// Bytes on stdout when the command succeeded.
+    ///
+    /// # Errors
+    /// With all that it said when it did not.
+    pub fn into_bytes(self) -> Result<Vec<u8>> {
+        let bytes = self.bytes.clone();
+        self.ok().map(|_| bytes)
+    }
+
     /// stderr when the command failed and said all of `words`.
     ///
     /// # Errors

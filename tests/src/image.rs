@@ -371,6 +371,16 @@ fn append(
     Ok(())
 }
 
+/// An archive with one empty file, to copy into a container.
+///
+/// # Errors
+/// When the path is none.
+pub fn file_tar(path: &str) -> Result<Vec<u8>> {
+    let mut archive = tar::Builder::new(Vec::new());
+    archive.append_data(&mut header(tar::EntryType::Regular, 0o644, 0, 0), path, [].as_slice())?;
+    Ok(archive.into_inner()?)
+}
+
 fn header(kind: tar::EntryType, mode: u32, owner: u64, size: u64) -> tar::Header {
     let mut header = tar::Header::new_gnu();
     header.set_entry_type(kind);

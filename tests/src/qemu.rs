@@ -54,6 +54,20 @@ impl Qemu {
         Self::spawn(&firmware.arguments(), "user,id=net", name, drives, more)
     }
 
+    /// Starts a machine that boots by these arguments, on network `net` of this `-netdev` definition.
+    ///
+    /// # Errors
+    /// As [`Qemu::start`].
+    pub fn start_by(
+        boot: &[String],
+        netdev: &str,
+        name: &str,
+        drives: &[String],
+        more: &[&str],
+    ) -> Result<Self> {
+        Self::spawn(boot, netdev, name, drives, more)
+    }
+
     fn spawn(boot: &[String], netdev: &str, name: &str, drives: &[String], more: &[&str]) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("eci-qemu-").tempdir()?;
         let mut command = Command::new("qemu-system-x86_64");
@@ -106,7 +120,16 @@ impl Qemu {
         self.wait_until("engine ready", says_ready, deadline)
     }
 
-    fn wait_until(&mut self, what: &str, seen: impl Fn(&str) -> bool, deadline: Duration) -> Result<Ending> {
+    /// Waits until `seen` says so of the console, or QEMU ends. `what` names it.
+    ///
+    /// # Errors
+    /// With the console's end when neither happens in time.
+    pub fn wait_until(
+        &mut self,
+        what: &str,
+        seen: impl Fn(&str) -> bool,
+        deadline: Duration,
+    ) -> Result<Ending> {
         let started = Instant::now();
         while started.elapsed() < deadline {
             // Looked at before the console: a line that was written just before the end still counts.

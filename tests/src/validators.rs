@@ -1,10 +1,11 @@
-//! The field's validators of bills of materials, from PyPI: `tests/validators/requirements.txt` pins them. Their Python
-//! environment is kept in the cache under the digest of that file.
+//! The field's validators of bills of materials, provenance and settings, from PyPI: `tests/validators/requirements.txt` pins them. Their
+//! Python environment is kept in the cache under the digest of that file.
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use sha2::{Digest, Sha256};
 
 use crate::command::{self, Outcome};
@@ -24,8 +25,32 @@ pub fn spdx(document: &Path) -> Result<Outcome> {
 /// # Errors
 /// When it cannot be installed or run.
 pub fn cyclonedx(document: &Path) -> Result<Outcome> {
-    let (program, script) = (environment()?.join("bin/python3"), folder()?.join("judge_cyclonedx.py"));
-    command::host(&program.to_string_lossy(), &[&script.to_string_lossy(), &document.to_string_lossy()])
+    judge("judge_cyclonedx.py", &[document])
+}
+
+/// What the libraries of DSSE and in-toto say of a provenance and the public key that should have signed it.
+///
+/// # Errors
+/// When they cannot be installed or run.
+pub fn provenance(document: &Path, key: &Path) -> Result<Outcome> {
+    judge("judge_provenance.py", &[document, key])
+}
+
+/// What the Python package `jsonschema` says of administrators' settings by the published schema: `accepted`, or else why not.
+///
+/// # Errors
+/// When it cannot be installed or run.
+pub fn settings(documents: &[PathBuf]) -> Result<Vec<String>> {
+    let schema = image::repository()?.join("settings/admin-settings.schema.json");
+    let files: Vec<_> = [&schema].into_iter().chain(documents).map(PathBuf::as_path).collect();
+    let verdicts: Vec<_> = judge("judge_settings.py", &files)?.ok()?.lines().map(str::to_owned).collect();
+    ensure!(verdicts.len() == documents.len(), "{} of {} were judged", verdicts.len(), documents.len());
+    Ok(verdicts)
+}
+
+fn judge(script: &str, files: &[&Path]) -> Result<Outcome> {
+    let (program, script) = (environment()?.join("bin/python3"), folder()?.join(script));
+    command::run(Command::new(program).arg(script).args(files), &[])
 }
 
 fn folder() -> Result<PathBuf> {

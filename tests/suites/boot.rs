@@ -4,6 +4,7 @@ use std::fs;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, ensure};
+use eci_contract::audit::Denial;
 use eci_tests::command;
 use eci_tests::suite::{Row, row};
 use eci_tests::vm::{self, Vm};
@@ -220,6 +221,7 @@ fn refusals() -> Vec<Row<Vm>> {
                 "/sys",
                 "/dev",
                 "/var/lib/docker",
+                "/var/lib/docker/eci",
             ] {
                 let bind = format!("{path}:/x");
                 vm.docker(&["run", "--rm", "-v", &bind, "busybox", "true"])?.refused(&[
@@ -252,7 +254,8 @@ fn refusals() -> Vec<Row<Vm>> {
             .ok()?;
             let outcome = vm.docker(&["run", "--rm", "-v", "sneaky:/x", "busybox", "cat", "/x/passwd"])?;
             vm.docker(&["volume", "rm", "sneaky"])?.ok()?;
-            outcome.refused(&["enhanced container isolation:"]).map(drop)
+            // By the engine's own profile: it has not even mounted it.
+            outcome.refused(&["failed to mount local volume", "permission denied"]).map(drop)
         }),
         row("a_device_of_the_vm_is_refused", |vm| {
             vm.docker(&["run", "--rm", "--device", "/dev/vda", "busybox", "true"])?
@@ -338,6 +341,12 @@ fn everyday() -> Vec<Row<Vm>> {
             ensure!((theirs - ours).abs() <= 10, "{theirs} is not {ours}");
             Ok(())
         }),
+        row("what_was_refused_is_in_the_audit_log", |vm| {
+            the_audit_log_tells(vm)?;
+            let told = vm.builder(&["audit", "--name", "boot"])?.ok()?;
+            ensure!(told.contains(" of busybox\n") && told.contains("\n    instead: "), "{told}");
+            Ok(())
+        }),
         row("logs_show_the_boot", |vm| {
             let logs = vm.builder(&["logs", "--name", "boot"])?.ok()?;
             ensure!(logs.contains("eci: boot"), "no boot line:\n{logs}");
@@ -359,6 +368,19 @@ fn answer(vm: &Vm) -> Result<()> {
     Ok(())
 }
 
+/// That `docker run --pid host` was refused twice, with everything that somebody needs to act on it.
+fn the_audit_log_tells(vm: &Vm) -> Result<()> {
+    let log = vm.builder(&["audit", "--name", "boot", "--json"])?.ok()?;
+    let denials: Result<Vec<Denial>, _> = log.lines().map(serde_json::from_str).collect();
+    let denials: Vec<_> = denials?.into_iter().filter(|denial| denial.message.contains("[pid]")).collect();
+    ensure!(denials.len() == 2, "{log}");
+    for Denial { action, container, image, rule, remedy, .. } in &denials {
+        ensure!(action == "create" && container.len() == 64 && !remedy.is_empty(), "{log}");
+        ensure!(image.as_deref() == Some("busybox") && rule == "no-host-namespace", "{log}");
+    }
+    Ok(())
+}
+
 fn stop_and_boot(vm: &Vm) -> Result<()> {
     vm.docker(&[
         "run",
@@ -373,7 +395,9 @@ fn stop_and_boot(vm: &Vm) -> Result<()> {
     ])?
     .ok()?;
     vm.stop()?;
+    vm.builder(&["audit", "--name", "boot"])?.refused(&["is not running"])?;
     vm.run(&[])?.ok()?;
+    the_audit_log_tells(vm)?;
     ensure!(vm.docker(&["logs", "keeper"])?.ok()? == "said", "the container's log is lost");
     ensure!(vm.docker(&["start", "-a", "keeper"])?.ok()? == "said", "the container does not start again");
     ensure!(vm.sh(&["-v", "kept:/v"], "cat /v/f")? == "here", "the volume is lost");

@@ -6,9 +6,9 @@
 //! `tests/conformance/enter`). They write bundles that no engine writes; what stands between them and `eci-runc` to make
 //! up for that is `tests/src/bin/eci-conformance/engine.rs`.
 //!
-//! Without `ECI_CONFORMANCE=all` those of runc's files are left out that are about limits of cgroups, which crun alone sets,
-//! about what crun lacks (`events`, runc's help and debug messages), and about what crun's own tests ask too: they take as long
-//! as the others. With `ECI_CONFORMANCE_LOGS=FOLDER` what the tests said is kept there.
+//! Without `scripts/test --all` those of runc's files are left out that are about a container's states and limits of cgroups,
+//! which are crun's alone, about what crun lacks (`events`, runc's help and debug messages), and about what crun's own tests ask
+//! too: they take three times as long as the others. With `ECI_CONFORMANCE_LOGS=FOLDER` what the tests said is kept there.
 
 use std::env;
 use std::fs;
@@ -51,42 +51,35 @@ const CRUN: &[&str] = &[
     "test_uid_gid.py",
     "test_update.py",
 ];
-/// runc's tests of what `eci-runc` acts on.
-const RUNC: &[&str] = &[
-    "create.bats",
-    "cwd.bats",
-    "delete.bats",
-    "exec.bats",
-    "kill.bats",
-    "mask.bats",
-    "mounts.bats",
-    "pause.bats",
-    "root.bats",
-    "start.bats",
-    "start_detached.bats",
-    "state.bats",
-    "tty.bats",
-    "umask.bats",
-    "userns.bats",
-];
+/// runc's tests of what `eci-runc` makes itself: the mount tree, namespaces, and what enters them.
+const RUNC: &[&str] = &["exec.bats", "mask.bats", "mounts.bats", "root.bats", "umask.bats", "userns.bats"];
 /// The others, but for cgroups.bats, whose last test does not end under crun, and those that `scripts/conformance-root`
 /// leaves out.
 const RUNC_REST: &[&str] = &[
     "cgroup_delegation.bats",
+    "create.bats",
+    "cwd.bats",
     "debug.bats",
+    "delete.bats",
     "dev.bats",
     "events.bats",
     "help.bats",
+    "kill.bats",
     "list.bats",
     "mounts_recursive.bats",
     "no_pivot.bats",
+    "pause.bats",
     "ps.bats",
     "rlimits.bats",
     "run.bats",
     "seccomp-notify-compat.bats",
     "seccomp.bats",
     "spec.bats",
+    "start.bats",
+    "start_detached.bats",
     "start_hello.bats",
+    "state.bats",
+    "tty.bats",
     "update.bats",
     "version.bats",
 ];
@@ -109,11 +102,7 @@ fn main() -> ExitCode {
 }
 
 fn runc_files() -> &'static [&'static [&'static str]] {
-    if env::var_os("ECI_CONFORMANCE").is_some_and(|value| value == "all") {
-        &[RUNC, RUNC_REST]
-    } else {
-        &[RUNC]
-    }
+    if suite::everything() { &[RUNC, RUNC_REST] } else { &[RUNC] }
 }
 
 /// crun gives the input and output of a container to the container's user. runc had a flaw there with the machine's own

@@ -13,7 +13,7 @@ use eci_tests::suite::row;
 use eci_tests::{command, image, suite, vm::Vm};
 
 /// A first boot on two busy cores without KVM takes a third of this.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(180);
 /// How long a VM that refused its engine is watched for one that comes up anyway.
 const WATCHED: Duration = Duration::from_secs(3);
 

@@ -2,8 +2,8 @@
 //! broken elsewhere" and for each CVE. Every one must end without effect, and the VM's promises hold afterwards.
 //!
 //! Elsewhere: attempts by system call are suite `isolation`; keystrokes and debug shells (CVE-2023-5165), `immutability`.
-//! Keys of a policy that are ignored (CVE-2025-10657, CVE-2025-4095) and bodies that a filter does not see
-//! (CVE-2024-41110) belong to the gate, which has neither yet.
+//! Keys of a policy that are ignored (CVE-2025-10657, CVE-2025-4095) are suite `settings`; bodies that a filter does not see
+//! (CVE-2024-41110) belong to the gate, which has no filter yet.
 
 use std::fs;
 use std::process::ExitCode;
@@ -14,7 +14,7 @@ use anyhow::{Context, Result, ensure};
 use eci_tests::attempts::{self, REFUSED};
 use eci_tests::command::{self, Outcome};
 use eci_tests::image;
-use eci_tests::suite::{Row, row};
+use eci_tests::suite::{Row, row, thorough_row};
 use eci_tests::vm::{self, Vm};
 
 /// Opens every refusal of ours.
@@ -61,16 +61,20 @@ fn sources() -> Vec<Row<Vm>> {
             Ok(())
         }),
         row("cve_2026_6406_binds_and_mounts_end_at_the_same_wall", |vm| {
-            for folder in ["/", "/etc", "/var/lib/docker", "/proc/1/root", "/proc/self/cwd", "/sys/fs/cgroup"]
-            {
-                for source in [
-                    format!("-v={folder}:/x"),
-                    format!("--mount=type=bind,src={folder},dst=/x"),
-                    format!("--mount=type=bind,src={folder},dst=/x,readonly"),
-                    format!("--mount=type=bind,src={folder},dst=/x,bind-nonrecursive"),
-                ] {
-                    run(vm, &[&source], "true")?.refused(&[OURS])?;
-                }
+            for source in [
+                "-v=/:/x",
+                "--mount=type=bind,src=/,dst=/x",
+                "--mount=type=bind,src=/,dst=/x,readonly",
+                "--mount=type=bind,src=/,dst=/x,bind-nonrecursive",
+                "-v=/etc:/x",
+                "--mount=type=bind,src=/etc,dst=/x,readonly",
+                "-v=/var/lib/docker:/x",
+                "--mount=type=bind,src=/var/lib/docker,dst=/x",
+                "-v=/proc/1/root:/x",
+                "--mount=type=bind,src=/proc/self/cwd,dst=/x,bind-nonrecursive",
+                "--mount=type=bind,src=/sys/fs/cgroup,dst=/x",
+            ] {
+                run(vm, &[source], "true")?.refused(&[OURS])?;
             }
             Ok(())
         }),
@@ -126,6 +130,19 @@ fn sources() -> Vec<Row<Vm>> {
             }
             // The neighbour: a volume in memory.
             with_volume(vm, "tmpfs", "size=1m", "tmpfs", "touch /x/f")?.ok().map(drop)
+        }),
+        row("a_volume_with_options_makes_the_engine_mount_nothing_of_the_kernel_s", |vm| {
+            let cgroups = || vm.sh(&[], "sed -n 's/.* - cgroup2 //p' /proc/self/mountinfo");
+            let before = cgroups()?;
+            ensure!(before.contains("nsdelegate"), "cgroup2 is mounted with {before}");
+            let kinds = ["bpf", "cgroup2", "devpts", "devtmpfs", "mqueue", "proc", "securityfs", "sysfs"];
+            for (kind, flags) in kinds.map(|kind| (kind, "")).into_iter().chain([("cgroup2", "nodev,ro")]) {
+                with_volume(vm, kind, flags, kind, "true")?.refused(&["permission denied"])?;
+            }
+            // A second mount of cgroup2 would have changed them, refused or not.
+            let after = cgroups()?;
+            ensure!(after == before, "the options of cgroup2 were {before}, and are {after}");
+            with_volume(vm, "tmpfs", "size=1m,nodev", "tmpfs", "touch /x/f")?.ok().map(drop)
         }),
         row("links_in_a_volume_lead_nowhere_when_its_folder_is_named", |vm| {
             let script = "ln -s /etc /v/etc; ln -s /run/eci/engine/docker.sock /v/sock; ln -s ../../../../../.. /v/up; \
@@ -343,6 +360,7 @@ fn races() -> Vec<Row<Vm>> {
             drop(written);
             vm.every_check_holds()
         }),
+        row("a_copy_into_a_container_that_never_started_opens_no_folder_of_the_vm", copies_without_a_start),
         row("a_copy_into_a_container_s_proc_writes_no_node_of_the_vm", |vm| {
             vm.docker(&["run", "-d", "--privileged", "--name", "target", "busybox", "sleep", "600"])?.ok()?;
             let folder = tempfile::tempdir()?;
@@ -372,11 +390,16 @@ fn engine() -> Vec<Row<Vm>> {
             let sockets = ["vsock:2:1024", "vsock:1:1024", "vsock:2:2375", "vsock:1:2375"];
             let expected: Vec<_> =
                 verbs.iter().map(String::as_str).chain(sockets).map(|verb| (verb, REFUSED)).collect();
-            attempts::expect(vm, &["--privileged"], &expected)?;
             vm.docker(&["network", "create", "apart"])?.ok()?;
-            let outcome = attempts::expect(vm, &["--privileged", "--network", "apart"], &expected);
+            // What is dropped is waited for: both at once.
+            let outcomes = thread::scope(|scope| {
+                let other =
+                    scope.spawn(|| attempts::expect(vm, &["--privileged", "--network", "apart"], &expected));
+                let this = attempts::expect(vm, &["--privileged"], &expected);
+                this.and(other.join().expect("no thread panics"))
+            });
             vm.docker(&["network", "rm", "apart"])?.ok()?;
-            outcome
+            outcomes
         }),
         row("cve_2020_15257_no_abstract_socket_of_the_vm_is_heard", |vm| {
             attempts::expect(vm, &["--privileged"], &[("abstract-sockets", "nothing there")])
@@ -385,7 +408,7 @@ fn engine() -> Vec<Row<Vm>> {
             let expected = [("mount-cgroup1", REFUSED), ("cgroup-release-agent", "nothing there")];
             attempts::expect(vm, &["--privileged"], &expected)
         }),
-        row("a_request_of_megabytes_is_judged_like_any_other", |vm| {
+        thorough_row("a_request_of_megabytes_is_judged_like_any_other", |vm| {
             let folder = tempfile::tempdir()?;
             let file = folder.path().join("environment");
             let lines: Vec<_> = (0..60).map(|number| format!("V{number}={}", "x".repeat(60_000))).collect();
@@ -484,6 +507,50 @@ fn plugin(vm: &Vm) -> Result<()> {
     Ok(())
 }
 
+/// The engine lays the mounts of a container for `docker cp` by itself: the runtime, which judges them, is not asked.
+fn copies_without_a_start(vm: &Vm) -> Result<()> {
+    let script = "echo own >/v/own; ln -s /etc /v/etc; ln -s /run /v/run";
+    vm.sh(&["-v", "copied:/v"], script)?;
+    let data = "/var/lib/docker/volumes/copied/_data";
+    let options = ["volume", "create", "-o", "type=none", "-o", "o=bind", "-o", "device=/run", "bound"];
+    vm.docker(&options)?.ok()?;
+    let bind = |source: &str| format!("{source}:/x");
+    let folders = [
+        "/",
+        "/run",
+        "/etc",
+        "/var/lib/docker",
+        "/var/lib/docker/overlay2",
+        "/var/lib/docker/eci",
+        "/sys/fs/cgroup",
+    ];
+    let links = ["etc", "run"].map(|link| bind(&format!("{data}/{link}")));
+    let refused: Vec<_> = folders.into_iter().map(bind).chain(links).chain([bind("bound")]).collect();
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("file");
+    fs::write(&file, "text")?;
+    let file = file.to_string_lossy();
+    let copies = |mount: &str| -> Result<[Outcome; 2]> {
+        vm.docker(&["create", "--name", "unborn", "-v", mount, "busybox", "true"])?.ok()?;
+        let out = vm.docker(&["cp", "unborn:/x/.", "-"])?;
+        let into = vm.docker(&["cp", &file, "unborn:/x/file"])?;
+        vm.docker(&["rm", "unborn"])?.ok()?;
+        Ok([out, into])
+    };
+    for mount in &refused {
+        for outcome in copies(mount)? {
+            outcome.refused(&["permission denied"]).with_context(|| mount.clone())?;
+        }
+    }
+    // The neighbour: a volume's own data, by its name and by its path.
+    for mount in ["copied:/x", &bind(data)] {
+        let [out, into] = copies(mount)?;
+        ensure!(out.stdout().contains("own"), "{mount}: nothing of the volume");
+        into.ok().context("into a volume")?;
+    }
+    vm.docker(&["volume", "rm", "bound", "copied"])?.ok().map(drop)
+}
+
 fn run(vm: &Vm, flags: &[&str], script: &str) -> Result<Outcome> {
     vm.docker(&[&["run", "--rm"][..], flags, &["busybox", "sh", "-c", script]].concat())
 }
@@ -528,6 +595,7 @@ fn watch(vm: &Vm, image: &str, verb: &str, meanwhile: impl Fn(&str) -> Result<()
     let name = "watcher";
     vm.docker(&["run", "-d", "--privileged", "--name", name, image, "/probe", verb])?.ok()?;
     meanwhile(name)?;
+    vm.docker_with(&["cp", "-", &format!("{name}:/")], &image::file_tar("stop")?)?.ok()?;
     let mut said = String::new();
     for _ in 0..120 {
         said = vm.docker(&["logs", name])?.stdout();

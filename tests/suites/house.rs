@@ -9,14 +9,16 @@ use eci_tests::image;
 use serde_json::Value;
 
 /// The table of ARCHITECTURE.md, section "The house": a crate and the crates of ours that it may depend on.
-const EDGES: [(&str, &[&str]); 11] = [
-    ("eci-builder", &["eci-policy", "eci-sys", "eci-contract", "eci-link"]),
-    ("eci-init", &["eci-sys", "eci-contract"]),
+const EDGES: [(&str, &[&str]); 13] = [
+    ("eci-builder", &["eci-policy", "eci-sys", "eci-contract", "eci-link", "eci-slots"]),
+    ("eci-init", &["eci-policy", "eci-sys", "eci-contract", "eci-slots"]),
     ("eci-runc", &["eci-policy", "eci-sys", "eci-contract"]),
     ("eci-nodes", &["eci-policy", "eci-sys", "eci-contract", "eci-service"]),
     ("eci-procfs", &["eci-policy", "eci-contract", "eci-service"]),
     ("eci-gate", &["eci-policy", "eci-contract", "eci-link", "eci-service"]),
+    ("eci-publish", &["eci-contract", "eci-service"]),
     ("eci-service", &["eci-contract"]),
+    ("eci-slots", &["eci-contract"]),
     ("eci-link", &["eci-contract"]),
     ("eci-policy", &["eci-contract"]),
     ("eci-contract", &[]),
@@ -24,8 +26,9 @@ const EDGES: [(&str, &[&str]); 11] = [
 ];
 
 /// Folders of crates without `unsafe`: all but `sys`, and the suites.
-const SAFE: [&str; 11] = [
-    "builder", "contract", "fuzz", "gate", "init", "link", "nodes", "policy", "procfs", "runtime", "service",
+const SAFE: [&str; 13] = [
+    "builder", "contract", "fuzz", "gate", "init", "link", "nodes", "policy", "procfs", "publish", "runtime",
+    "service", "slots",
 ];
 
 /// Crates that may use an async runtime: the two ends of the link, and what they share.
@@ -136,17 +139,30 @@ fn unsafe_stands_only_in_sys() {
     }
 }
 
+/// Settings of the engine, below `rootfs/`.
+fn settings(path: &str) -> Value {
+    let path = root().join("rootfs").join(path);
+    serde_json::from_slice(&fs::read(path).expect("settings of the engine")).expect("JSON")
+}
+
 /// What the test flavour measures would say nothing about the appliance if its engine were set up in another way.
 #[test]
 fn the_test_flavour_s_engine_has_two_more_runtimes_and_is_the_same_otherwise() {
-    let settings = |overlay: &str| -> Value {
-        let path = root().join("rootfs").join(overlay).join("etc/docker/daemon.json");
-        serde_json::from_slice(&fs::read(path).expect("settings of the engine")).expect("JSON")
-    };
-    let (shipped, mut test) = (settings("overlay"), settings("test-overlay"));
+    let shipped = settings("overlay/etc/docker/daemon.json");
+    let mut test = settings("test-overlay/etc/docker/daemon.json");
     let runtimes = test["runtimes"].as_object_mut().expect("a table of runtimes");
     for name in ["bare-crun", "bare-runc"] {
         assert!(runtimes.remove(name).is_some(), "no runtime {name}");
     }
     assert_eq!(test, shipped);
+}
+
+/// A distro has no host at the other end of a link: the engine publishes there as on any machine, and WSL does the rest.
+#[test]
+fn in_a_distro_the_engine_publishes_ports_by_itself_and_is_the_same_otherwise() {
+    let mut shipped = settings("overlay/etc/docker/daemon.json");
+    let table = shipped.as_object_mut().expect("a table");
+    assert!(table.remove("userland-proxy-path").is_some(), "no program for published ports");
+    assert_eq!(table.insert("userland-proxy".to_owned(), false.into()), Some(true.into()));
+    assert_eq!(settings("overlay/etc/docker/daemon-wsl.json"), shipped);
 }

@@ -223,7 +223,11 @@ fn boot(name: &str, data: &Path, more: &[&str]) -> Result<Qemu> {
 fn keystrokes(_: &Vm) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let mut qemu = boot("keystrokes", &folder.path().join("data"), &[])?;
-    ensure!(qemu.wait_for_engine(Duration::from_secs(90))? == Ending::Seen, "no engine:\n{}", qemu.console());
+    ensure!(
+        qemu.wait_for_engine(Duration::from_secs(180))? == Ending::Seen,
+        "no engine:\n{}",
+        qemu.console()
+    );
     let before = qemu.console().len();
     let mut monitor = Monitor::connect(&qemu.monitor())?;
     for key in ["ret", "a", "ret", "ctrl-c", "alt-sysrq-b", "ctrl-d", "f1", "ret"] {
@@ -235,7 +239,7 @@ fn keystrokes(_: &Vm) -> Result<()> {
         ensure!(!said.contains(prompt), "the console answered:\n{said}");
     }
     monitor.keys("ctrl-alt-delete")?;
-    qemu.wait_for_end(Duration::from_secs(60))?;
+    qemu.wait_for_end(Duration::from_secs(180))?;
     ensure!(qemu.console().contains("ctrl-alt-del"), "no word of the shutdown:\n{}", qemu.console());
     Ok(())
 }
@@ -244,7 +248,11 @@ fn command_line(_: &Vm) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let hostile = "init=/bin/sh rdinit=/bin/sh single rd.break systemd.unit=rescue.target systemd.debug-shell ro=0 rw 1 emergency lockdown=none apparmor=0";
     let mut qemu = boot("command-line", &folder.path().join("data"), &["-append", hostile])?;
-    ensure!(qemu.wait_for_engine(Duration::from_secs(90))? == Ending::Seen, "no engine:\n{}", qemu.console());
+    ensure!(
+        qemu.wait_for_engine(Duration::from_secs(180))? == Ending::Seen,
+        "no engine:\n{}",
+        qemu.console()
+    );
     Ok(())
 }
 

@@ -136,6 +136,13 @@ fn main() -> ExitCode {
             project.run(&["sign"])?.is(USAGE, &["--key <FILE|URI>", "--secure-boot-signature <FILE>"])?;
             let both = ["sign", "--key", "x", "--manifest-signature", "y", "--secure-boot-key", "z"];
             project.run(&both)?.is(USAGE, &["--manifest-signature"])?;
+            let both = ["sign", "--key", "x", "--provenance-signature", "y", "--secure-boot-key", "z"];
+            project.run(&both)?.is(USAGE, &["--provenance-signature"])?;
+            // The image's key signs two things.
+            let two = ["sign", "--manifest-signature", "x", "--secure-boot-signature", "y"];
+            project.run(&two)?.is(USAGE, &["--provenance-signature <FILE>"])?;
+            let two = ["sign", "--provenance-signature", "x", "--secure-boot-signature", "y"];
+            project.run(&two)?.is(USAGE, &["--manifest-signature <FILE>"])?;
             let pin = ["sign", "--key", "pkcs11:?pin-value=1234", "--secure-boot-key", "z"];
             project.run(&pin)?.is(USAGE, &["`pin-value`", "pin-source"])
         }),
@@ -144,6 +151,23 @@ fn main() -> ExitCode {
             project
                 .run(&["sign", "empty", "--key", "x", "--secure-boot-key", "y"])?
                 .is(CONFIG, &["empty/manifest.json", "build --unsigned"])
+        }),
+        row("vulnerabilities_out_of_another_file_or_for_no_image_are_refused", |()| {
+            let (project, out) = (Project::copy()?, image::out()?);
+            let inspect = |artifact: &Path, data: &str| {
+                let artifact = artifact.to_string_lossy();
+                project.run(&["inspect", &artifact, "--vulnerabilities", data])
+            };
+            inspect(&out, "none.json")?.is(CONFIG, &["cannot read `none.json`", "tracker"])?;
+            inspect(&out, "eci.toml")?.is(CONFIG, &["`eci.toml` is not the data of", "at line 1"])?;
+            let bill = out.join("sbom.spdx.json");
+            inspect(&out, &bill.to_string_lossy())?.is(CONFIG, &["is not the data of", "vulnerabilities"])?;
+            fs::write(project.path("empty.json"), "{}")?;
+            inspect(&out, "empty.json")?.is(CONFIG, &["`empty.json` says nothing of Debian trixie"])?;
+            // A manifest without a bill of materials beside it.
+            fs::copy(out.join("manifest.json"), project.path("empty/manifest.json"))?;
+            let alone = inspect(&project.path("empty/manifest.json"), "empty.json")?;
+            alone.is(CONFIG, &["no bill of materials beside", "sbom.spdx.json"])
         }),
         row("a_certificate_of_another_key_is_named", |()| {
             let project = Project::copy()?;
@@ -261,6 +285,33 @@ fn main() -> ExitCode {
         row("an_unknown_format_is_a_usage_error_that_names_the_known_ones", |()| {
             let project = Project::copy()?;
             project.build(&["--format", "vmdk"])?.is(USAGE, &["vmdk", "raw", "qcow2", "vhdx"])?;
+            project.nothing_was_built()
+        }),
+        row("settings_that_no_image_takes_are_named_by_check_and_build", |()| {
+            let project = Project::copy()?;
+            let text = r#"{"configurationFileVersion": 2, "eci": {"engine": {"userns-remap": "default"}, "shares": []}}"#;
+            fs::write(project.path("own.json"), text)?;
+            let check = project.run(&["settings", "check", "own.json"])?;
+            let found = check.0.stdout();
+            check.is(CONFIG, &["`own.json` cannot be used as settings: 2 things are wrong"])?;
+            for words in [
+                "`eci.engine.userns-remap` is \"default\": ",
+                "`eci.shares` is []: this version does not enforce it yet",
+            ] {
+                ensure!(found.contains(words), "no `{words}` in\n{found}");
+            }
+            project.replace("eci.toml", "[settings]", "[settings]\nfile = \"own.json\"")?;
+            project.build(&[])?.is(CONFIG, &["own.json", "`eci.engine.userns-remap`", "`eci.shares`"])?;
+            project.nothing_was_built()?;
+            project.replace("eci.toml", "own.json", "none.json")?;
+            project.build(&[])?.is(CONFIG, &["cannot read", "none.json"])?;
+            project.run(&["settings", "check", "none.json"])?.is(CONFIG, &["cannot read `none.json`"])
+        }),
+        row("settings_that_nobody_checked_are_for_no_shipped_image", |()| {
+            let project = Project::copy()?;
+            fs::write(project.path("own.json"), "broken")?;
+            project.replace("eci.toml", "[settings]", "[settings]\nfile = \"own.json\"\nunchecked = true")?;
+            project.build(&[])?.is(CONFIG, &["settings.unchecked", "test flavour"])?;
             project.nothing_was_built()
         }),
         row("memory_that_is_no_size_is_a_usage_error", |()| {

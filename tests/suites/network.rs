@@ -17,7 +17,7 @@ const FIRST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 50);
 /// An address that was given to nobody.
 const OTHER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 60);
 /// How long a booting machine may take to its first question.
-const BOOT: Duration = Duration::from_secs(60);
+const BOOT: Duration = Duration::from_secs(180);
 /// How long the client may take to answer anything else, under TCG.
 const SOON: Duration = Duration::from_secs(10);
 

@@ -10,8 +10,10 @@ use anyhow::{Context, Result, ensure};
 use eci_tests::suite::row;
 use eci_tests::{image, qemu::Qemu, suite, vm::Vm};
 
-/// Kills of each kind: ten first boots, ten running boots.
-const KILLS: u32 = 10;
+/// Kills of each kind: first boots, and running boots.
+const FEW: u32 = 4;
+/// With `scripts/test --all`.
+const ALL: u32 = 10;
 /// A first boot is over after about this long on two cores without KVM; kills fall anywhere in it.
 const FIRST_BOOT_MS: u64 = 8_000;
 /// Running boots are killed up to this long after the work has begun.
@@ -19,9 +21,13 @@ const WORK_MS: u64 = 5_000;
 
 fn main() -> ExitCode {
     suite::run_alone(vec![
-        row("ten_power_cuts_in_a_first_boot", first_boots),
-        row("ten_power_cuts_at_work", running_boots),
+        row("power_cuts_in_a_first_boot", first_boots),
+        row("power_cuts_at_work", running_boots),
     ])
+}
+
+fn kills() -> u32 {
+    if suite::everything() { ALL } else { FEW }
 }
 
 /// A linear congruential generator (Knuth's constants), seeded by the clock; the seed is printed to repeat a failure.
@@ -52,7 +58,7 @@ fn first_boots(_: &()) -> Result<()> {
         format!("file={},format=raw", data.display()),
     ];
     fs::File::create(&data)?.set_len(8 << 30)?;
-    for round in 0..KILLS {
+    for round in 0..kills() {
         if round % 2 == 0 {
             // Every other round starts on an empty disk; the rounds between start on what the last cut left.
             fs::File::create(&data)?.set_len(8 << 30)?;
@@ -78,7 +84,7 @@ fn running_boots(_: &()) -> Result<()> {
     let data_flag = data.to_string_lossy().into_owned();
     let mut vm = Vm::start_on("power", &image::out()?, &data)?;
     vm.import_busybox()?;
-    for round in 0..KILLS {
+    for round in 0..kills() {
         let volume = format!("v{round}:/v");
         let name = format!("c{round}");
         vm.docker(&[
@@ -105,7 +111,7 @@ fn running_boots(_: &()) -> Result<()> {
         vm.boot(&["--data", &data_flag]).with_context(|| format!("boot after cut {round}"))?;
         finished_work_is_whole(&vm, round)?;
     }
-    finished_containers_are_whole(&vm, KILLS - 1)?;
+    finished_containers_are_whole(&vm, kills() - 1)?;
     vm.every_check_holds()
 }
 

@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, ensure};
+use eci_tests::provenance::Provenance;
 use eci_tests::suite::row;
 use eci_tests::{command, image, suite};
+use tempfile::TempDir;
 
 /// Exit codes of `eci-builder --help`.
 const CONFIG: i32 = 3;
@@ -29,7 +31,7 @@ fn second_build(_: &()) -> Result<()> {
     let mut build = Command::new(image::builder()?);
     build
         .current_dir(&root)
-        .args(["build", "--offline", "--format", "raw,qcow2,vhdx", "--out"])
+        .args(["build", "--offline", "--format", "raw,qcow2,vhdx,wsl", "--out"])
         .arg(&out)
         .arg("--programs")
         .arg(image::programs()?);
@@ -49,34 +51,52 @@ fn sums(out: &Path) -> Result<String> {
 fn signed_elsewhere(_: &()) -> Result<()> {
     let project = Project::with_public_halves()?;
     let programs = image::programs()?.to_string_lossy().into_owned();
-    project.eci(&["build", "--offline", "--unsigned", "--format", "raw", "--programs", &programs])?.ok()?;
+    project
+        .eci(&["build", "--offline", "--unsigned", "--format", "raw,wsl", "--programs", &programs])?
+        .ok()?;
 
-    for verb in [&["verify", "out", "--key", "image.pub"][..], &["run", "out", "--name", "unsigned"]] {
+    let key = project.halves.path().join("image.pub").to_string_lossy().into_owned();
+    for verb in [&["verify", "out", "--key", &key][..], &["run", "out", "--name", "unsigned"]] {
         let said = project.eci(verb)?;
         ensure!(said.code == UNTRUSTED, "{verb:?}: exit code {}: {}", said.code, said.stderr);
         said.refused(&["`out` is not signed yet", "hint: `eci-builder sign DIR`"])?;
     }
 
-    let sign = |manifest: &str| {
-        let signatures = ["--manifest-signature", manifest, "--secure-boot-signature", "uki.sig"];
-        project.eci(&[&["sign", "out"], &signatures[..]].concat())
+    let sign = |manifest: &str, provenance: &str| {
+        let signatures = ["--manifest-signature", manifest, "--provenance-signature", provenance];
+        let both = [&["sign", "out"], &signatures[..], &["--secure-boot-signature", "uki.sig"]];
+        project.eci(&both.concat())
     };
     let before = sums(&project.path("out"))?;
-    project.openssl(&["pkeyutl", "-sign", "-rawin"], "image.key", "eci.toml", "wrong.sig")?;
-    project.openssl(&["pkeyutl", "-sign", "-rawin"], "image.key", "out/manifest.json", "manifest.sig")?;
+    for (from, to) in [
+        ("eci.toml", "wrong.sig"),
+        ("out/manifest.json", "manifest.sig"),
+        ("out/provenance.intoto.json.tbs", "provenance.sig"),
+    ] {
+        project.openssl(&["pkeyutl", "-sign", "-rawin"], "image.key", from, to)?;
+    }
     project.openssl(
         &["pkeyutl", "-sign", "-rawin", "-digest", "sha256"],
         "secure-boot/db.key",
         "out/eci.efi.tbs",
         "uki.sig",
     )?;
-    let said = sign("wrong.sig")?;
-    ensure!(said.code == UNTRUSTED, "exit code {}: {}", said.code, said.stderr);
-    said.refused(&["`wrong.sig` is not a signature of `out/manifest.json` by key ", "hint: "])?;
-    ensure!(sums(&project.path("out"))? == before, "a wrong signature changed the folder");
+    for (manifest, provenance, reason) in [
+        ("wrong.sig", "provenance.sig", "`wrong.sig` is not a signature of `out/manifest.json` by key "),
+        (
+            "manifest.sig",
+            "manifest.sig",
+            "`manifest.sig` is not a signature of `out/provenance.intoto.json.tbs` by key ",
+        ),
+    ] {
+        let said = sign(manifest, provenance)?;
+        ensure!(said.code == UNTRUSTED, "exit code {}: {}", said.code, said.stderr);
+        said.refused(&[reason, "hint: "])?;
+        ensure!(sums(&project.path("out"))? == before, "a wrong signature changed the folder");
+    }
 
     on_a_token(&project)?;
-    sign("manifest.sig")?.ok()?;
+    sign("manifest.sig", "provenance.sig")?.ok()?;
     let (built, signed) = (sums(&image::out()?)?, sums(&project.path("out"))?);
     ensure!(signed == sums(&project.path("by-token"))?, "a token's signatures are other ones");
     let differ: Vec<_> = signed.lines().filter(|line| !built.lines().any(|other| other == *line)).collect();
@@ -85,23 +105,40 @@ fn signed_elsewhere(_: &()) -> Result<()> {
         signed.lines().count() + 2 == built.lines().count(),
         "qcow2 and VHDX are missing, no more:\n{signed}"
     );
-    project.eci(&["verify", "out", "--key", "image.pub", "--certificate", "out/secure-boot.crt"])?.ok()?;
-    let said = sign("manifest.sig")?;
+    let left = fs::read_dir(project.path("out"))?.flatten().map(|entry| entry.file_name());
+    let left: Vec<_> = left.filter(|name| name.to_string_lossy().ends_with(".tbs")).collect();
+    ensure!(left.is_empty(), "still to be signed: {left:?}");
+    project.eci(&["verify", "out", "--key", &key, "--certificate", "out/secure-boot.crt"])?.ok()?;
+    let said = sign("manifest.sig", "provenance.sig")?;
     ensure!(said.code == CONFIG, "exit code {}: {}", said.code, said.stderr);
     said.refused(&["`out` is signed already", "build --unsigned"]).map(drop)
+}
+
+/// A clone at the commit that the image under test names in its provenance; where it names none, a copy, which will name none either.
+fn copy_of_project() -> Result<TempDir> {
+    let Some(commit) = Provenance::read(&image::out()?)?.commit()? else { return image::copy_of_project() };
+    let folder = tempfile::tempdir()?;
+    let (from, to) = (image::repository()?.canonicalize()?, folder.path().to_string_lossy());
+    command::host("git", &["clone", "--quiet", "--shared", "--no-checkout", &from.to_string_lossy(), &to])?
+        .ok()?;
+    command::host("git", &["-C", &to, "checkout", "--quiet", "--detach", &commit])?.ok()?;
+    Ok(folder)
 }
 
 /// Signs a copy of the folder, `by-token`, with the same keys on a token of SoftHSM, beside a key that signed nothing here.
 fn on_a_token(project: &Project) -> Result<()> {
     let mut copy = Command::new("cp");
-    command::run(copy.current_dir(project.0.path()).args(["-r", "--sparse=always", "out", "by-token"]), &[])?
-        .ok()?;
+    command::run(
+        copy.current_dir(project.folder.path()).args(["-r", "--sparse=always", "out", "by-token"]),
+        &[],
+    )?
+    .ok()?;
     fs::create_dir(project.path("tokens"))?;
     let tokens = project.path("tokens");
     fs::write(project.path("softhsm.conf"), format!("directories.tokendir = {}\n", tokens.display()))?;
     let softhsm = |arguments: &[&str]| {
         let mut softhsm = Command::new("softhsm2-util");
-        softhsm.current_dir(project.0.path()).env("SOFTHSM2_CONF", project.path("softhsm.conf"));
+        softhsm.current_dir(project.folder.path()).env("SOFTHSM2_CONF", project.path("softhsm.conf"));
         command::run(softhsm.args(arguments), &[])?.ok()
     };
     softhsm(&["--init-token", "--free", "--label", "eci", "--pin", "1234", "--so-pin", "5678"])?;
@@ -143,30 +180,37 @@ fn on_a_token(project: &Project) -> Result<()> {
     sign(&image, &db)?.ok().map(drop)
 }
 
-/// A copy of the project's data in a folder of its own.
-struct Project(tempfile::TempDir);
+/// The project in a folder of its own, as far as a build reads it.
+struct Project {
+    folder: TempDir,
+    /// Public halves of the development keys, which `eci.toml` names: not in the project, so that it is still as it was committed.
+    halves: TempDir,
+}
 
 impl Project {
-    /// With the public halves of the development keys, named in `eci.toml`.
     fn with_public_halves() -> Result<Self> {
-        let project = Self(image::copy_of_project()?);
+        let project = Self { folder: copy_of_project()?, halves: tempfile::tempdir()? };
         let keys = image::development_keys()?;
-        fs::copy(keys.join("image.pub"), project.path("image.pub"))?;
-        fs::copy(keys.join("secure-boot/db.crt"), project.path("db.crt"))?;
+        let half = |from: &str, name: &str| -> Result<String> {
+            let path = project.halves.path().join(name);
+            fs::copy(keys.join(from), &path)?;
+            Ok(path.to_string_lossy().into_owned())
+        };
+        let (key, certificate) = (half("image.pub", "image.pub")?, half("secure-boot/db.crt", "db.crt")?);
         let toml = fs::read_to_string(project.path("eci.toml"))?
-            .replacen("[signing]", "[signing]\nkey = \"image.pub\"", 1)
-            .replacen("[secure_boot]", "[secure_boot]\ncertificate = \"db.crt\"", 1);
+            .replacen("[signing]", &format!("[signing]\nkey = \"{key}\""), 1)
+            .replacen("[secure_boot]", &format!("[secure_boot]\ncertificate = \"{certificate}\""), 1);
         fs::write(project.path("eci.toml"), toml)?;
         Ok(project)
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
+        self.folder.path().join(name)
     }
 
     fn eci(&self, arguments: &[&str]) -> Result<command::Outcome> {
         let mut eci = Command::new(image::builder()?);
-        eci.current_dir(self.0.path()).args(arguments);
+        eci.current_dir(self.folder.path()).args(arguments);
         // Keys of this host would be in the folder that is empty here.
         eci.env("SOFTHSM2_CONF", self.path("softhsm.conf"));
         eci.env("XDG_DATA_HOME", self.path("data")).env("XDG_STATE_HOME", self.path("state"));
@@ -175,7 +219,7 @@ impl Project {
 
     fn openssl(&self, arguments: &[&str], key: &str, from: &str, to: &str) -> Result<()> {
         let mut openssl = Command::new("openssl");
-        openssl.current_dir(self.0.path()).args(arguments).args(["-in", from, "-out", to]);
+        openssl.current_dir(self.folder.path()).args(arguments).args(["-in", from, "-out", to]);
         openssl.arg("-inkey").arg(image::development_keys()?.join(key));
         command::run(&mut openssl, &[])?.ok().map(drop)
     }

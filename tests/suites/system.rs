@@ -10,7 +10,7 @@ use eci_tests::attempts::UNCONFINED;
 use eci_tests::command::Outcome;
 use eci_tests::debian::{self, WORKER};
 use eci_tests::image;
-use eci_tests::suite::{Row, row};
+use eci_tests::suite::{Row, row, thorough_row};
 use eci_tests::vm::{self, Vm};
 
 fn main() -> ExitCode {
@@ -98,7 +98,7 @@ fn docker() -> Vec<Row<Vm>> {
             }
             Ok(())
         }),
-        row("a_container_runs_in_a_container_in_a_container", |vm| {
+        thorough_row("a_container_runs_in_a_container_in_a_container", |vm| {
             // The second engine's programs are the first's, so that one import is enough.
             let skeleton = "mkdir -p /s/etc /s/var/lib/docker /s/var/log /s/tmp /s/usr && cd /s && \
                             ln -s usr/bin usr/sbin usr/lib usr/lib64 . && tar c . | docker import - skeleton";
@@ -131,7 +131,7 @@ const PLAIN_SYSTEMD: &[&str] =
 fn systemd() -> Vec<Row<Vm>> {
     vec![
         row("systemd_boots_runs_services_and_shuts_down_in_order", |vm| boot_systemd(vm, &["--privileged"])),
-        row("systemd_does_so_without_privileges_too", |vm| boot_systemd(vm, PLAIN_SYSTEMD)),
+        thorough_row("systemd_does_so_without_privileges_too", |vm| boot_systemd(vm, PLAIN_SYSTEMD)),
     ]
 }
 
@@ -163,7 +163,7 @@ fn podman() -> Vec<Row<Vm>> {
         row("rootless_podman_runs_a_container_in_a_privileged_one", |vm| {
             run_podman(vm, &["--privileged"], "true")
         }),
-        row("rootless_podman_runs_a_container_without_privileges", |vm| {
+        thorough_row("rootless_podman_runs_a_container_without_privileges", |vm| {
             let devices = ["--device", "/dev/fuse", "--device", "/dev/net/tun"];
             // Without CAP_SYS_ADMIN around them, setuid programs may not write maps; those with file capabilities may.
             let capabilities = "chmod u-s /usr/bin/newuidmap /usr/bin/newgidmap && \

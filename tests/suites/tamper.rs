@@ -11,7 +11,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use eci_contract::disk::SignaturePartition;
+use eci_contract::disk::{BootCount, SignaturePartition, Slot};
+use eci_slots::Table;
 use eci_tests::disk::{self, Partition};
 use eci_tests::qemu::{Ending, Qemu};
 use eci_tests::suite::row;
@@ -20,7 +21,7 @@ use eci_tests::{image, suite};
 use ring::signature::Ed25519KeyPair;
 
 /// A refused boot takes as long as a good one gets to that point, and then ends.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(180);
 
 fn main() -> ExitCode {
     suite::run_alone(vec![
@@ -112,6 +113,43 @@ fn main() -> ExitCode {
             let disk = Disk::copy()?;
             disk.flip(SIGNATURE, 0)?;
             disk.run_fails(&["boot refused", "eci-signature-a"])
+        }),
+        row("a_corrupt_root_is_booted_three_times_in_a_row_and_then_no_more", |()| {
+            let disk = Disk::copy()?;
+            disk.flip(ROOT, 1024 + 17)?;
+            let image = format!("file={},format=raw", disk.path.display());
+            // Hypervisors start a machine that panicked again.
+            let mut qemu = Qemu::start(
+                "tamper-loop",
+                &image::out()?,
+                &[image, disk.data()?],
+                &["-action", "reboot=reset"],
+            )?;
+            ensure!(qemu.wait_for_engine(DEADLINE)? == Ending::Ended, "the engine got ready");
+            let console = qemu.console();
+            let panics = console.matches("Kernel panic - not syncing: dm-verity device corrupted").count();
+            ensure!(panics == 3, "{panics} boots:\n{console}");
+            for word in ["boot refused: slot a was booted 3 times in a row", "switch the machine on again"] {
+                ensure!(console.contains(word), "no `{word}` on the console:\n{console}");
+            }
+            let table = Table::read(&disk.open()?, 512)?;
+            ensure!(table.count(Slot::A)? == BootCount::PROVEN, "{:?}", table.counts());
+            Ok(())
+        }),
+        row("a_boot_that_comes_to_an_end_gives_its_try_back", |()| {
+            let disk = Disk::copy()?;
+            let count = || Ok::<_, anyhow::Error>(Table::read(&disk.open()?, 512)?.count(Slot::A)?);
+            let image = format!("file={},format=raw", disk.path.display());
+            let mut qemu = Qemu::start("tamper-tries", &image::out()?, &[image, disk.data()?], &[])?;
+            ensure!(
+                qemu.wait_for("eci: making a file system", DEADLINE)? == Ending::Seen,
+                "{}",
+                qemu.console()
+            );
+            ensure!(count()? == BootCount::PROVEN.after_a_boot(), "a boot is not counted: {:?}", count()?);
+            ensure!(qemu.wait_for_engine(DEADLINE)? == Ending::Seen, "{}", qemu.console());
+            ensure!(count()? == BootCount::PROVEN, "an engine gives no try back: {:?}", count()?);
+            Ok(())
         }),
         row("a_read_error_under_verity_stops_the_machine", |()| {
             let disk = Disk::copy()?;

@@ -13,10 +13,13 @@ use serde_json::json;
 use super::exit::{Classify, Exit};
 use super::{artifact_lines, artifact_values, print_data};
 use crate::cache::Cache;
+use crate::checkout;
 use crate::image::assemble::{self, Assembled, Inputs, Signing, UkiInputs};
 use crate::image::digest::Sha256;
 use crate::image::disk::Sizes;
 use crate::image::formats::Format;
+use crate::image::provenance::Origin;
+use crate::image::provenance::statement::{Digests, Resource};
 use crate::image::sbom;
 use crate::image::sbom::licence::Licence;
 use crate::image::secure_boot::{self, Certificate, Signer};
@@ -27,6 +30,7 @@ use crate::packages::{self, Archive, Offline, deb};
 use crate::plan::lock::LockedPackage;
 use crate::plan::{Locked, Plan};
 use crate::rootfs::{self, Root, tree::Kind};
+use crate::settings;
 use crate::staging::WorkFolder;
 use crate::ui::Ui;
 
@@ -54,10 +58,10 @@ pub struct Args {
     /// Architecture to build for; the configuration's otherwise.
     #[arg(long, value_enum)]
     arch: Option<Arch>,
-    /// Forms of the disk.
+    /// Forms of the image: disks, and a distro for WSL 2.
     #[arg(long = "format", value_enum, value_delimiter = ',', default_values = ["raw", "qcow2"])]
     formats: Vec<Format>,
-    /// Folder with the guest's programs: eci-init, eci-runc, eci-nodes, eci-procfs and eci-gate, static.
+    /// Folder with the guest's programs: eci-init, eci-runc, eci-nodes, eci-procfs, eci-gate and eci-publish, static.
     #[arg(long, default_value = "target/x86_64-unknown-linux-gnu/guest")]
     programs: PathBuf,
     /// Build only what the lock files say. This is the default and cannot be turned off: `lock` changes them.
@@ -98,6 +102,10 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         .or_exit(Exit::Config)?
         .read_locks()
         .or_exit_with_hint(Exit::Config, lock_hint(&args.config))?;
+    for feature in plan.settings().settings.iter().flat_map(|settings| &settings.kept_apart) {
+        let (key, what) = (feature.key, feature.what);
+        ui.warn(&format!("settings: `{key}` is kept apart and not in force: {what}"));
+    }
     let keys = if args.unsigned { public_keys(&plan, ui)? } else { private_keys(&plan, ui)? };
     let cache = Cache::open().or_exit(Exit::Host)?;
     let offline = if args.offline { Offline::Yes } else { Offline::No };
@@ -119,12 +127,14 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let inputs = Inputs {
         name: &config.image.name,
         version: &config.image.version,
+        minimum_version: config.image.minimum_version.as_deref(),
         architecture: plan.architecture(),
         flavour: config.image.flavour,
         root: &root.image,
         kernel: &kernel.image,
         kernel_config: &kernel.config,
         initrd: &initrd,
+        init: &args.programs.join(INIT),
         uki: UkiInputs {
             stub: &stub,
             command_line: &command_line,
@@ -140,6 +150,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         },
         formats: &args.formats,
         contents: &contents,
+        origin: &origin(&plan, &contents, &kernel, ui),
     };
     let assembled = assemble::assemble(&inputs, &args.out, ui).map_err(not_assembled)?;
     report(&assembled, args, ui)
@@ -336,7 +347,8 @@ fn contents(
     tree: &Path,
     kernel: &Kernel,
 ) -> anyhow::Result<sbom::Contents> {
-    let packages: Vec<_> = root.packages.iter().map(|package| bill_entry(package, tree)).collect();
+    let packages: Vec<_> =
+        root.packages.iter().map(|package| bill_entry(package, licence(package, tree))).collect();
     let source = plan.kernel_source();
     let licence = packages.iter().find(|package| package.name == source.name);
     let mut built = vec![sbom::Built {
@@ -360,18 +372,51 @@ fn contents(
     Ok(sbom::Contents { packages, built, files })
 }
 
-/// A package as the bill of materials has it; its copyright file is in the root file system.
-fn bill_entry(package: &LockedPackage, tree: &Path) -> sbom::Package {
-    let copyright = tree.join("usr/share/doc").join(&package.name).join("copyright");
-    let copyright = fs::read_to_string(copyright).unwrap_or_default();
+/// What the image is made from and with: every locked package, tools included, the guest's programs, the administrator's
+/// settings where there is a file, and the checkout at its commit where that says it all.
+fn origin(plan: &Plan<Locked>, contents: &sbom::Contents, kernel: &Kernel, ui: &Ui) -> Origin {
+    let mut materials: Vec<_> = plan.packages().map(material).collect();
+    for tool in plan.tools().iter().map(material) {
+        if !materials.contains(&tool) {
+            materials.push(tool);
+        }
+    }
+    let programs = contents.built.iter().filter(|built| built.from.is_none());
+    materials.extend(programs.map(|program| Resource::file(&program.name, program.sha256)));
+    if plan.config().settings.file.is_some() {
+        materials.push(Resource::file("admin-settings.json", settings::digest(&plan.settings().text)));
+    }
+    match checkout::commit(plan, ui) {
+        Ok(commit) => materials.push(Resource::checkout(commit)),
+        Err(reason) => ui.debug(&format!("the provenance names no commit: {reason}")),
+    }
+    Origin { materials, toolchain: kernel.toolchain.clone() }
+}
+
+fn material(package: &LockedPackage) -> Resource {
+    Resource {
+        name: format!("{}:{}", package.name, package.architecture),
+        uri: Some(bill_entry(package, None).url()),
+        digest: Digests::sha256(digest(&package.sha256)),
+    }
+}
+
+/// A package as the bill of materials has it.
+fn bill_entry(package: &LockedPackage, licence: Option<Licence>) -> sbom::Package {
     sbom::Package {
         name: package.name.clone(),
         version: package.version.clone(),
         architecture: package.architecture.clone(),
         source: sbom::Source { name: package.source.clone(), version: package.source_version.clone() },
         sha256: digest(&package.sha256),
-        licence: Licence::of_copyright(&package.source, &copyright),
+        licence,
     }
+}
+
+/// Its licence, by its copyright file in the root file system.
+fn licence(package: &LockedPackage, tree: &Path) -> Option<Licence> {
+    let copyright = tree.join("usr/share/doc").join(&package.name).join("copyright");
+    Licence::of_copyright(&package.source, &fs::read_to_string(copyright).unwrap_or_default())
 }
 
 fn digest(hexadecimal: &str) -> Sha256 {

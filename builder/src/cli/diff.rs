@@ -17,7 +17,8 @@ const JSON_VERSION: u32 = 1;
 /// Arguments of `diff`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Output folder, disk image (raw, qcow2 or VHDX), or `manifest.json`. Packages and kernel options are read from the files beside it.
+    /// Output folder, disk image (raw, qcow2 or VHDX), distro for WSL, or `manifest.json`. Packages, licences, materials and kernel
+    /// options are read from the files beside it.
     before: PathBuf,
     /// The one that it is held against.
     after: PathBuf,

@@ -9,7 +9,7 @@ pub enum Exit {
     Failure = 1,
     /// The command line is wrong (clap's own code).
     Usage = 2,
-    /// `eci.toml`, a lock file or a rule table is wrong, or they disagree.
+    /// `eci.toml`, a lock file, a rule table or an administrator's settings are wrong, or they disagree.
     Config = 3,
     /// The host lacks a program, a package or space.
     Host = 4,
@@ -26,7 +26,7 @@ pub const HELP: &str = "Exit codes:
   0  done
   1  failed, see the message
   2  wrong command line
-  3  wrong or drifted configuration (eci.toml, lock files, rule tables)
+  3  wrong or drifted configuration (eci.toml, lock files, rule tables, settings)
   4  the host lacks a program, a package or space
   5  a digest or signature does not match
   6  the VM did not get its engine ready

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use crate::image::assemble::Placed;
 use crate::ui::{Ui, human_size};
 
+pub mod audit;
 pub mod build;
 pub mod diff;
 pub mod doctor;
@@ -24,12 +25,15 @@ pub mod inspect;
 pub mod keygen;
 pub mod lock;
 pub mod logs;
+pub mod reset;
 pub mod rm;
 pub mod run;
+pub mod settings;
 pub mod sign;
 pub mod status;
 pub mod stop;
 pub mod tied;
+pub mod update;
 pub mod verify;
 
 use exit::{Classified, Exit};
@@ -55,8 +59,14 @@ enum Command {
     Status(status::Args),
     /// Show the VM's log.
     Logs(logs::Args),
+    /// Show what was refused in the VM, to whom, and what can be done instead.
+    Audit(audit::Args),
     /// Shut an instance down.
     Stop(stop::Args),
+    /// Make a signed image the next version of an instance.
+    Update(update::Args),
+    /// Make an instance as it was when it was new: without its data, and without an update that waits or is on trial.
+    Reset(reset::Args),
     /// Remove an instance, its data and its Docker context.
     Rm(rm::Args),
     /// Put signatures into an image that was built with --unsigned, from keys or made elsewhere.
@@ -67,6 +77,8 @@ enum Command {
     Inspect(inspect::Args),
     /// Show what changed from one artifact to another: packages, sizes, partitions, kernel options.
     Diff(diff::Args),
+    /// Check an administrator's settings before an image is built with them.
+    Settings(settings::Args),
     /// Make a key pair to sign images with.
     Keygen(keygen::Args),
     /// Resolve package versions and write the lock file; the only command that changes one.
@@ -90,12 +102,16 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(&args, &ui),
         Command::Status(args) => status::run(&args, &ui),
         Command::Logs(args) => logs::run(&args, &ui),
+        Command::Audit(args) => audit::run(&args, &ui),
         Command::Stop(args) => stop::run(&args, &ui),
+        Command::Update(args) => update::run(&args, &ui),
+        Command::Reset(args) => reset::run(&args, &ui),
         Command::Rm(args) => rm::run(&args, &ui),
         Command::Sign(args) => sign::run(&args, &ui),
         Command::Verify(args) => verify::run(&args, &ui),
         Command::Inspect(args) => inspect::run(&args, &ui),
         Command::Diff(args) => diff::run(&args, &ui),
+        Command::Settings(args) => settings::run(&args, &ui),
         Command::Keygen(args) => keygen::run(&args, &ui),
         Command::Lock(args) => lock::run(args, &ui),
         Command::Doctor(args) => doctor::run(&args, &ui),

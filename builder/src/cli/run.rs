@@ -2,7 +2,7 @@
 
 use std::env;
 use std::fs::{self, File};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,14 +16,19 @@ use super::print_data;
 use crate::cache::Cache;
 use crate::instance::accel;
 use crate::instance::artifacts::{self, Artifacts};
-use crate::instance::home::{DEFAULT_NAME, Home, RECORD_VERSION, Record};
+use crate::instance::home::{DEFAULT_NAME, Home, Lock, RECORD_VERSION, Record};
+use crate::instance::link::ports;
 use crate::instance::machine::{Accelerator, Body, PROGRAM, Plan};
+use crate::instance::own_disk::{Chosen, OwnDisk};
+use crate::instance::update::apply;
 use crate::instance::{client, console, context, supervise};
 use crate::tool;
 use crate::ui::Ui;
 
 /// Version of what `--json` prints.
 const JSON_VERSION: u32 = 1;
+/// What is booted where no folder is given.
+const DEFAULT_FOLDER: &str = "out";
 /// Size of a new data disk. It is sparse: it takes what is written to it.
 const DATA_BYTES: u64 = 64 << 30;
 /// Least memory that the engine starts in.
@@ -33,9 +38,9 @@ const POLL: Duration = Duration::from_millis(100);
 /// Arguments of `run`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Output folder of a build.
-    #[arg(value_name = "DIR", default_value = "out")]
-    folder: PathBuf,
+    /// Output folder of a build; `out` if none is given. An instance that was updated boots its own disk.
+    #[arg(value_name = "DIR")]
+    folder: Option<PathBuf>,
     /// Name of the instance.
     #[arg(long, default_value = DEFAULT_NAME)]
     name: String,
@@ -54,6 +59,9 @@ pub struct Args {
     /// Raw file or block device to use as the data disk.
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
+    /// Addresses of this host on which ports of containers (`docker run -p`) may be.
+    #[arg(long, value_enum, default_value = "loopback")]
+    publish_on: PublishOn,
     /// Seconds that the engine may take to answer, with --detach.
     #[arg(long, value_name = "SECONDS", default_value_t = 180)]
     timeout: u64,
@@ -75,6 +83,33 @@ enum Accel {
     Tcg,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum PublishOn {
+    /// 127.0.0.1 and ::1, which this host alone reaches; `-p ADDRESS:…` with another address is refused.
+    Loopback,
+    /// Every address, which other machines may reach; `-p ADDRESS:…` narrows it down.
+    All,
+}
+
+impl PublishOn {
+    /// As the command line has it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Loopback => "loopback",
+            Self::All => "all",
+        }
+    }
+}
+
+impl From<PublishOn> for ports::PublishOn {
+    fn from(chosen: PublishOn) -> Self {
+        match chosen {
+            PublishOn::Loopback => Self::Loopback,
+            PublishOn::All => Self::All,
+        }
+    }
+}
+
 /// Runs the subcommand.
 ///
 /// # Errors
@@ -82,10 +117,36 @@ enum Accel {
 pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let home = Home::of(&args.name)
         .or_exit_with_hint(Exit::Instance, "choose a short name, or set XDG_STATE_HOME")?;
-    let artifacts = Artifacts::check(&args.folder).map_err(unusable)?;
+    let artifacts = what_to_boot(args, &home)?;
     tool::require(PROGRAM).or_exit_with_hint(Exit::Host, "apt-get install qemu-system-x86")?;
     home.create().or_exit(Exit::Instance)?;
     if args.detach { detached(args, &home, &artifacts, ui) } else { foreground(args, &home, &artifacts, ui) }
+}
+
+/// The folder that is named, or the instance's own disk. An update that waits makes one.
+fn what_to_boot(args: &Args, home: &Home) -> anyhow::Result<Artifacts> {
+    let waits = home.next().exists();
+    match (&args.folder, OwnDisk::of(home)) {
+        (Some(_), own) if own.is_some() || waits => {
+            let own = anyhow::anyhow!("the instance `{}` was updated, and boots its own disk", home.name());
+            let hint = "`eci-builder update DIR` makes an image its next version; \
+                without DIR, `eci-builder run` boots it";
+            Err(own).or_exit_with_hint(Exit::Instance, hint)
+        }
+        (_, Some(own)) => chosen(&own).map(|(artifacts, _)| artifacts),
+        (_, None) if waits => {
+            Artifacts::check(&home.record().or_exit(Exit::Instance)?.artifacts).map_err(unusable)
+        }
+        (folder, None) => {
+            Artifacts::check(folder.as_deref().unwrap_or(Path::new(DEFAULT_FOLDER))).map_err(unusable)
+        }
+    }
+}
+
+fn chosen(own: &OwnDisk) -> anyhow::Result<(Artifacts, Chosen)> {
+    let hint = "`eci-builder rm` removes the instance with its data";
+    let chosen = own.chosen().or_exit_with_hint(Exit::Instance, hint)?;
+    Ok((own.artifacts(chosen.slot).or_exit_with_hint(Exit::Untrusted, hint)?, chosen))
 }
 
 /// Artifacts that are not there are the wrong ones to name; those that are there and not what they should be are not
@@ -115,6 +176,48 @@ fn foreground(args: &Args, home: &Home, artifacts: &Artifacts, ui: &Ui) -> anyho
     if !args.supervisor {
         make_context(home, ui)?;
     }
+    bring_in(home, &held, ui)?;
+    loop {
+        let own = OwnDisk::of(home);
+        let (artifacts, trial) = match &own {
+            Some(own) => chosen(own).map(|(artifacts, chosen)| (artifacts, Some((own, chosen))))?,
+            None => (artifacts.clone(), None),
+        };
+        let outcome = one_boot(args, home, &held, &artifacts, accelerator, ui);
+        match (outcome, trial.filter(|(_, chosen)| chosen.count.on_trial())) {
+            (Err(error), Some((own, chosen))) if was_a_try(own, chosen)? => {
+                let version = &artifacts.manifest.version;
+                ui.note(&format!("version {version} is on trial and did not get the engine ready: {error}"));
+            }
+            (outcome, _) => return outcome.or_exit(Exit::Boot),
+        }
+    }
+}
+
+/// Puts an update that waits into its slot.
+fn bring_in(home: &Home, held: &Lock, ui: &Ui) -> anyhow::Result<()> {
+    if !home.next().exists() {
+        return Ok(());
+    }
+    let updating = home.lock_update().or_exit_with_hint(Exit::Instance, "wait for it to end")?;
+    let built = home.record().or_exit(Exit::Instance)?.artifacts;
+    apply::apply(home, held, &updating, &built, ui).map(drop).map_err(super::update::classified)
+}
+
+/// Whether a boot that failed took a try from a version on trial: then another one follows, of that version or of the old one.
+fn was_a_try(own: &OwnDisk, before: Chosen) -> anyhow::Result<bool> {
+    let after = own.table().or_exit(Exit::Instance)?.count(before.slot).or_exit(Exit::Instance)?;
+    Ok(!after.successful && after.tries_left < before.count.tries_left)
+}
+
+fn one_boot(
+    args: &Args,
+    home: &Home,
+    held: &Lock,
+    artifacts: &Artifacts,
+    accelerator: Accelerator,
+    ui: &Ui,
+) -> anyhow::Result<()> {
     let (plan, record) = prepare(args, home, artifacts, accelerator)?;
     home.save(&record).or_exit(Exit::Instance)?;
     ui.note(&format!(
@@ -130,7 +233,7 @@ fn foreground(args: &Args, home: &Home, artifacts: &Artifacts, ui: &Ui) -> anyho
             context::name(home)
         ));
     };
-    supervise::run(home, &held, &plan, ready).or_exit(Exit::Boot)
+    Ok(supervise::run(home, held, &plan, args.publish_on.into(), ready)?)
 }
 
 fn detached(args: &Args, home: &Home, artifacts: &Artifacts, ui: &Ui) -> anyhow::Result<()> {
@@ -210,6 +313,7 @@ fn prepare(
         console: home.console_log(),
         body: Some(Body {
             image: artifacts.disk.clone(),
+            own: home.own_disk().exists(),
             data,
             port_socket: home.port_socket(),
             qmp_socket: home.qmp_socket(),
@@ -224,10 +328,11 @@ fn start_supervisor(args: &Args, home: &Home, accelerator: Accelerator) -> anyho
     let mut command = Command::new(env::current_exe().context("cannot find this program")?);
     command.arg("run").arg("--supervisor").args(["--name", home.name(), "--accel", &accelerator.to_string()]);
     command.args(["--memory", &format!("{}M", args.memory), "--cpus", &args.cpus.to_string()]);
+    command.args(["--publish-on", args.publish_on.name()]);
     if let Some(data) = &args.data {
         command.arg("--data").arg(data);
     }
-    command.arg("--").arg(&args.folder);
+    command.arg("--").args(&args.folder);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
     command.spawn().context("cannot start the supervisor")
 }

@@ -26,12 +26,15 @@ pub struct Args {
     /// Output folder of `build --unsigned`.
     #[arg(value_name = "DIR", default_value = "out")]
     folder: PathBuf,
-    /// Ed25519 private key (PEM) that signs the manifest, or the `pkcs11:` URI of one.
+    /// Ed25519 private key (PEM) that signs manifest and provenance, or the `pkcs11:` URI of one.
     #[arg(long, value_name = "FILE|URI", value_parser = parse_key)]
     key: Option<Source>,
     /// The manifest's signature, made with that key elsewhere.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "provenance_signature")]
     manifest_signature: Option<PathBuf>,
+    /// The provenance's signature, made with the same key.
+    #[arg(long, value_name = "FILE", requires = "manifest_signature", conflicts_with = "key")]
+    provenance_signature: Option<PathBuf>,
     /// RSA private key (PEM) that signs the unified kernel image for Secure Boot, or the `pkcs11:` URI of one.
     #[arg(long, value_name = "FILE|URI", value_parser = parse_key)]
     secure_boot_key: Option<Source>,
@@ -51,6 +54,8 @@ Keys on a token (RFC 7512), with the PIN in a file:
 Signatures that are made elsewhere:
   manifest.json, Ed25519, 64 bytes:
     openssl pkeyutl -sign -rawin -inkey image.key -in manifest.json -out manifest.json.sig
+  provenance.intoto.json.tbs, the same:
+    openssl pkeyutl -sign -rawin -inkey image.key -in provenance.intoto.json.tbs -out provenance.sig
   eci.efi, one of:
     RSA (PKCS #1 1.5, SHA-256) of eci.efi.tbs, which gives the bytes that `build` with the key gives:
       openssl dgst -sha256 -sign db.key -out eci.efi.sig eci.efi.tbs
@@ -66,6 +71,7 @@ Signatures that are made elsewhere:
 pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let sources = Sources {
         manifest: source(args.key.as_ref(), args.manifest_signature.as_ref()),
+        provenance: source(args.key.as_ref(), args.provenance_signature.as_ref()),
         secure_boot: source(args.secure_boot_key.as_ref(), args.secure_boot_signature.as_ref()),
     };
     let placed = sign::sign(&args.folder, &sources, ui).map_err(not_signed)?;
@@ -107,7 +113,7 @@ fn not_signed(error: Error) -> anyhow::Error {
             "copy the folder again, or build it again: signatures of the same bytes stay good",
         ),
         Error::OtherKey { .. } => (Exit::Untrusted, "name that key's file with --key, or build for this one"),
-        Error::NotEd25519 { .. } | Error::OtherManifest { .. } | Error::OtherUki { .. } => (
+        Error::NotEd25519 { .. } | Error::OtherSignature { .. } | Error::OtherUki { .. } => (
             Exit::Untrusted,
             "sign this folder's files with the keys that it was built for: `eci-builder sign --help`",
         ),
@@ -117,7 +123,11 @@ fn not_signed(error: Error) -> anyhow::Error {
         Error::SecureBoot(secure_boot::Error::Expired { .. }) => {
             (Exit::Config, "build for another certificate, or check this host's clock")
         }
-        Error::Read { .. } | Error::Manifest { .. } | Error::Key(_) | Error::SecureBoot(_) => (
+        Error::Read { .. }
+        | Error::Manifest { .. }
+        | Error::Provenance { .. }
+        | Error::Key(_)
+        | Error::SecureBoot(_) => (
             Exit::Config,
             "name an output folder of `eci-builder build --unsigned`, and keys of `eci-builder keygen`",
         ),

@@ -1,6 +1,6 @@
 //! `eci-builder status`: what the VM says of itself, promise by promise.
 
-use eci_contract::status::{State, Status};
+use eci_contract::status::{Settings, SettingsSource, State, Status};
 use serde_json::json;
 
 use super::exit::{Classify, Exit};
@@ -43,12 +43,30 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     } else {
         print_data(&table(&status, ui))?;
     }
-    let refused = status.state == State::Refused || status.checks.iter().any(|check| !check.holds);
+    let refused = status.state == State::Refused
+        || status.checks.iter().any(|check| !check.holds && check.left_out.is_none());
     if refused {
         Err(anyhow::anyhow!("the appliance is not as promised")).or_exit(Exit::Boot)
     } else {
         Ok(())
     }
+}
+
+fn settings(settings: &Settings) -> String {
+    let source = match settings.source {
+        SettingsSource::Default => "default",
+        SettingsSource::Image => "of the image",
+    };
+    let locked = if settings.locked { "locked" } else { "not locked" };
+    let apart = match settings.kept_apart.as_slice() {
+        [] => String::new(),
+        keys => format!("; not in force: {}", keys.join(", ")),
+    };
+    format!(
+        "{source}, isolation {locked}, engine: {}, sha256 {}{apart}",
+        settings.engine.join(", "),
+        settings.sha256
+    )
 }
 
 fn table(status: &Status, ui: &Ui) -> String {
@@ -61,6 +79,8 @@ fn table(status: &Status, ui: &Ui) -> String {
     let mut lines = vec![
         format!("{} {}  {state}  {}", status.image.name, status.image.version, status.reason),
         format!("root hash  {}", status.image.root_hash),
+        format!("slot       {}{}", status.image.slot, if status.image.on_trial { ", on trial" } else { "" }),
+        format!("settings   {}", status.settings.as_ref().map_or("none in force".to_owned(), settings)),
         format!("address    {}", status.address.as_deref().unwrap_or("none yet")),
         format!("memory     {} MiB in use", status.memory_used_kib / 1024),
         format!(
@@ -70,8 +90,11 @@ fn table(status: &Status, ui: &Ui) -> String {
         String::new(),
     ];
     for check in &status.checks {
-        let verdict = if check.holds { ui.paint("32", "holds ") } else { ui.paint("31", "BROKEN") };
-        let found = if check.holds { String::new() } else { format!("; found: {}", check.found) };
+        let (verdict, found) = match (&check.left_out, check.holds) {
+            (Some(why), _) => (ui.paint("33", "left out"), format!("; {why}")),
+            (None, true) => (ui.paint("32", "holds   "), String::new()),
+            (None, false) => (ui.paint("31", "BROKEN  "), format!("; found: {}", check.found)),
+        };
         lines.push(format!("{verdict}  {:<24} {}{found}", check.id, check.promise));
     }
     lines.push(String::new());

@@ -12,11 +12,14 @@ use super::digest::Sha256;
 use super::disk::{self, Sizes};
 use super::esp::{self, Esp};
 use super::formats::{self, Format};
+use super::provenance::dsse::Envelope;
+use super::provenance::statement::Statement;
+use super::provenance::{self, Origin};
 use super::region::Region;
 use super::secure_boot::{self, Certificate, Signer};
 use super::signature::{PublicKey, SigningKey};
 use super::signature_partition::{self, Signed};
-use super::{manifest, sbom, sums, uki, verity};
+use super::{manifest, sbom, sums, uki, verity, wsl};
 use crate::staging::{self, Staging};
 use crate::ui::{Ui, human_size};
 
@@ -30,6 +33,8 @@ pub const KERNEL_CONFIG_FILE: &str = "kernel.config";
 pub const KEY_FILE: &str = "image.pub";
 /// File name of the certificate that the unified kernel image is signed for: a convenience, like the key.
 pub const CERTIFICATE_FILE: &str = "secure-boot.crt";
+/// What is there until an image is signed.
+pub(super) const TO_BE_SIGNED_FILES: [&str; 2] = [uki::TO_BE_SIGNED_FILE, provenance::TO_BE_SIGNED_FILE];
 /// Everyone may read artifacts, as they hold no secrets.
 const MODE: u32 = 0o644;
 
@@ -66,6 +71,9 @@ pub enum Error {
     /// The unified kernel image cannot be signed.
     #[error("cannot sign the unified kernel image")]
     Sign(#[from] secure_boot::SignatureError),
+    /// The provenance cannot be made.
+    #[error("cannot make the provenance")]
+    Provenance(#[from] provenance::Error),
     /// The unified kernel image does not go onto its partition.
     #[error("cannot make the EFI system partition")]
     Esp(#[from] esp::Error),
@@ -75,6 +83,9 @@ pub enum Error {
     /// The disk cannot be converted.
     #[error("cannot convert the disk image")]
     Format(#[from] formats::Error),
+    /// The archive for WSL cannot be written.
+    #[error("cannot make the distro for WSL")]
+    Wsl(#[from] wsl::Error),
     /// The sums cannot be computed.
     #[error("cannot sum the artifacts")]
     Sums(#[from] sums::Error),
@@ -87,6 +98,8 @@ pub struct Inputs<'a> {
     pub name: &'a str,
     /// Image version.
     pub version: &'a str,
+    /// The oldest version that may be booted once this one has booted well.
+    pub minimum_version: Option<&'a str>,
     /// Processor architecture.
     pub architecture: Architecture,
     /// What the image is for.
@@ -99,6 +112,8 @@ pub struct Inputs<'a> {
     pub kernel_config: &'a Path,
     /// Initial RAM file system, with the signing key's public half in it.
     pub initrd: &'a Path,
+    /// PID 1, as it is in the initrd.
+    pub init: &'a Path,
     /// The rest of the unified kernel image.
     pub uki: UkiInputs<'a>,
     /// Versions a user asks for: `docker`, `containerd`, `crun`, `linux`.
@@ -107,29 +122,41 @@ pub struct Inputs<'a> {
     pub signing: Signing<'a>,
     /// Sizes of the partitions.
     pub sizes: Sizes,
-    /// Forms of the disk to give out.
+    /// Forms to give out.
     pub formats: &'a [Format],
     /// What is in the image.
     pub contents: &'a sbom::Contents,
+    /// What it is made from and with.
+    pub origin: &'a Origin,
 }
 
-/// Who signs manifest and unified kernel image.
+/// Who signs manifest, provenance and unified kernel image.
 #[derive(Clone, Copy, Debug)]
 pub enum Signing<'a> {
     /// These keys, at once.
     Now {
-        /// Signs the manifest.
+        /// Signs manifest and provenance.
         key: &'a SigningKey,
         /// Signs the unified kernel image.
         signer: &'a Signer,
     },
     /// Whoever has these keys' private halves, later: [`super::sign`] takes what they make.
     Later {
-        /// Will sign the manifest.
+        /// Will sign manifest and provenance.
         key: PublicKey,
         /// The unified kernel image will be signed for it.
         certificate: &'a Certificate,
     },
+}
+
+impl Signing<'_> {
+    /// The key that manifest and provenance are signed for.
+    fn key(&self) -> PublicKey {
+        match self {
+            Self::Now { key, .. } => key.public(),
+            Self::Later { key, .. } => *key,
+        }
+    }
 }
 
 /// What the unified kernel image is made of besides kernel and initrd.
@@ -183,24 +210,25 @@ pub fn assemble(inputs: &Inputs<'_>, out: &Path, ui: &Ui) -> Result<Assembled, E
     let named = UnifiedKernelImage { file: uki::FILE.to_owned(), authenticode_sha256: digest.to_string() };
     let manifest = manifest::make(facts(inputs, [kernel, initrd], named), &identity, &tree)?;
     let manifest_bytes = manifest::to_bytes(&manifest);
-    let (signature, image, key, certificate) = match inputs.signing {
+    let (signature, image, certificate) = match inputs.signing {
         Signing::Now { key, signer } => {
             let image = secure_boot::sign(&unsigned, signer)?;
-            (key.sign(&manifest_bytes).to_vec(), image, key.public(), signer.certificate())
+            (key.sign(&manifest_bytes).to_vec(), image, signer.certificate())
         }
-        Signing::Later { key, certificate } => {
+        Signing::Later { certificate, .. } => {
             write(&staging, uki::TO_BE_SIGNED_FILE, &secure_boot::to_be_signed(&unsigned)?)?;
-            (Vec::new(), unsigned, key, certificate)
+            (Vec::new(), unsigned, certificate)
         }
     };
     write(&staging, uki::FILE, &image)?;
     write(&staging, manifest::FILE, &manifest_bytes)?;
     write(&staging, manifest::SIGNATURE_FILE, &signature)?;
-    write(&staging, KEY_FILE, key.to_pem().as_bytes())?;
+    write(&staging, KEY_FILE, inputs.signing.key().to_pem().as_bytes())?;
     write(&staging, CERTIFICATE_FILE, certificate.to_pem().as_bytes())?;
     let subject = sbom::Subject { name: inputs.name, version: inputs.version, root_hash: tree.root_hash() };
     write(&staging, sbom::spdx::FILE, &sbom::spdx::to_bytes(&subject, inputs.contents))?;
     write(&staging, sbom::cyclonedx::FILE, &sbom::cyclonedx::to_bytes(&subject, inputs.contents))?;
+    write_provenance(inputs, &manifest, &staging)?;
 
     let stage = ui.stage("disk");
     let layout = disk::plan(inputs.architecture, inputs.sizes, tree.root_hash())?;
@@ -211,8 +239,29 @@ pub fn assemble(inputs: &Inputs<'_>, out: &Path, ui: &Ui) -> Result<Assembled, E
     let volume = disk::esp_volume(tree.root_hash());
     let esp = Esp::new(inputs.architecture, &image, volume, (esp.start, esp.length))?;
     let contents = disk::Contents { esp: &esp, root: inputs.root, verity: &verity, signature: &signature };
-    let disks = write_disks(inputs, &layout, &contents, &staging, ui)?;
+    let mut forms = write_disks(inputs, &layout, &contents, &staging, ui)?;
     stage.done(&human_size(layout.length));
+    if inputs.formats.contains(&Format::Wsl) {
+        let stage = ui.stage("distro for WSL");
+        let init = fs::read(inputs.init).map_err(|source| Error::File {
+            operation: "read",
+            path: inputs.init.to_owned(),
+            source,
+        })?;
+        let parts = wsl::Parts {
+            name: inputs.name,
+            init: &init,
+            key: &inputs.signing.key().0,
+            manifest: &signed.manifest,
+            signature: &signed.signature,
+            root: inputs.root,
+            tree: &verity,
+        };
+        let name = disk_file(inputs.name, inputs.version, inputs.architecture, Format::Wsl);
+        write_wsl(&parts, &staging, &name)?;
+        stage.done("");
+        forms.push(name);
+    }
 
     let fixed = [
         KERNEL_FILE,
@@ -225,10 +274,11 @@ pub fn assemble(inputs: &Inputs<'_>, out: &Path, ui: &Ui) -> Result<Assembled, E
         CERTIFICATE_FILE,
         sbom::spdx::FILE,
         sbom::cyclonedx::FILE,
+        provenance::FILE,
     ];
-    let mut names: Vec<String> = fixed.into_iter().map(str::to_owned).chain(disks).collect();
+    let mut names: Vec<String> = fixed.into_iter().map(str::to_owned).chain(forms).collect();
     if matches!(inputs.signing, Signing::Later { .. }) {
-        names.push(uki::TO_BE_SIGNED_FILE.to_owned());
+        names.extend(TO_BE_SIGNED_FILES.map(str::to_owned));
     }
     let stage = ui.stage("sums");
     sum(&staging, &names)?;
@@ -246,14 +296,21 @@ pub(super) fn sum(staging: &Staging, names: &[String]) -> Result<(), Error> {
 /// Puts the staged files in place; a signed image leaves nothing to be signed behind.
 pub(super) fn place(staging: Staging, names: &[String], out: &Path) -> Result<Vec<Placed>, Error> {
     staging.place()?;
-    if !names.iter().any(|name| name == uki::TO_BE_SIGNED_FILE) {
+    for left in TO_BE_SIGNED_FILES.into_iter().filter(|left| !names.iter().any(|name| name == left)) {
         // Best effort: it is no part of a signed image, and no sum is of it.
-        drop(fs::remove_file(out.join(uki::TO_BE_SIGNED_FILE)));
+        drop(fs::remove_file(out.join(left)));
     }
     names.iter().map(String::as_str).chain([sums::FILE]).map(|name| measure(out.join(name))).collect()
 }
 
-/// File name of a disk image.
+/// Stages the distro for WSL.
+pub(super) fn write_wsl(parts: &wsl::Parts<'_>, staging: &Staging, name: &str) -> Result<(), Error> {
+    let path = staging.path(name);
+    wsl::write(parts, &path)?;
+    set_mode(&path)
+}
+
+/// File name of the image in a form.
 #[must_use]
 pub fn disk_file(name: &str, version: &str, architecture: Architecture, format: Format) -> String {
     format!("{name}-{version}-{}.{}", architecture.as_str(), format.extension())
@@ -284,6 +341,7 @@ fn facts(inputs: &Inputs<'_>, [kernel, initrd]: [Artifact; 2], uki: UnifiedKerne
     manifest::Facts {
         name: inputs.name.to_owned(),
         version: inputs.version.to_owned(),
+        minimum_version: inputs.minimum_version.map(str::to_owned),
         architecture: inputs.architecture,
         flavour: inputs.flavour,
         versions: inputs.versions.clone(),
@@ -291,6 +349,23 @@ fn facts(inputs: &Inputs<'_>, [kernel, initrd]: [Artifact; 2], uki: UnifiedKerne
         initrd,
         uki,
     }
+}
+
+/// Writes the provenance of what is staged, and what is to be signed of it where that is done later.
+fn write_provenance(inputs: &Inputs<'_>, manifest: &Manifest, staging: &Staging) -> Result<(), Error> {
+    let subjects = provenance::subjects(&staging.path(""), manifest)?;
+    let key = inputs.signing.key();
+    let statement = Statement::new(subjects, manifest, &key, inputs.sizes, inputs.origin);
+    let envelope = Envelope::unsigned(statement.to_bytes());
+    let message = envelope.to_be_signed();
+    let envelope = match inputs.signing {
+        Signing::Now { key: private, .. } => envelope.signed(&key, &private.sign(&message)),
+        Signing::Later { .. } => {
+            write(staging, provenance::TO_BE_SIGNED_FILE, &message)?;
+            envelope
+        }
+    };
+    write(staging, provenance::FILE, &envelope.to_bytes())
 }
 
 /// Writes the disk in every form that is asked for and gives their file names.
@@ -304,10 +379,8 @@ fn write_disks(
     let name = |format| disk_file(inputs.name, inputs.version, inputs.architecture, format);
     let raw = staging.path(&name(Format::Raw));
     disk::write(layout, contents, &raw)?;
-    let mut formats = inputs.formats.to_vec();
-    formats.sort_unstable();
-    formats.dedup();
-    let names: Vec<_> = formats.iter().map(|format| (*format, name(*format))).collect();
+    let asked = Format::DISKS.into_iter().filter(|format| inputs.formats.contains(format));
+    let names: Vec<_> = asked.map(|format| (format, name(format))).collect();
     convert(&raw, &names, staging, ui)?;
     Ok(names.into_iter().map(|(_, name)| name).collect())
 }
@@ -363,7 +436,7 @@ fn measure(path: PathBuf) -> Result<Placed, Error> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
 
     const SIZES: Sizes = Sizes { esp: esp::MIN_BYTES, root: 2 << 20, data: 1 << 20 };
@@ -385,32 +458,53 @@ pub(super) mod tests {
         signing: Signing<'_>,
         formats: &[Format],
     ) -> Assembled {
+        assemble_version(folder, flavour, signing, formats, ("0.1.0", None))
+    }
+
+    /// The same of a version, whose last digit makes the root another one, with the least version that it allows.
+    pub(crate) fn assemble_version(
+        folder: &Path,
+        flavour: Flavour,
+        signing: Signing<'_>,
+        formats: &[Format],
+        (version, minimum_version): (&str, Option<&str>),
+    ) -> Assembled {
         let path = |name: &str| folder.join(name);
-        let root: Vec<u8> = (0..300_u32).flat_map(|block| [block; 1024]).flat_map(u32::to_le_bytes).collect();
+        let first = version.chars().last().and_then(|last| last.to_digit(10)).expect("a digit");
+        let root: Vec<u8> =
+            (first..first + 300).flat_map(|block| [block; 1024]).flat_map(u32::to_le_bytes).collect();
         for (name, bytes) in [
             ("root", root.as_slice()),
             ("kernel", b"kernel"),
             ("config", b"CONFIG_A=y\n"),
-            ("initrd", b"initrd"),
+            ("init", b"PID 1"),
         ] {
             fs::write(path(name), bytes).expect("input");
         }
+        let key = match signing {
+            Signing::Now { key, .. } => key.public(),
+            Signing::Later { key, .. } => key,
+        };
+        crate::rootfs::initrd(&path("init"), &key.0, &path("initrd")).expect("initrd");
         let stub = uki::pe::tests::stub(".sbat", b"sbat,1\n", 10);
         let inputs = Inputs {
             name: if flavour == Flavour::Test { "eci-test" } else { "eci" },
-            version: "0.1.0",
+            version,
+            minimum_version,
             architecture: Architecture::X86_64,
             flavour,
             root: &path("root"),
             kernel: &path("kernel"),
             kernel_config: &path("config"),
             initrd: &path("initrd"),
+            init: &path("init"),
             uki: uki_inputs(&stub),
             versions: BTreeMap::new(),
             signing,
             sizes: SIZES,
             formats,
             contents: &sbom::Contents::default(),
+            origin: &Origin::default(),
         };
         assemble(&inputs, &path("out"), &Ui::silent()).expect("assembled")
     }
@@ -429,7 +523,7 @@ pub(super) mod tests {
         };
         let first = sums(one.path());
         assert_eq!(first, sums(two.path()));
-        assert_eq!(first.lines().count(), 11);
+        assert_eq!(first.lines().count(), 12);
     }
 
     #[test]
@@ -454,22 +548,25 @@ pub(super) mod tests {
         let inputs = Inputs {
             name: "eci",
             version: "0.2.0",
+            minimum_version: None,
             architecture: Architecture::X86_64,
             flavour: Flavour::Shipped,
             root: &folder.path().join("root"),
             kernel: &folder.path().join("no-such-kernel"),
             kernel_config: &folder.path().join("config"),
             initrd: &folder.path().join("initrd"),
+            init: &folder.path().join("init"),
             uki: uki_inputs(b""),
             versions: BTreeMap::new(),
             signing: Signing::Now { key: &key, signer: secure_boot::tests::signer() },
             sizes: SIZES,
             formats: &[Format::Raw],
             contents: &sbom::Contents::default(),
+            origin: &Origin::default(),
         };
         let error = assemble(&inputs, &folder.path().join("out"), &Ui::silent()).expect_err("no kernel");
         assert!(error.to_string().ends_with("no-such-kernel`"), "{error}");
         assert_eq!(fs::read(folder.path().join("out/manifest.json")).expect("manifest"), before);
-        assert_eq!(fs::read_dir(folder.path().join("out")).expect("listing").count(), 12);
+        assert_eq!(fs::read_dir(folder.path().join("out")).expect("listing").count(), 13);
     }
 }

@@ -22,7 +22,7 @@ pub struct Change {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Diff {
-    /// Name, version, architecture, root hash, signer.
+    /// Name, version, architecture, root hash, signer, settings.
     pub image: Changes,
     /// Sizes in bytes: root file system, kernel, initrd, unified kernel image.
     pub bytes: Changes,
@@ -30,6 +30,10 @@ pub struct Diff {
     pub versions: Changes,
     /// Versions of packages, from the bills of materials.
     pub packages: Changes,
+    /// Licences of packages, kernel and programs, from the bills of materials.
+    pub licences: Changes,
+    /// Versions and digests of what went in, from the provenances.
+    pub materials: Changes,
     /// Partitions: type, place and size.
     pub partitions: Changes,
     /// Values of kernel options.
@@ -47,6 +51,11 @@ impl Diff {
             bytes: of(bytes),
             versions: of(|inspection| inspection.manifest.versions.clone()),
             packages: of(|inspection| inspection.packages.clone()),
+            licences: of(|inspection| inspection.licences.clone()),
+            materials: of(|inspection| {
+                let provenance = inspection.provenance.as_ref();
+                provenance.map(|provenance| provenance.materials.clone()).unwrap_or_default()
+            }),
             partitions: of(partitions),
             kernel_options: of(|inspection| inspection.kernel_options.clone()),
         }
@@ -54,12 +63,14 @@ impl Diff {
 
     /// Titles with their differences, in reading order.
     #[must_use]
-    pub fn sections(&self) -> [(&'static str, &Changes); 6] {
+    pub fn sections(&self) -> [(&'static str, &Changes); 8] {
         [
             ("image", &self.image),
             ("bytes", &self.bytes),
             ("versions", &self.versions),
             ("packages", &self.packages),
+            ("licences", &self.licences),
+            ("materials", &self.materials),
             ("partitions", &self.partitions),
             ("kernel options", &self.kernel_options),
         ]
@@ -87,6 +98,8 @@ fn image(inspection: &Inspection) -> BTreeMap<String, String> {
         ("root hash", manifest.root.root_hash.clone()),
     ]);
     values.extend(inspection.signer.clone().map(|signer| ("signer".to_owned(), signer)));
+    let settings = inspection.settings.as_ref();
+    values.extend(settings.map(|settings| ("settings".to_owned(), settings.sha256.clone())));
     values
 }
 
@@ -141,6 +154,9 @@ mod tests {
         after.kernel_options.insert("CONFIG_A".to_owned(), "n".to_owned());
         after.kernel_options.insert("CONFIG_NEW".to_owned(), "y".to_owned());
         after.partitions.pop();
+        after.licences.insert("crun".to_owned(), "GPL-2.0-or-later".to_owned());
+        let materials = &mut after.provenance.as_mut().expect("it is there").materials;
+        materials.insert("checkout".to_owned(), "gitCommit c0ffee".to_owned());
         let diff = Diff::of(&before, &after);
         assert_eq!(diff.bytes.keys().collect::<Vec<_>>(), ["kernel"]);
         let change = |before: Option<&str>, after: Option<&str>| Change {
@@ -149,6 +165,8 @@ mod tests {
         };
         assert_eq!(diff.kernel_options["CONFIG_A"], change(Some("y"), Some("n")));
         assert_eq!(diff.kernel_options["CONFIG_NEW"], change(None, Some("y")));
+        assert_eq!(diff.licences["crun"], change(None, Some("GPL-2.0-or-later")));
+        assert_eq!(diff.materials["checkout"], change(None, Some("gitCommit c0ffee")));
         assert_eq!(diff.partitions.len(), 1);
         assert!(diff.partitions.values().all(|change| change.before.is_some() && change.after.is_none()));
         assert!(diff.image.is_empty() && diff.packages.is_empty() && diff.versions.is_empty());

@@ -1,20 +1,26 @@
 //! What an artifact says of itself, without a verdict: `verify` is for that.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use eci_contract::disk::{BootCount, ESP_NAME, Slot};
 use eci_contract::manifest::Manifest;
+use eci_contract::paths::ADMIN_SETTINGS;
+use eci_contract::status::SettingsSource;
+use eci_policy::settings::DEFAULT;
 use serde::Serialize;
 use serde_json::Value;
 
 use super::assemble::{self, KERNEL_CONFIG_FILE};
 use super::formats::{self, Format};
+use super::provenance::{self, statement::Statement};
+use super::sbom::Source;
 use super::signature::PublicKey;
-use super::{disk, esp, manifest, sbom, secure_boot, signature_partition, sums, uki};
+use super::{disk, esp, manifest, sbom, secure_boot, signature_partition, sums, uki, wsl};
 use crate::kernel::config::Config;
+use crate::settings;
 use crate::ui::Ui;
 
 /// Why an artifact cannot be inspected.
@@ -43,6 +49,9 @@ pub enum Error {
         /// The disk image.
         path: PathBuf,
     },
+    /// The distro for WSL is none of ours.
+    #[error("cannot read the distro for WSL")]
+    Wsl(#[from] wsl::Error),
     /// The manifest is not one.
     #[error("cannot use the manifest")]
     Manifest(#[from] manifest::Error),
@@ -62,6 +71,16 @@ pub struct Inspection {
     pub uki: Option<UkiInfo>,
     /// Packages with their versions, from the bill of materials beside it.
     pub packages: BTreeMap<String, String>,
+    /// The sources of those packages, by the same bill.
+    pub sources: BTreeSet<Source>,
+    /// Code name of the Debian release that they are from.
+    pub release: Option<String>,
+    /// Licences of packages, kernel and programs as SPDX expressions, by their names; `NOASSERTION` where no machine can read them.
+    pub licences: BTreeMap<String, String>,
+    /// Where it comes from, by the provenance beside it. It is not to be believed before `verify`.
+    pub provenance: Option<ProvenanceInfo>,
+    /// The administrator's settings in it, by the bill of materials beside it.
+    pub settings: Option<SettingsInfo>,
     /// Options that are set in the kernel's configuration beside it.
     pub kernel_options: BTreeMap<String, String>,
     /// SHA-256 of the artifacts beside it, by file name.
@@ -104,6 +123,30 @@ pub struct UkiInfo {
     pub signed_by: String,
 }
 
+/// The provenance as it is shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProvenanceInfo {
+    /// Id of the key that signed it, among those that were tried.
+    pub signer: Option<String>,
+    /// What built the image, with its version.
+    pub builder: String,
+    /// Commit of the project's checkout, where the build could vouch for one.
+    pub commit: Option<String>,
+    /// Version and digests of what went into the image or was used on it, by name.
+    pub materials: BTreeMap<String, String>,
+}
+
+/// The administrator's settings as they are shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SettingsInfo {
+    /// Whether the image was built with any.
+    pub source: SettingsSource,
+    /// SHA-256 of the file: `settings check` and `status` show the same of the same.
+    pub sha256: String,
+}
+
 /// Boot counting of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -116,7 +159,7 @@ pub struct BootInfo {
     pub successful: bool,
 }
 
-/// Inspects an output folder, a `manifest.json` in one, or a disk image. `keys` are tried on the signature.
+/// Inspects an output folder, a `manifest.json` in one, a disk image, or a distro for WSL. `keys` are tried on the signature.
 ///
 /// # Errors
 /// [`Error`]. What may lie beside an artifact and does not is left out.
@@ -134,17 +177,23 @@ pub fn inspect(artifact: &Path, keys: &[PublicKey], ui: &Ui) -> Result<Inspectio
             uki: beside(uki::FILE),
         }
     } else {
-        from_disk(artifact, ui)?
+        from_file(artifact, ui)?
     };
     let signer = keys.iter().find(|key| key.verifies(&bytes, &signature)).map(PublicKey::id);
     let manifest = manifest::parse(&bytes)?;
-    let beside = Beside::of(folder);
+    let beside = Beside { folder };
+    let bill = Bill::parse(&beside.text(sbom::spdx::FILE));
     Ok(Inspection {
         manifest,
         signer,
         partitions,
         uki: uki_info(&uki),
-        packages: beside.packages(),
+        packages: bill.packages(),
+        sources: bill.sources(),
+        release: bill.release(),
+        licences: bill.licences(),
+        provenance: beside.provenance(keys),
+        settings: bill.settings(),
         kernel_options: beside.kernel_options(),
         sha256: beside.sha256(),
     })
@@ -156,6 +205,19 @@ struct Found {
     signature: Vec<u8>,
     partitions: Vec<PartitionInfo>,
     uki: Vec<u8>,
+}
+
+fn from_file(path: &Path, ui: &Ui) -> Result<Found, Error> {
+    if formats::of_file(path)? != Format::Wsl {
+        return from_disk(path, ui);
+    }
+    let opened = wsl::open(path)?;
+    Ok(Found {
+        manifest: opened.manifest,
+        signature: opened.signature,
+        partitions: Vec::new(),
+        uki: Vec::new(),
+    })
 }
 
 fn from_disk(path: &Path, ui: &Ui) -> Result<Found, Error> {
@@ -189,7 +251,7 @@ fn uki_info(image: &[u8]) -> Option<UkiInfo> {
 
 /// Partitions of the disk image in an output folder, if it has one.
 fn disk_of(folder: &Path, manifest: &Manifest, ui: &Ui) -> Result<Vec<PartitionInfo>, Error> {
-    for format in Format::ALL {
+    for format in Format::DISKS {
         let name = assemble::disk_file(&manifest.name, &manifest.version, manifest.architecture, format);
         let path = folder.join(name);
         if path.exists() {
@@ -225,24 +287,21 @@ struct Beside<'a> {
     folder: &'a Path,
 }
 
-impl<'a> Beside<'a> {
-    fn of(folder: &'a Path) -> Self {
-        Self { folder }
-    }
-
+impl Beside<'_> {
     fn text(&self, name: &str) -> String {
         fs::read_to_string(self.folder.join(name)).unwrap_or_default()
     }
 
-    fn packages(&self) -> BTreeMap<String, String> {
-        let document: Value = serde_json::from_str(&self.text(sbom::spdx::FILE)).unwrap_or_default();
-        let entries = document["packages"].as_array().map(Vec::as_slice).unwrap_or_default();
-        // The image and what the build made have no package URL; sources are no packages of the image.
-        let packages = entries
-            .iter()
-            .filter(|entry| entry["externalRefs"].is_array() && entry["primaryPackagePurpose"] != "SOURCE");
-        let field = |entry: &Value, name: &str| entry[name].as_str().unwrap_or_default().to_owned();
-        packages.map(|entry| (field(entry, "name"), field(entry, "versionInfo"))).collect()
+    fn provenance(&self, keys: &[PublicKey]) -> Option<ProvenanceInfo> {
+        let envelope = provenance::read(&self.folder.join(provenance::FILE)).ok()?;
+        let statement = Statement::parse(envelope.statement()).ok()?;
+        let materials = statement.materials().iter();
+        Some(ProvenanceInfo {
+            signer: keys.iter().find(|key| envelope.is_signed_by(key)).map(PublicKey::id),
+            builder: statement.builder(),
+            commit: statement.commit().map(str::to_owned),
+            materials: materials.map(|material| (material.name.clone(), material.to_string())).collect(),
+        })
     }
 
     fn kernel_options(&self) -> BTreeMap<String, String> {
@@ -254,6 +313,70 @@ impl<'a> Beside<'a> {
         let sums = sums::Sums::parse(&self.text(sums::FILE)).unwrap_or_default();
         sums.0.into_iter().map(|(name, digest)| (name, digest.to_string())).collect()
     }
+}
+
+/// The bill of materials beside a manifest; without entries where there is none.
+struct Bill {
+    packages: Vec<Value>,
+    files: Vec<Value>,
+}
+
+impl Bill {
+    fn parse(text: &str) -> Self {
+        let mut document: Value = serde_json::from_str(text).unwrap_or_default();
+        let mut entries = |name| match document.get_mut(name).map(Value::take) {
+            Some(Value::Array(entries)) => entries,
+            _ => Vec::new(),
+        };
+        Self { packages: entries("packages"), files: entries("files") }
+    }
+
+    /// Entries of a purpose; those of packages of the image state none.
+    fn of_purpose<'a>(&'a self, purpose: Option<&'a str>) -> impl Iterator<Item = &'a Value> {
+        self.packages.iter().filter(move |entry| entry["primaryPackagePurpose"].as_str() == purpose)
+    }
+
+    fn packages(&self) -> BTreeMap<String, String> {
+        let packages = self.of_purpose(None);
+        packages.map(|entry| (text_of(entry, "name"), text_of(entry, "versionInfo"))).collect()
+    }
+
+    fn sources(&self) -> BTreeSet<Source> {
+        let source = |entry| Source { name: text_of(entry, "name"), version: text_of(entry, "versionInfo") };
+        self.of_purpose(Some("SOURCE")).map(source).collect()
+    }
+
+    fn release(&self) -> Option<String> {
+        let urls = self.of_purpose(Some("SOURCE"));
+        let mut urls = urls.filter_map(|entry| entry["externalRefs"][0]["referenceLocator"].as_str());
+        urls.find_map(sbom::release_of).map(str::to_owned)
+    }
+
+    fn settings(&self) -> Option<SettingsInfo> {
+        settings_of(&self.files)
+    }
+
+    fn licences(&self) -> BTreeMap<String, String> {
+        let entries = self.of_purpose(None).chain(self.of_purpose(Some("APPLICATION")));
+        entries.map(|entry| (text_of(entry, "name"), text_of(entry, "licenseDeclared"))).collect()
+    }
+}
+
+fn settings_of(files: &[Value]) -> Option<SettingsInfo> {
+    let place = format!(".{ADMIN_SETTINGS}");
+    let entry = files.iter().find(|entry| text_of(entry, "fileName") == place)?;
+    let sums = entry["checksums"].as_array()?;
+    let sum = sums.iter().find(|sum| text_of(sum, "algorithm") == "SHA256")?;
+    let sha256 = text_of(sum, "checksumValue");
+    let is_default = sha256 == settings::digest(DEFAULT.as_bytes()).to_string();
+    Some(SettingsInfo {
+        source: if is_default { SettingsSource::Default } else { SettingsSource::Image },
+        sha256,
+    })
+}
+
+fn text_of(entry: &Value, field: &str) -> String {
+    entry[field].as_str().unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]
@@ -279,10 +402,50 @@ mod tests {
             assert_eq!(uki.command_line, "console=ttyS0");
             assert_eq!(uki.signed_by, secure_boot::tests::signer().certificate().name());
             assert_eq!(inspection.kernel_options["CONFIG_A"], "y");
-            assert_eq!(inspection.sha256.len(), 11);
+            assert_eq!(inspection.sha256.len(), 12);
+            let provenance = inspection.provenance.expect("it is there");
+            assert_eq!(provenance.signer, Some(key.public().id()));
+            assert!(provenance.builder.starts_with("pkg:generic/eci-builder "), "{}", provenance.builder);
+            assert_eq!((provenance.commit, provenance.materials.len()), (None, 0));
             let boot = inspection.partitions[1].boot_count.expect("a root partition");
-            assert_eq!(boot, BootInfo { priority: 15, tries_left: 0, successful: true });
+            assert_eq!(boot, BootInfo { priority: 15, tries_left: 3, successful: true });
         }
+    }
+
+    #[test]
+    fn the_bill_tells_packages_sources_release_and_licences() {
+        let bytes = sbom::spdx::to_bytes(&sbom::tests::subject(), &sbom::tests::contents());
+        let bill = Bill::parse(&String::from_utf8(bytes).expect("JSON"));
+        let named = |pairs: &[(&str, &str)]| {
+            let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+            pairs.iter().map(owned).collect::<BTreeMap<_, _>>()
+        };
+        assert_eq!(bill.packages(), named(&[("crun", "1.21-1"), ("libstdc++6", "1:14.2~rc1+b1-2")]));
+        let sources = bill.sources().into_iter().map(|source| format!("{} {}", source.name, source.version));
+        assert_eq!(sources.collect::<Vec<_>>(), ["crun 1.21-1", "gcc-14 14.2-2"]);
+        assert_eq!(bill.release().as_deref(), Some("trixie"));
+        let licences = [
+            ("crun", "LicenseRef-Debian-crun-own"),
+            ("eci-init", "Apache-2.0"),
+            ("libstdc++6", "NOASSERTION"),
+            ("linux", "NOASSERTION"),
+        ];
+        assert_eq!(bill.licences(), named(&licences));
+        assert_eq!(Bill::parse("{}").packages(), BTreeMap::new());
+    }
+
+    #[test]
+    fn the_bill_tells_whether_there_are_settings() {
+        let with = |text: &str| {
+            let mut contents = sbom::tests::contents();
+            contents.files.push(sbom::File::read(ADMIN_SETTINGS, None, text.as_bytes()).expect("read"));
+            let bytes = sbom::spdx::to_bytes(&sbom::tests::subject(), &contents);
+            Bill::parse(&String::from_utf8(bytes).expect("JSON")).settings().expect("they are listed")
+        };
+        assert_eq!(with(DEFAULT).source, SettingsSource::Default);
+        let own = with("{}");
+        assert_eq!((own.source, own.sha256), (SettingsSource::Image, settings::digest(b"{}").to_string()));
+        assert_eq!(Bill::parse("{}").settings(), None);
     }
 
     #[test]
@@ -292,6 +455,7 @@ mod tests {
         assemble_small(folder.path(), Flavour::Shipped, &key);
         let inspection = inspect(&folder.path().join("out"), &[], &Ui::silent()).expect("inspected");
         assert_eq!(inspection.signer, None);
+        assert_eq!(inspection.provenance.expect("it is there").signer, None);
     }
 
     #[test]

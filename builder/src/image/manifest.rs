@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use eci_contract::manifest::{
     Architecture, Artifact, Flavour, MAX_BYTES, Manifest, SCHEMA, UnifiedKernelImage, VerityRoot,
 };
+use eci_contract::version::is_at_least;
 
 use super::digest::{Sha256, from_hex};
 use super::verity;
@@ -56,6 +57,8 @@ pub struct Facts {
     pub name: String,
     /// Image version.
     pub version: String,
+    /// The oldest version that may be booted once this one has booted well.
+    pub minimum_version: Option<String>,
     /// Processor architecture.
     pub architecture: Architecture,
     /// What the image is for.
@@ -80,6 +83,7 @@ pub fn make(facts: Facts, identity: &verity::Identity, tree: &verity::Tree) -> R
         schema: SCHEMA,
         name: facts.name,
         version: facts.version,
+        minimum_version: facts.minimum_version,
         architecture: facts.architecture,
         flavour: facts.flavour,
         root: VerityRoot {
@@ -138,6 +142,12 @@ fn validate(manifest: &Manifest) -> Result<(), Error> {
             manifest.name.ends_with(TEST_SUFFIX) == is_test,
         ),
         ("version", &manifest.version, "a plain name", is_plain_name(&manifest.version)),
+        (
+            "minimumVersion",
+            manifest.minimum_version.as_ref().unwrap_or(&manifest.version),
+            "a version of dotted whole numbers that is not above `version`",
+            manifest.minimum_version.as_ref().is_none_or(|least| is_at_least(&manifest.version, least)),
+        ),
         ("root.filesystem", &root.filesystem, FILESYSTEM, root.filesystem == FILESYSTEM),
         ("root.algorithm", &root.algorithm, ALGORITHM, root.algorithm == ALGORITHM),
         ("root.rootHash", &root.root_hash, "a SHA-256 digest", digest(&root.root_hash)),
@@ -184,10 +194,10 @@ fn is_block(size: u32) -> bool {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    pub(in crate::image) fn example() -> Manifest {
+    pub(crate) fn example() -> Manifest {
         let artifact = |file: &str| Artifact {
             file: file.to_owned(),
             size: 3,
@@ -199,6 +209,7 @@ pub(super) mod tests {
             version: "0.1.0".to_owned(),
             architecture: Architecture::X86_64,
             flavour: Flavour::Shipped,
+            minimum_version: None,
             root: VerityRoot {
                 filesystem: "erofs".to_owned(),
                 algorithm: "sha256".to_owned(),
@@ -248,6 +259,8 @@ pub(super) mod tests {
             refusal(|m| m.root.data_block_size = 1024),
             "the manifest's root.dataBlockSize is `1024`, which is not 4096"
         );
+        let later = refusal(|m| m.minimum_version = Some(format!("{}.1", m.version)));
+        assert!(later.contains("minimumVersion"), "{later}");
         assert!(refusal(|m| m.root.salt.clear()).contains("root.salt"));
         assert!(refusal(|m| m.root.root_hash.push('0')).contains("root.rootHash"));
         assert!(refusal(|m| m.root.data_blocks = 0).contains("root.dataBlocks"));

@@ -8,6 +8,7 @@ pub mod esp;
 pub mod formats;
 pub mod inspect;
 pub mod manifest;
+pub mod provenance;
 pub mod region;
 pub mod sbom;
 pub mod secure_boot;
@@ -19,6 +20,8 @@ pub mod token;
 pub mod uki;
 pub mod verify;
 pub mod verity;
+pub mod vulnerabilities;
+pub mod wsl;
 
 use uuid::Uuid;
 

@@ -1,4 +1,4 @@
-//! What an instance boots: the output folder of a build, checked against its manifest.
+//! What an instance boots: the output folder of a build or a slot of its own disk, checked against its manifest.
 
 use std::fs;
 use std::io;
@@ -71,6 +71,8 @@ pub struct Artifacts {
     pub initrd: PathBuf,
     /// Raw disk image.
     pub disk: PathBuf,
+    /// The manifest.
+    pub manifest: Manifest,
 }
 
 impl Artifacts {
@@ -79,6 +81,18 @@ impl Artifacts {
     /// # Errors
     /// [`Error`].
     pub fn check(folder: &Path) -> Result<Self, Error> {
+        Self::with_disk(folder, None)
+    }
+
+    /// The same for a slot of an instance's own disk, of which `folder` has what boots it.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn check_slot(folder: &Path, disk: &Path) -> Result<Self, Error> {
+        Self::with_disk(folder, Some(disk))
+    }
+
+    fn with_disk(folder: &Path, disk: Option<&Path>) -> Result<Self, Error> {
         let path = folder.join("manifest.json");
         let text = match fs::read(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -100,12 +114,13 @@ impl Artifacts {
         }
         let read = |path: PathBuf| path.canonicalize().map_err(|source| Error::Read { path, source });
         let folder = read(folder.to_owned())?;
-        let disk = disk_file(&manifest.name, &manifest.version, manifest.architecture, Format::Raw);
+        let beside = disk_file(&manifest.name, &manifest.version, manifest.architecture, Format::Raw);
         Ok(Self {
             kernel: check_file(&folder, &manifest.kernel)?,
             initrd: check_file(&folder, &manifest.initrd)?,
-            disk: read(folder.join(disk))?,
+            disk: read(disk.map_or_else(|| folder.join(beside), Path::to_owned))?,
             folder,
+            manifest,
         })
     }
 }

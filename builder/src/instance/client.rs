@@ -64,7 +64,19 @@ pub fn shutdown(home: &Home) -> Result<(), Error> {
 /// # Errors
 /// [`Error`].
 pub fn logs(home: &Home, follow: bool) -> Result<impl Read + use<>, Error> {
-    let (stream, reply) = ask(home, &Request::Logs { follow })?;
+    lines(home, &Request::Logs { follow })
+}
+
+/// The audit log as a stream of lines; it ends by itself unless `follow` is set.
+///
+/// # Errors
+/// [`Error`].
+pub fn audit(home: &Home, follow: bool) -> Result<impl BufRead + use<>, Error> {
+    lines(home, &Request::Audit { follow })
+}
+
+fn lines(home: &Home, request: &Request) -> Result<BufReader<UnixStream>, Error> {
+    let (stream, reply) = ask(home, request)?;
     accepted(reply)?;
     stream.get_ref().set_read_timeout(None).map_err(Error::Silent)?;
     Ok(stream)

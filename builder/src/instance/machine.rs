@@ -50,8 +50,10 @@ pub struct Plan {
 /// Disks and sockets of a machine that is more than a probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Body {
-    /// The appliance's disk, attached read-only.
+    /// The appliance's disk.
     pub image: PathBuf,
+    /// Whether it is the instance's own, on which boots are counted; any other is attached read-only.
+    pub own: bool,
     /// The data disk, raw.
     pub data: PathBuf,
     /// Socket of the virtio-serial port that carries the link.
@@ -96,7 +98,9 @@ impl Plan {
 
 impl Body {
     fn add_to(&self, arguments: &mut Arguments) {
-        arguments.with_path("-drive", "if=none,id=image,format=raw,readonly=on,file=", &self.image, "");
+        let image = if self.own { "" } else { "readonly=on," };
+        let image = format!("if=none,id=image,format=raw,{image}file=");
+        arguments.with_path("-drive", &image, &self.image, "");
         arguments.option("-device", "virtio-blk-pci,drive=image");
         // Deleted images give their space back to the host.
         let data = "if=none,id=data,format=raw,discard=unmap,detect-zeroes=unmap,file=";
@@ -151,6 +155,7 @@ mod tests {
             console: "/s/console.log".into(),
             body: Some(Body {
                 image: "/out/eci.raw".into(),
+                own: false,
                 data: data.into(),
                 port_socket: "/s/port.sock".into(),
                 qmp_socket: "/s/qmp.sock".into(),
@@ -170,6 +175,16 @@ mod tests {
             shown.contains("file=/s/data.raw -device virtio-blk-pci,drive=data,serial=eci-data"),
             "{shown}"
         );
+    }
+
+    #[test]
+    fn an_instance_counts_boots_on_its_own_disk_alone() {
+        let mut plan = plan("/s/data.raw");
+        if let Some(body) = &mut plan.body {
+            body.own = true;
+        }
+        let shown = shown(&plan);
+        assert!(shown.contains("id=image,format=raw,file=/out/eci.raw "), "{shown}");
     }
 
     #[test]

@@ -3,8 +3,9 @@
 //! Invariants: an instance's sockets have mode 0600 in a folder of mode 0700; QEMU never outlives its supervisor; nothing
 //! boots whose kernel or initrd is not what the manifest beside it says.
 //!
-//! In reading order: [`home`] (the state folder, names, lock), [`artifacts`] (what is booted), [`machine`] (QEMU's
-//! command line, planned and pure), [`accel`] (whether KVM really works here), [`context`] (Docker's context),
+//! In reading order: [`home`] (the state folder, names, lock), [`artifacts`] (what is booted), [`own_disk`] (the two slots of an
+//! instance that was updated), [`update`] (bringing in a new version), [`reset`] (as a new instance), [`machine`] (QEMU's command
+//! line, planned and pure), [`accel`] (whether KVM really works here), [`context`] (Docker's context),
 //! [`console`] (what the guest said last), [`supervise`] (start to end of one run), [`link`] (the host's end of the
 //! link) and [`client`] (what other commands ask of a running instance).
 
@@ -16,4 +17,7 @@ pub mod context;
 pub mod home;
 pub mod link;
 pub mod machine;
+pub mod own_disk;
+pub mod reset;
 pub mod supervise;
+pub mod update;

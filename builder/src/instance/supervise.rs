@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use eci_contract::link::{Reply, Request};
 use eci_contract::status::State;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::process::{Child, Command};
 use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -18,6 +19,7 @@ use tokio::time::{sleep, timeout};
 
 use super::console;
 use super::home::{self, Home, Lock};
+use super::link::ports::PublishOn;
 use super::link::{self, Link, qmp};
 use super::machine::{PROGRAM, Plan};
 
@@ -73,18 +75,38 @@ enum Verdict {
 ///
 /// # Errors
 /// [`Error`].
-pub fn run(home: &Home, held: &Lock, plan: &Plan, ready: impl FnOnce(Duration)) -> Result<(), Error> {
+pub fn run(
+    home: &Home,
+    held: &Lock,
+    plan: &Plan,
+    publish_on: PublishOn,
+    ready: impl FnOnce(Duration),
+) -> Result<(), Error> {
     home.remove_sockets(held)?;
+    allow_open_files();
     let runtime = Builder::new_current_thread().enable_all().build().map_err(Error::Setup)?;
-    runtime.block_on(supervise(home, plan, ready))
+    runtime.block_on(supervise(home, plan, publish_on, ready))
 }
 
-async fn supervise(home: &Home, plan: &Plan, ready: impl FnOnce(Duration)) -> Result<(), Error> {
+/// As many as this user may have: connections to containers take one each, and the usual limit is for programs that use
+/// select(2).
+fn allow_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    // Where it cannot be raised, fewer connections are served at once.
+    let _best_effort = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+}
+
+async fn supervise(
+    home: &Home,
+    plan: &Plan,
+    publish_on: PublishOn,
+    ready: impl FnOnce(Duration),
+) -> Result<(), Error> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Setup)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::Setup)?;
     let started = Instant::now();
     let mut qemu = start(plan)?;
-    let link = Link::start(home.port_socket());
+    let link = Link::start(home.port_socket(), publish_on);
     link.listen(&home.docker_socket(), &home.link_socket())?;
     tokio::spawn(link.clone().keep_clock());
     tokio::select! {

@@ -7,6 +7,7 @@ pub mod fragments;
 mod recipe;
 pub mod source;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -56,6 +57,8 @@ pub struct Kernel {
     pub config: PathBuf,
     /// What `uname -r` prints.
     pub release: String,
+    /// Versions of compiler and linker, by the programs' names.
+    pub toolchain: BTreeMap<String, String>,
 }
 
 /// What a kernel is built from.
@@ -78,10 +81,12 @@ pub struct Order<'a> {
 pub fn build(order: &Order<'_>, cache: &Cache, ui: &Ui) -> Result<Kernel, Error> {
     let fragments = Fragments::read(order.fragments, order.architecture)?;
     let recipe = Recipe::new(order.architecture);
-    let key = recipe.key(order.source_sha256, &fragments, ui)?.to_string();
+    let toolchain = recipe.toolchain(ui)?;
+    let key = recipe.key(order.source_sha256, &fragments, &toolchain).to_string();
+    let toolchain: BTreeMap<_, _> = toolchain.map(|(name, version)| (name.to_owned(), version)).into();
     let place = cache.folder("kernels")?.join(&key);
     let stage = ui.stage("kernel");
-    if let Some(kernel) = cached(&place)? {
+    if let Some(kernel) = cached(&place, &toolchain)? {
         stage.done(&format!("{}, from the cache", kernel.release));
         return Ok(kernel);
     }
@@ -94,20 +99,21 @@ pub fn build(order: &Order<'_>, cache: &Cache, ui: &Ui) -> Result<Kernel, Error>
     let image = recipe.compile(&tree, &stage, ui)?;
     let release = recipe.release(&tree, ui)?;
     keep(&workshop, &image, &tree.join(".config"), &release, &place)?;
-    let kernel =
-        cached(&place)?.ok_or_else(|| Error::Keep { path: place, source: io::ErrorKind::NotFound.into() })?;
+    let kernel = cached(&place, &toolchain)?
+        .ok_or_else(|| Error::Keep { path: place, source: io::ErrorKind::NotFound.into() })?;
     let size = fs::metadata(&kernel.image).map_or(0, |metadata| metadata.len());
     stage.done(&format!("{}, {}", kernel.release, ui::human_size(size)));
     Ok(kernel)
 }
 
 /// The kernel that stands in the cache, if it does.
-fn cached(place: &Path) -> Result<Option<Kernel>, Error> {
+fn cached(place: &Path, toolchain: &BTreeMap<String, String>) -> Result<Option<Kernel>, Error> {
     let release = place.join("release");
     match fs::read_to_string(&release) {
         Ok(text) => {
             let (image, config) = (place.join("vmlinuz"), place.join("config"));
-            Ok(Some(Kernel { image, config, release: text.trim().to_owned() }))
+            let (release, toolchain) = (text.trim().to_owned(), toolchain.clone());
+            Ok(Some(Kernel { image, config, release, toolchain }))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(Error::Keep { path: release, source }),
@@ -182,14 +188,15 @@ mod tests {
         let (image, config) = (workshop.folder.join("bzImage"), workshop.folder.join(".config"));
         fs::write(&image, "image").expect("image");
         fs::write(&config, "config").expect("config");
-        assert_eq!(cached(&place).expect("looked up"), None);
+        let toolchain = BTreeMap::from([("gcc".to_owned(), "14.2".to_owned())]);
+        assert_eq!(cached(&place, &toolchain).expect("looked up"), None);
         keep(&workshop, &image, &config, "6.12.1", &place).expect("kept");
         keep_again(&workshop, &image, &config, &place);
         let folder = workshop.folder.clone();
         drop(workshop);
         assert!(!folder.exists());
-        let kernel = cached(&place).expect("looked up").expect("kept");
-        assert_eq!(kernel.release, "6.12.1");
+        let kernel = cached(&place, &toolchain).expect("looked up").expect("kept");
+        assert_eq!((kernel.release.as_str(), kernel.toolchain), ("6.12.1", toolchain));
         assert_eq!(fs::read_to_string(kernel.image).expect("image"), "image");
     }
 

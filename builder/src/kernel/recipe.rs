@@ -66,20 +66,24 @@ impl Recipe {
         Self { architecture, cross_prefix }
     }
 
-    /// The name under which a kernel is cached: a digest of everything that decides its bytes.
+    /// Compiler and linker, each with its version as it states it.
     ///
     /// # Errors
-    /// When compiler or linker cannot be asked for their versions.
-    pub fn key(&self, source: Sha256, fragments: &Fragments, ui: &Ui) -> Result<Sha256, Error> {
+    /// When one of them cannot be asked.
+    pub fn toolchain(&self, ui: &Ui) -> Result<[(&'static str, String); 2], Error> {
+        Ok([("gcc", self.version_of("gcc", ui)?), ("ld", self.version_of("ld", ui)?)])
+    }
+
+    /// The name under which a kernel is cached: a digest of everything that decides its bytes.
+    #[must_use]
+    pub fn key(&self, source: Sha256, fragments: &Fragments, toolchain: &[(&str, String)]) -> Sha256 {
         let mut parts =
             vec![RECIPE_VERSION.to_owned(), self.architecture.as_str().to_owned(), source.to_string()];
-        for program in ["gcc", "ld"] {
-            parts.push(self.version_of(program, ui)?);
-        }
+        parts.extend(toolchain.iter().map(|(_, version)| version.clone()));
         for (name, text) in fragments.sources() {
             parts.extend([name.clone(), Sha256::of(&[text.as_bytes()]).to_string()]);
         }
-        Ok(Sha256::of(&[parts.join("\n").as_bytes()]))
+        Sha256::of(&[parts.join("\n").as_bytes()])
     }
 
     /// Configures a fresh tree and checks that everything that was asked for survived.
@@ -182,16 +186,15 @@ mod tests {
     #[test]
     fn the_cache_key_depends_on_source_and_fragments() {
         let recipe = Recipe::new(host());
-        let key = |byte, name, text| {
-            recipe
-                .key(Sha256([byte; 32]), &fragments(name, text), &Ui::silent())
-                .expect("gcc and ld are installed")
-        };
+        let toolchain = recipe.toolchain(&Ui::silent()).expect("gcc and ld are installed");
+        let key = |byte, name, text| recipe.key(Sha256([byte; 32]), &fragments(name, text), &toolchain);
         let text = "# why: x\nCONFIG_A=y\n";
         assert_eq!(key(1, "a", text), key(1, "a", text));
         assert_ne!(key(1, "a", text), key(2, "a", text));
         assert_ne!(key(1, "a", text), key(1, "b", text));
         assert_ne!(key(1, "a", text), key(1, "a", "# why: x\nCONFIG_A=n\n"));
+        let other = recipe.key(Sha256([1; 32]), &fragments("a", text), &[("gcc", "14".to_owned())]);
+        assert_ne!(key(1, "a", text), other);
     }
 
     #[test]

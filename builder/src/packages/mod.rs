@@ -4,7 +4,7 @@
 //! script is run, and nothing is unpacked but what a rule asks for.
 //!
 //! [`mirror`] finds an archive, [`apt`] asks the host's apt what it has, [`update`] makes a lock of that (only for
-//! `eci-builder lock`), [`mod@fetch`] brings what is locked, [`deb`] reads it.
+//! `eci-builder lock`), [`mod@fetch`] brings what is locked, [`deb`] reads it. [`version`] knows Debian's order of versions.
 
 use std::path::PathBuf;
 
@@ -15,6 +15,7 @@ pub mod deb;
 pub mod fetch;
 pub mod mirror;
 pub mod update;
+pub mod version;
 
 pub use fetch::{Offline, fetch};
 

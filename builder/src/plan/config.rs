@@ -9,7 +9,7 @@ use serde::Deserialize;
 pub const VERSION: u32 = 1;
 
 /// `eci.toml`. All paths in it are relative to the folder that it is in.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// [`VERSION`].
@@ -20,6 +20,9 @@ pub struct Config {
     pub packages: Packages,
     /// What goes into the root file system besides packages.
     pub rootfs: Rootfs,
+    /// What the administrator sets.
+    #[serde(default)]
+    pub settings: Settings,
     /// The kernel.
     pub kernel: Kernel,
     /// Programs of the build that come from packages, so that the host's versions do not matter.
@@ -37,13 +40,17 @@ pub struct Config {
 }
 
 /// `[image]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Image {
     /// Image name, part of artifact names.
     pub name: String,
     /// Image version, part of artifact names.
     pub version: String,
+    /// The oldest version that an instance may go back to once this one has booted well: dotted whole numbers, as `version`
+    /// has to be then.
+    #[serde(default)]
+    pub minimum_version: Option<String>,
     /// What the image is for.
     pub flavour: Flavour,
     /// Architecture where the command line names none.
@@ -51,7 +58,7 @@ pub struct Image {
 }
 
 /// `[packages]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Packages {
     /// Allow-lists, later ones adding to earlier ones.
@@ -65,7 +72,7 @@ pub struct Packages {
 }
 
 /// `[rootfs]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rootfs {
     /// Folders whose files are laid into the image as they lie there; a later folder's file takes an earlier one's place.
@@ -78,8 +85,21 @@ pub struct Rootfs {
     pub refused: PathBuf,
 }
 
+/// `[settings]`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// The administrator's `admin-settings.json`, which is baked in. Isolation that is locked and nothing else where this is absent.
+    #[serde(default)]
+    pub file: Option<PathBuf>,
+    /// Nobody looks at the file before the VM does. Only an image of the test flavour may say so: it is how the suites get one whose
+    /// engine is refused.
+    #[serde(default)]
+    pub unchecked: bool,
+}
+
 /// `[kernel]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Kernel {
     /// The package with the kernel's source.
@@ -89,7 +109,7 @@ pub struct Kernel {
 }
 
 /// `[tools]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tools {
     /// Packages with the programs and the libraries that they need.
@@ -97,7 +117,7 @@ pub struct Tools {
 }
 
 /// `[uki]`
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Uki {
     /// The package with systemd's stub for UEFI.
@@ -105,7 +125,7 @@ pub struct Uki {
 }
 
 /// `[signing]`
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Signing {
     /// Ed25519 private key, PKCS#8 PEM, or its public half for a build that is signed elsewhere. A development key of this host where
@@ -115,7 +135,7 @@ pub struct Signing {
 }
 
 /// `[secure_boot]`: both, the certificate alone for a build that is signed elsewhere, or a development key of this host.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SecureBoot {
     /// RSA private key of the firmware's db, PEM.
@@ -127,7 +147,7 @@ pub struct SecureBoot {
 }
 
 /// `[disk]`
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Disk {
     /// Size of the EFI system partition in MiB.

@@ -7,16 +7,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use eci_contract::manifest::{Architecture, Flavour};
+use eci_contract::version::is_at_least;
 
 pub mod config;
 pub mod document;
 pub mod list;
 pub mod lock;
+pub mod settings;
 
 use crate::image::esp::MIN_BYTES;
 use config::Config;
 use list::List;
 use lock::{Lock, LockedPackage};
+use settings::Baked;
 
 /// Why there is no plan.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +40,9 @@ pub enum Error {
         /// What is wrong with its value.
         problem: &'static str,
     },
+    /// The administrator's settings cannot be used.
+    #[error(transparent)]
+    Settings(#[from] crate::settings::Error),
     /// A list that lifts a refusal is used for a shipped image.
     #[error("`{}` has a `permits`, which only an image of the test flavour may use", .list.display())]
     PermitInShipped {
@@ -71,6 +77,7 @@ pub struct Plan<State> {
     config: Config,
     architecture: Architecture,
     lists: Vec<(PathBuf, List)>,
+    settings: Baked,
     state: State,
 }
 
@@ -102,6 +109,12 @@ impl<State> Plan<State> {
     /// The allow-lists in order.
     pub fn lists(&self) -> impl Iterator<Item = &List> {
         self.lists.iter().map(|(_, list)| list)
+    }
+
+    /// The administrator's settings that are baked in.
+    #[must_use]
+    pub fn settings(&self) -> &Baked {
+        &self.settings
     }
 
     /// A path of the configuration, from the folder that the configuration is in.
@@ -167,8 +180,9 @@ impl Plan<Unlocked> {
         document::check_version(path, config.version, config::VERSION)?;
         check(path, &config)?;
         let architecture = architecture.unwrap_or(config.image.arch);
-        let mut plan =
-            Self { path: path.to_owned(), config, architecture, lists: Vec::new(), state: Unlocked };
+        let settings = settings::read(path, path.parent().unwrap_or(Path::new("")), &config)?;
+        let (path, lists) = (path.to_owned(), Vec::new());
+        let mut plan = Self { path, config, architecture, lists, settings, state: Unlocked };
         for list in &plan.config.packages.lists {
             plan.lists.push((list.clone(), List::read(&plan.resolve(list))?));
         }
@@ -217,8 +231,8 @@ impl Plan<Unlocked> {
             .flat_map(|lock| lock.of(self.architecture))
             .map(|(name, package)| (name.to_owned(), package.clone()))
             .collect();
-        let Self { path, config, architecture, lists, state: Unlocked } = self;
-        Ok(Plan { path, config, architecture, lists, state: Locked { packages, tools } })
+        let Self { path, config, architecture, lists, settings, state: Unlocked } = self;
+        Ok(Plan { path, config, architecture, lists, settings, state: Locked { packages, tools } })
     }
 }
 
@@ -277,12 +291,21 @@ fn drift(wanted: &BTreeMap<&str, &Path>, locks: &[Lock], architecture: Architect
 }
 
 fn check(path: &Path, config: &Config) -> Result<(), Error> {
-    let rules: [(&'static str, bool, &'static str); 8] = [
+    let rules: [(&'static str, bool, &'static str); 9] = [
         ("image.name", is_plain(&config.image.name), "has to be of letters, digits, `.`, `_`, `+` and `-`"),
         (
             "image.version",
             is_plain(&config.image.version),
             "has to be of letters, digits, `.`, `_`, `+` and `-`",
+        ),
+        (
+            "image.minimum_version",
+            config
+                .image
+                .minimum_version
+                .as_ref()
+                .is_none_or(|least| is_at_least(&config.image.version, least)),
+            "has to be dotted whole numbers, such as 1.4, and not above image.version",
         ),
         ("image.name", is_marked(config), "has to contain `test` for the test flavour, and only for that"),
         ("packages.lists", !config.packages.lists.is_empty(), "is empty"),

@@ -130,9 +130,58 @@ fn a_version_that_would_leave_the_output_folder_is_refused() {
 }
 
 #[test]
+fn a_least_version_has_to_be_one_that_the_image_has_reached() {
+    let with = |least: &str| {
+        let line = format!("version = \"1.0\"\nminimum_version = \"{least}\"");
+        read(&CONFIG.replace("version = \"1.0\"", &line), LIST)
+    };
+    assert!(with("1").is_ok() && with("0.9").is_ok());
+    for least in ["1.0.1", "latest", ""] {
+        let error = with(least).expect_err("no order, or too late");
+        assert!(error.to_string().contains("image.minimum_version"), "{error}");
+    }
+}
+
+#[test]
 fn an_efi_system_partition_that_is_no_fat32_is_refused() {
     let error = read(&CONFIG.replace("esp_mib = 33", "esp_mib = 32"), LIST).expect_err("FAT16");
     assert!(error.to_string().contains("disk.esp_mib is too small"), "{error}");
+}
+
+#[test]
+fn settings_are_the_default_or_a_file_that_is_checked() {
+    let home = tempfile::tempdir().expect("temporary folder");
+    fs::write(home.path().join("files.toml"), LIST).expect("list");
+    let with = |table: &str, text: &str| {
+        fs::write(home.path().join("eci.toml"), format!("{CONFIG}{table}")).expect("config");
+        fs::write(home.path().join("own.json"), text).expect("settings");
+        Plan::read(&home.path().join("eci.toml"), None)
+    };
+    const NAMED: &str = "[settings]\nfile = \"own.json\"\n";
+    let default = with("", "").expect("a plan");
+    assert_eq!(default.settings().text, eci_policy::settings::DEFAULT.as_bytes());
+    let good = "{\"configurationFileVersion\": 2}";
+    assert_eq!(with(NAMED, good).expect("a plan").settings().text, good.as_bytes());
+    let error = with(NAMED, "{}").expect_err("no version");
+    assert!(error.to_string().ends_with("own.json` cannot be used as settings"), "{error}");
+    let error = with("[settings]\nfile = \"none.json\"\n", "").expect_err("not there");
+    assert!(error.to_string().contains("none.json"), "{error}");
+}
+
+#[test]
+fn settings_that_nobody_looked_at_are_for_tests_alone() {
+    let home = tempfile::tempdir().expect("temporary folder");
+    fs::write(home.path().join("files.toml"), LIST).expect("list");
+    fs::write(home.path().join("own.json"), "broken").expect("settings");
+    let path = home.path().join("eci.toml");
+    let shipped = format!("{CONFIG}[settings]\nfile = \"own.json\"\nunchecked = true\n");
+    fs::write(&path, &shipped).expect("config");
+    let error = Plan::read(&path, None).expect_err("a shipped image").to_string();
+    assert!(error.contains("settings.unchecked is only for an image of the test flavour"), "{error}");
+    let test = shipped.replace("\"eci\"", "\"eci-test\"").replace("\"shipped\"", "\"test\"");
+    fs::write(&path, test).expect("config");
+    let plan = Plan::read(&path, None).expect("a test image");
+    assert!(plan.settings().settings.is_none() && plan.settings().text == b"broken");
 }
 
 #[test]

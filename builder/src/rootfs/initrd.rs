@@ -52,7 +52,9 @@ pub fn initrd(init: &Path, key: &[u8; 32], out: &Path) -> Result<(), Error> {
     fs::write(out, archive).map_err(|source| Error::Write { path: out.to_owned(), source })
 }
 
-fn archive(program: &[u8], key: &[u8; 32]) -> Option<Vec<u8>> {
+/// The archive's bytes; `None` when the program is larger than the format allows.
+#[must_use]
+pub fn archive(program: &[u8], key: &[u8]) -> Option<Vec<u8>> {
     let key_path = paths::IMAGE_KEY.trim_start_matches('/');
     let mut archive = Archive::default();
     for folder in MOUNT_POINTS.into_iter().chain(parents(key_path)) {

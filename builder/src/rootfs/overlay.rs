@@ -1,11 +1,12 @@
 //! What the image has besides packages: folders from a table, files laid as they lie in the overlay, links from the
-//! lists, and our programs.
+//! lists, the administrator's settings, and our programs.
 
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use eci_contract::paths::ADMIN_SETTINGS;
 use serde::Deserialize;
 
 use super::tree::{self, Origin, Tree};
@@ -101,6 +102,14 @@ pub fn add_links(lists: &[&List], tree: &mut Tree) -> Result<(), Error> {
     Ok(())
 }
 
+/// Adds the administrator's settings, which no overlay has in their place.
+///
+/// # Errors
+/// [`Error::Tree`].
+pub fn add_settings(text: &[u8], tree: &mut Tree) -> Result<(), Error> {
+    Ok(tree.add_file(ADMIN_SETTINGS, &mut &text[..], false, Origin::Settings)?)
+}
+
 /// Adds our programs from the folder that they were built in.
 ///
 /// # Errors
@@ -179,6 +188,19 @@ mod tests {
         fs::write(second.join("etc/eci/a"), "second").expect("file");
         add_overlays(&[first, second], &mut tree).expect("sound");
         assert_eq!(fs::read_to_string(tree.folder().join("etc/eci/a")).expect("laid"), "second");
+    }
+
+    #[test]
+    fn no_overlay_has_settings_in_the_place_of_those_that_were_checked() {
+        let (home, mut tree) = home();
+        let place = home.path().join("overlay/etc/eci/admin-settings.json");
+        fs::write(place, "{}").expect("file");
+        add_overlays(&[home.path().join("overlay")], &mut tree).expect("sound");
+        let error = add_settings(b"{ }", &mut tree).expect_err("both are there");
+        assert_eq!(
+            error.to_string(),
+            "`/etc/eci/admin-settings.json` comes from the overlay and, with another content, from the administrator's settings"
+        );
     }
 
     #[test]

@@ -71,6 +71,8 @@ pub enum Origin {
     },
     /// A file of the overlay.
     Overlay,
+    /// What the administrator set.
+    Settings,
     /// A program of ours.
     Program {
         /// Its file name among the built programs.
@@ -88,6 +90,7 @@ impl fmt::Display for Origin {
             Self::Package { name, path, .. } => write!(formatter, "`{path}` of the package `{name}`"),
             Self::Link { .. } => formatter.write_str("a list's link"),
             Self::Overlay => formatter.write_str("the overlay"),
+            Self::Settings => formatter.write_str("the administrator's settings"),
             Self::Program { name } => write!(formatter, "our program `{name}`"),
             Self::Table => formatter.write_str("the table of folders"),
             Self::Parent => formatter.write_str("a file in it"),

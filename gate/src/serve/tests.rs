@@ -14,9 +14,10 @@ struct Served {
 
 fn serve(home: &TempDir) -> Served {
     let (peer, stream) = duplex(64 * 1024);
-    let (engine, init) = (home.path().join("engine"), home.path().join("init"));
+    let [engine, init, audit] = ["engine", "init", "audit"].map(|name| home.path().join(name));
     let result = tokio::spawn(async move {
-        stream_on(BufReader::new(stream), Sockets { engine: &engine, init: &init }).await
+        let sockets = Sockets { engine: &engine, init: &init, audit: &audit };
+        stream_on(BufReader::new(stream), sockets, &Ports::default()).await
     });
     Served { peer, result }
 }
@@ -27,6 +28,14 @@ async fn answer_to(mut peer: DuplexStream, text: &[u8]) -> String {
     let mut answer = String::new();
     peer.read_to_string(&mut answer).await.expect("an answer");
     answer
+}
+
+#[tokio::test]
+async fn the_audit_log_is_read_here_and_its_writer_s_lines_follow_the_reply() {
+    let home = tempfile::tempdir().expect("temporary folder");
+    std::fs::write(home.path().join("audit"), "one\n").expect("written");
+    let answer = answer_to(serve(&home).peer, b"{\"stream\":\"audit\",\"follow\":false}\n").await;
+    assert_eq!(answer, "\"ok\"\none\n");
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use eci_contract::disk::{BootCount, DATA_NAME, Slot};
-use gpt::{GptConfig, disk::LogicalBlockSize};
+use eci_slots::Table;
 
 use crate::clock;
 
@@ -19,6 +19,8 @@ const POLL: Duration = Duration::from_millis(10);
 pub struct Disk {
     /// Name without `/dev/`.
     pub name: String,
+    /// Bytes of a sector.
+    pub sector: u64,
     /// Its partitions, in the table's order.
     pub partitions: Vec<Partition>,
 }
@@ -98,9 +100,9 @@ fn serial(name: &str) -> String {
 fn read(name: &str) -> Option<Disk> {
     let file = File::open(Path::new("/dev").join(name)).ok()?;
     let size = fs::read_to_string(format!("/sys/block/{name}/queue/logical_block_size")).ok()?;
-    let block = if size.trim() == "4096" { LogicalBlockSize::Lb4096 } else { LogicalBlockSize::Lb512 };
-    let table = GptConfig::new().writable(false).logical_block_size(block).open_from_device(file).ok()?;
-    let partitions = table.partitions().iter().filter(|(_, entry)| entry.is_used());
+    let sector = size.trim().parse().ok()?;
+    let table = Table::read(&file, sector).ok()?;
+    let partitions = table.entries.iter().filter(|(_, entry)| entry.is_used());
     let partitions = partitions.map(|(number, entry)| Partition {
         device: device_name(name, *number),
         name: entry.name.clone(),
@@ -108,7 +110,7 @@ fn read(name: &str) -> Option<Disk> {
         uuid: entry.part_guid.to_string().to_lowercase(),
         boot: BootCount::from_attributes(entry.flags),
     });
-    Some(Disk { name: name.to_owned(), partitions: partitions.collect() })
+    Some(Disk { name: name.to_owned(), sector, partitions: partitions.collect() })
 }
 
 /// `vda` and 1 give `vda1`, `nvme0n1` and 1 give `nvme0n1p1`, as in the kernel's `disk_name`.

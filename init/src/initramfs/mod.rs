@@ -14,7 +14,7 @@ use std::time::Duration;
 use eci_contract::status::Step;
 
 use crate::handover::{self, Handover};
-use crate::{clock, kmsg, power};
+use crate::{boots, clock, kmsg, power};
 
 /// How long the disk may take to appear. Hyper-V's SCSI took 2 s on a loaded host; twice that and a half more.
 const DISK_DEADLINE: Duration = Duration::from_secs(5);
@@ -36,26 +36,40 @@ enum Error {
     Handover(#[from] handover::Error),
 }
 
-/// Runs the stage. Ends in the system stage, or in one line on the console that says why not, and power-off.
+/// Runs the stage. Ends in the system stage, or in one line on the console that says why not, and power-off; where a version
+/// on trial was refused, in a restart, for it has fewer tries then and the proven one is next.
 pub fn run() -> ! {
     power::install_panic_hook();
-    let refusal = match boot() {
+    let mut steps = Steps { handover: Handover { started_ms: clock::boot_ms(), ..Handover::default() } };
+    let refusal = match boot(&mut steps) {
         Ok(never) => match never {},
         Err(err) => err,
     };
     kmsg::error(&format!("boot refused: {}", kmsg::chain(&refusal)));
+    if steps.handover.on_trial {
+        power::restart()
+    }
+    boots::note_end(&mut steps.handover);
     power::off()
 }
 
-fn boot() -> Result<std::convert::Infallible, Error> {
-    let mut steps = Steps { handover: Handover { started_ms: clock::boot_ms(), ..Handover::default() } };
+fn boot(steps: &mut Steps) -> Result<std::convert::Infallible, Error> {
     steps.time("pseudo file systems", switch::mount_pseudo)?;
     let disk = steps.time("find disk", || disk::wait(DISK_DEADLINE))?;
     let partitions = steps.time("choose slot", || slot::choose(&disk))?;
+    (steps.handover.disk, steps.handover.sector) = (disk.name.clone(), disk.sector);
+    steps.handover.slot = partitions.slot;
+    steps.handover.counted = steps.time("count boot", || slot::count(&disk, &partitions))?;
+    // Not before: a version on trial whose boots are not counted would be restarted for ever.
+    steps.handover.on_trial = partitions.count.on_trial();
     let verified = steps.time("verify signature", || verify::verify(&partitions))?;
-    steps.time("verity", || verity::activate(&partitions, &verified))?;
-    steps.time("mount root", switch::mount_root)?;
-    steps.handover.disk = disk.name;
+    steps.time("not too old", || verify::check_age(&disk, &partitions, &verified.manifest))?;
+    steps.time("verity", || {
+        let devices = verity::Devices::of_slot(&partitions)?;
+        verity::activate(verity::DEVICE_NAME, &devices, &verified.manifest.root, &verity::OPTIONS)
+    })?;
+    steps.time("mount root", || switch::mount_root(verity::DEVICE_NAME))?;
+    verity::DEVICE_NAME.clone_into(&mut steps.handover.verity_device);
     handover::write(&steps.handover, &verified.bytes)?;
     Ok(switch::switch_root()?)
 }

@@ -1,9 +1,10 @@
-//! Choosing the slot to boot, by the boot-counting bits of its root partition.
+//! Choosing the slot to boot, by the boot counting bits of its root partition, and counting the boot.
 
-use eci_contract::disk::{Slot, types};
+use eci_contract::disk::{BootCount, Slot, TRIES, types};
 use eci_contract::manifest::Architecture;
 
 use super::disk::{Disk, Partition};
+use crate::{boots, kmsg};
 
 /// The architecture that this program was built for.
 #[cfg(target_arch = "x86_64")]
@@ -12,9 +13,13 @@ pub const ARCHITECTURE: Architecture = Architecture::X86_64;
 #[cfg(target_arch = "aarch64")]
 pub const ARCHITECTURE: Architecture = Architecture::Aarch64;
 
-/// The three partitions of a slot.
+/// A slot and its three partitions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SlotPartitions {
+    /// Which.
+    pub slot: Slot,
+    /// Its boot counting bits, before this boot.
+    pub count: BootCount,
     /// Root file system.
     pub root: Partition,
     /// dm-verity tree.
@@ -24,7 +29,7 @@ pub struct SlotPartitions {
 }
 
 /// Why no slot can be booted.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No slot has priority and either tries or a good boot.
     #[error("no slot of disk {disk} may be booted: priority or tries are used up")]
@@ -42,35 +47,77 @@ pub enum Error {
         /// Partition type UUID.
         kind: &'static str,
     },
+    /// The slot is on trial, and this boot cannot be counted. It would be tried for ever.
+    #[error("slot {slot} is on trial, and its boots are not counted")]
+    Uncounted {
+        /// The slot.
+        slot: Slot,
+        /// Why.
+        source: boots::Error,
+    },
+    /// The slot was booted well before, and then several times in a row without coming to an end.
+    #[error(
+        "slot {slot} was booted {TRIES} times in a row and got neither an engine nor as far as to say why: their consoles show what \
+         stopped them; switch the machine on again to try again"
+    )]
+    Spent {
+        /// The slot.
+        slot: Slot,
+    },
 }
 
-/// Picks the bootable slot of highest priority; of two equals the one that booted well before, then A.
+/// Picks the slot to boot ([`eci_slots::choose`]).
 ///
 /// # Errors
 /// When no slot may be booted, or the chosen one is not whole.
 pub fn choose(disk: &Disk) -> Result<SlotPartitions, Error> {
     let [root_kind, ..] = types(ARCHITECTURE);
-    let candidates = [Slot::A, Slot::B].into_iter().filter_map(|slot| {
+    let candidates = Slot::ALL.into_iter().filter_map(|slot| {
         let [root, ..] = slot.names();
         Some((slot, find(disk, root, root_kind).ok()?.boot))
     });
-    let chosen = candidates
-        .filter(|(_, boot)| boot.bootable())
-        .max_by_key(|(slot, boot)| (boot.priority, boot.successful, boot.tries_left, *slot == Slot::A));
-    match chosen {
+    match eci_slots::choose(&candidates.collect::<Vec<_>>()) {
         Some((slot, _)) => partitions(disk, slot),
         None => Err(Error::NoneBootable { disk: disk.name.clone() }),
     }
 }
 
-fn partitions(disk: &Disk, slot: Slot) -> Result<SlotPartitions, Error> {
+/// A slot's partitions.
+///
+/// # Errors
+/// [`Error::MissingPartition`].
+pub fn partitions(disk: &Disk, slot: Slot) -> Result<SlotPartitions, Error> {
     let [root, verity, signature] = slot.names();
     let [root_kind, verity_kind, signature_kind] = types(ARCHITECTURE);
+    let root = find(disk, root, root_kind)?.clone();
     Ok(SlotPartitions {
-        root: find(disk, root, root_kind)?.clone(),
+        slot,
+        count: root.boot,
+        root,
         verity: find(disk, verity, verity_kind)?.clone(),
         signature: find(disk, signature, signature_kind)?.clone(),
     })
+}
+
+/// Takes a try from the slot, before anything of it is used. Whether that is written down: of a proven slot it need not be, on a disk
+/// that nobody writes to.
+///
+/// # Errors
+/// When that cannot be written down of a slot on trial; [`Error::Spent`] once, then the slot has all its tries again.
+pub fn count(disk: &Disk, chosen: &SlotPartitions) -> Result<bool, Error> {
+    let (slot, count) = (chosen.slot, chosen.count);
+    let after = if count.spent() { count.after_an_end() } else { count.after_a_boot() };
+    match boots::change(&disk.name, disk.sector, |table| table.set_count(slot, after)) {
+        Ok(()) if count.spent() => Err(Error::Spent { slot }),
+        Ok(()) => Ok(true),
+        Err(source) if count.on_trial() => Err(Error::Uncounted { slot, source }),
+        Err(error) => {
+            if !error.is_read_only() {
+                kmsg::error(&format!("slot {slot}: {}", kmsg::chain(&error)));
+            }
+            Ok(false)
+        }
+    }
 }
 
 fn find<'a>(disk: &'a Disk, name: &'static str, kind: &'static str) -> Result<&'a Partition, Error> {
@@ -83,7 +130,6 @@ fn find<'a>(disk: &'a Disk, name: &'static str, kind: &'static str) -> Result<&'
 #[cfg(test)]
 mod tests {
     use super::*;
-    use eci_contract::disk::BootCount;
 
     fn boot(priority: u8, tries_left: u8, successful: bool) -> BootCount {
         BootCount { priority, tries_left, successful }
@@ -99,7 +145,11 @@ mod tests {
                 boot,
             })
         };
-        Disk { name: "vda".into(), partitions: slot(Slot::A, a).chain(slot(Slot::B, b)).collect() }
+        Disk {
+            name: "vda".into(),
+            sector: 512,
+            partitions: slot(Slot::A, a).chain(slot(Slot::B, b)).collect(),
+        }
     }
 
     fn chosen(a: BootCount, b: BootCount) -> Result<String, Error> {
@@ -115,12 +165,6 @@ mod tests {
     #[test]
     fn a_slot_out_of_tries_is_passed_over() {
         assert_eq!(chosen(boot(14, 0, true), boot(15, 0, false)).unwrap(), "eci-root-a");
-    }
-
-    #[test]
-    fn of_two_equals_the_proven_one_wins_then_a() {
-        assert_eq!(chosen(boot(15, 3, false), boot(15, 0, true)).unwrap(), "eci-root-b");
-        assert_eq!(chosen(boot(15, 0, true), boot(15, 0, true)).unwrap(), "eci-root-a");
     }
 
     #[test]

@@ -16,9 +16,9 @@ use rustix::process::{chdir, chroot};
 use super::verity;
 
 /// Where the new root is mounted until it is the root.
-const NEW_ROOT: &str = "/sysroot";
+pub const NEW_ROOT: &str = "/sysroot";
 /// The second stage, on the verified root.
-const SECOND_STAGE: &str = "/usr/sbin/init";
+pub const SECOND_STAGE: &str = "/usr/sbin/init";
 
 /// A pseudo file system of the first stage. All of them move into the new root.
 struct Pseudo {
@@ -73,27 +73,37 @@ pub enum Error {
 /// # Errors
 /// When the kernel lacks one of them.
 pub fn mount_pseudo() -> Result<(), Error> {
-    for Pseudo { fstype, target, flags, options } in &PSEUDO {
-        // An initramfs may lack the folder; mount says so if this did not help.
-        drop(fs::create_dir_all(target));
-        mount(*fstype, *target, *fstype, *flags, *options).map_err(|source| Error::Mount {
-            fstype,
-            target,
-            source: source.into(),
-        })?;
-    }
+    mount_pseudo_below("")?;
     // The default drops all but ten records in five seconds, and the command line that could say otherwise is sealed.
     drop(fs::write("/proc/sys/kernel/printk_devkmsg", "on\n"));
     rustix::process::umask(Mode::from_raw_mode(0o022));
     Ok(())
 }
 
-/// Mounts the verified device read-only.
+/// Mounts the same four below `root`.
+///
+/// # Errors
+/// When the kernel lacks one of them.
+pub fn mount_pseudo_below(root: &str) -> Result<(), Error> {
+    for Pseudo { fstype, target, flags, options } in &PSEUDO {
+        let place = format!("{root}{target}");
+        // An initramfs may lack the folder; mount says so if this did not help.
+        drop(fs::create_dir_all(&place));
+        mount(*fstype, &place, *fstype, *flags, *options).map_err(|source| Error::Mount {
+            fstype,
+            target,
+            source: source.into(),
+        })?;
+    }
+    Ok(())
+}
+
+/// Mounts the verified device `name` read-only at [`NEW_ROOT`].
 ///
 /// # Errors
 /// When there is no such device, or no EROFS on it.
-pub fn mount_root() -> Result<(), Error> {
-    let device = verity::device_path()?;
+pub fn mount_root(name: &str) -> Result<(), Error> {
+    let device = verity::device_path(name)?;
     drop(fs::create_dir_all(NEW_ROOT));
     let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
     mount(device, NEW_ROOT, "erofs", flags, c"").map_err(|source| Error::Mount {

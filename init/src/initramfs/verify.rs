@@ -1,4 +1,4 @@
-//! From the bytes of a signature partition to a manifest that may be believed.
+//! From the bytes of a signature partition, or of two files, to a manifest that may be believed.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -9,9 +9,11 @@ use base64::engine::general_purpose::STANDARD;
 use eci_contract::disk::SignaturePartition;
 use eci_contract::manifest::{MAX_BYTES, Manifest, SCHEMA};
 use eci_contract::paths;
+use eci_contract::version::is_at_least;
 use ring::signature::{ED25519, UnparsedPublicKey};
 
-use super::slot::{ARCHITECTURE, SlotPartitions};
+use super::disk::Disk;
+use super::slot::{self, ARCHITECTURE, SlotPartitions};
 
 /// Upper bound of what is read from a signature partition, in bytes: a manifest in base64, twice over, and a page.
 const MAX_PARTITION_BYTES: u64 = 2 * (MAX_BYTES as u64) + 4096;
@@ -36,31 +38,39 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
-    /// The partition does not hold what [`SignaturePartition`] says.
-    #[error("signature partition {partition}: {what} is malformed")]
+    /// It does not hold what it should; a partition what [`SignaturePartition`] says.
+    #[error("{subject}: {what} is malformed")]
     Malformed {
-        /// Partition name.
-        partition: String,
+        /// Partition or file.
+        subject: String,
         /// Which part.
         what: &'static str,
     },
     /// Changed bytes, another key, or another manifest.
-    #[error("signature partition {partition}: manifest signature does not verify with the image key")]
+    #[error("{subject}: manifest signature does not verify with the image key")]
     Signature {
-        /// Partition name.
-        partition: String,
+        /// Partition or file.
+        subject: String,
     },
     /// The manifest is signed, but is not for this program or this disk.
-    #[error("signed manifest of partition {partition}: {what} is `{found}`, expected `{expected}`")]
+    #[error("{subject}: signed manifest: {what} is `{found}`, expected `{expected}`")]
     Mismatch {
-        /// Partition name.
-        partition: String,
+        /// Partition or file.
+        subject: String,
         /// Which field.
         what: &'static str,
         /// What was found.
         found: String,
         /// What it has to be.
         expected: String,
+    },
+    /// The other slot's image says that nothing so old is to be booted any more.
+    #[error("version {version} is older than {minimum}, the oldest that the image before it allows")]
+    TooOld {
+        /// The version of the chosen slot.
+        version: String,
+        /// The least.
+        minimum: String,
     },
 }
 
@@ -69,63 +79,121 @@ pub enum Error {
 /// # Errors
 /// When anything about it is not as it has to be.
 pub fn verify(partitions: &SlotPartitions) -> Result<Verified, Error> {
-    let read = |what: &str| {
-        let what = what.to_owned();
-        move |source| Error::Read { what, source }
-    };
-    let key = std::fs::read(paths::IMAGE_KEY).map_err(read("the image key"))?;
-    let device = Path::new("/dev").join(&partitions.signature.device);
-    let mut bytes = Vec::new();
-    File::open(device)
-        .and_then(|file| file.take(MAX_PARTITION_BYTES).read_to_end(&mut bytes))
-        .map_err(read(&format!("signature partition {}", partitions.signature.name)))?;
-    let verified = check_signature(&partitions.signature.name, &bytes, &key)?;
-    check_fields(partitions, &verified.manifest)?;
+    let (subject, verified) = read_signed(partitions)?;
+    check_fields(&subject, &verified.manifest)?;
+    check_partitions(&subject, partitions, &verified.manifest)?;
     Ok(verified)
 }
 
+/// Checks that the version is not older than the other slot's image lets any be. That image is asked when it booted well and its
+/// signature holds: nobody gets around it by an image that is only on the disk.
+///
+/// # Errors
+/// [`Error::TooOld`].
+pub fn check_age(disk: &Disk, chosen: &SlotPartitions, manifest: &Manifest) -> Result<(), Error> {
+    let other = slot::partitions(disk, chosen.slot.other()).ok().filter(|other| other.count.successful);
+    let other = other.and_then(|other| read_signed(&other).ok());
+    require(&manifest.version, other.and_then(|(_, other)| other.manifest.minimum_version))
+}
+
+fn require(version: &str, minimum: Option<String>) -> Result<(), Error> {
+    match minimum {
+        Some(minimum) if !is_at_least(version, &minimum) => {
+            Err(Error::TooOld { version: version.to_owned(), minimum })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What errors call a slot's signature partition, and what it says.
+fn read_signed(partitions: &SlotPartitions) -> Result<(String, Verified), Error> {
+    let key = read_key()?;
+    let subject = format!("signature partition {}", partitions.signature.name);
+    let bytes = read(&Path::new("/dev").join(&partitions.signature.device), &subject, MAX_PARTITION_BYTES)?;
+    let verified = check_partition(&subject, &bytes, &key)?;
+    Ok((subject, verified))
+}
+
+/// Reads a manifest and its signature from two files and checks them with the key in the root file system.
+///
+/// # Errors
+/// When anything about them is not as it has to be.
+pub fn verify_files(manifest: &'static str, signature: &'static str) -> Result<Verified, Error> {
+    let key = read_key()?;
+    let limit = MAX_BYTES as u64 + 1;
+    let subject = format!("`{manifest}`");
+    let signed = read(Path::new(manifest), &subject, limit)?;
+    let signature = read(Path::new(signature), &format!("`{signature}`"), limit)?;
+    let verified = believe(&subject, signed, &signature, &key)?;
+    check_fields(&subject, &verified.manifest)?;
+    Ok(verified)
+}
+
+fn read_key() -> Result<Vec<u8>, Error> {
+    let key = std::fs::read(paths::IMAGE_KEY);
+    key.map_err(|source| Error::Read { what: "the image key".to_owned(), source })
+}
+
+fn read(path: &Path, what: &str, limit: u64) -> Result<Vec<u8>, Error> {
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(limit).read_to_end(&mut bytes))
+        .map_err(|source| Error::Read { what: what.to_owned(), source })?;
+    Ok(bytes)
+}
+
 /// Checks the signature in a signature partition's bytes, and only then parses the manifest.
-fn check_signature(partition: &str, bytes: &[u8], key: &[u8]) -> Result<Verified, Error> {
-    let malformed = |what| Error::Malformed { partition: partition.to_owned(), what };
+fn check_partition(subject: &str, bytes: &[u8], key: &[u8]) -> Result<Verified, Error> {
+    let malformed = |what| Error::Malformed { subject: subject.to_owned(), what };
     let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
     let text = bytes.get(..end).unwrap_or_default();
     let outer: SignaturePartition = serde_json::from_slice(text).map_err(|_| malformed("its JSON"))?;
     let signature = STANDARD.decode(&outer.eci_manifest_signature).map_err(|_| malformed("the signature"))?;
     let signed = STANDARD.decode(&outer.eci_manifest).map_err(|_| malformed("the manifest"))?;
+    let verified = believe(subject, signed, &signature, key)?;
+    expect_equal(subject, "rootHash beside it", &outer.root_hash, &verified.manifest.root.root_hash)?;
+    Ok(verified)
+}
+
+/// Signature first, and only then is the manifest parsed.
+fn believe(subject: &str, signed: Vec<u8>, signature: &[u8], key: &[u8]) -> Result<Verified, Error> {
+    let malformed = |what| Error::Malformed { subject: subject.to_owned(), what };
     if signed.len() > MAX_BYTES {
         return Err(malformed("the manifest"));
     }
     UnparsedPublicKey::new(&ED25519, key)
-        .verify(&signed, &signature)
-        .map_err(|_| Error::Signature { partition: partition.to_owned() })?;
+        .verify(&signed, signature)
+        .map_err(|_| Error::Signature { subject: subject.to_owned() })?;
     let manifest: Manifest = serde_json::from_slice(&signed).map_err(|_| malformed("the signed manifest"))?;
-    expect_equal(partition, "rootHash beside it", &outer.root_hash, &manifest.root.root_hash)?;
     Ok(Verified { manifest, bytes: signed })
 }
 
-/// Checks that a believed manifest is for this program, and that the partitions are those it speaks of.
-fn check_fields(partitions: &SlotPartitions, manifest: &Manifest) -> Result<(), Error> {
-    let name = &partitions.signature.name;
+/// Checks that a believed manifest is for this program.
+fn check_fields(subject: &str, manifest: &Manifest) -> Result<(), Error> {
     let root = &manifest.root;
-    let hash = &root.root_hash;
-    let half = |range: std::ops::Range<usize>| hash.get(range).map(uuid_text).unwrap_or_default();
-    expect_equal(name, "schema", &manifest.schema.to_string(), &SCHEMA.to_string())?;
-    expect_equal(name, "architecture", manifest.architecture.as_str(), ARCHITECTURE.as_str())?;
-    expect_equal(name, "root hash length", &hash.len().to_string(), "64")?;
-    expect_equal(name, "file system", &root.filesystem, "erofs")?;
-    expect_equal(name, "hash algorithm", &root.algorithm, "sha256")?;
-    expect_equal(name, "data block size", &root.data_block_size.to_string(), "4096")?;
-    expect_equal(name, "hash block size", &root.hash_block_size.to_string(), "4096")?;
-    expect_equal(name, "root partition UUID", &partitions.root.uuid, &half(0..32))?;
-    expect_equal(name, "verity partition UUID", &partitions.verity.uuid, &half(32..64))
+    expect_equal(subject, "schema", &manifest.schema.to_string(), &SCHEMA.to_string())?;
+    expect_equal(subject, "architecture", manifest.architecture.as_str(), ARCHITECTURE.as_str())?;
+    expect_equal(subject, "root hash length", &root.root_hash.len().to_string(), "64")?;
+    expect_equal(subject, "file system", &root.filesystem, "erofs")?;
+    expect_equal(subject, "hash algorithm", &root.algorithm, "sha256")?;
+    expect_equal(subject, "data block size", &root.data_block_size.to_string(), "4096")?;
+    expect_equal(subject, "hash block size", &root.hash_block_size.to_string(), "4096")
 }
 
-fn expect_equal(partition: &str, what: &'static str, found: &str, expected: &str) -> Result<(), Error> {
+/// Checks that the partitions are those that a believed manifest speaks of.
+fn check_partitions(subject: &str, partitions: &SlotPartitions, manifest: &Manifest) -> Result<(), Error> {
+    let hash = &manifest.root.root_hash;
+    let half = |range: std::ops::Range<usize>| hash.get(range).map(uuid_text).unwrap_or_default();
+    expect_equal(subject, "root partition UUID", &partitions.root.uuid, &half(0..32))?;
+    expect_equal(subject, "verity partition UUID", &partitions.verity.uuid, &half(32..64))
+}
+
+fn expect_equal(subject: &str, what: &'static str, found: &str, expected: &str) -> Result<(), Error> {
     if found == expected {
         return Ok(());
     }
     let (found, expected) = (found.to_owned(), expected.to_owned());
-    Err(Error::Mismatch { partition: partition.to_owned(), what, found, expected })
+    Err(Error::Mismatch { subject: subject.to_owned(), what, found, expected })
 }
 
 /// 32 hexadecimal digits in the grouping of a UUID.
@@ -174,7 +242,7 @@ mod tests {
     }
 
     fn check(bytes: &[u8]) -> Result<Verified, Error> {
-        check_signature("eci-signature-a", bytes, pair(1).public_key().as_ref())
+        check_partition("signature partition eci-signature-a", bytes, pair(1).public_key().as_ref())
     }
 
     #[test]
@@ -228,6 +296,14 @@ mod tests {
     }
 
     #[test]
+    fn a_version_below_the_minimum_is_refused() {
+        assert!(require("1.9", None).is_ok() && require("1.9", Some("1.9".into())).is_ok());
+        let error = require("1.9", Some("1.10".into())).unwrap_err();
+        let text = "version 1.9 is older than 1.10, the oldest that the image before it allows";
+        assert_eq!(error.to_string(), text);
+    }
+
+    #[test]
     fn fields_that_are_not_for_us_are_refused() {
         let slot = |uuid: &str| super::super::disk::Partition {
             device: String::new(),
@@ -237,18 +313,23 @@ mod tests {
             boot: eci_contract::disk::BootCount::from_attributes(0),
         };
         let partitions = SlotPartitions {
+            slot: eci_contract::disk::Slot::A,
+            count: eci_contract::disk::BootCount::PROVEN,
             root: slot("00112233-4455-6677-8899-aabbccddeeff"),
             verity: slot("01234567-89ab-cdef-0123-456789abcdef"),
             signature: slot(""),
         };
         let good: Manifest = serde_json::from_str(&manifest()).unwrap();
-        assert!(check_fields(&partitions, &good).is_ok());
+        let check = |manifest: &Manifest| {
+            check_fields("p", manifest).and_then(|()| check_partitions("p", &partitions, manifest))
+        };
+        assert!(check(&good).is_ok());
         let other =
             if ARCHITECTURE == Architecture::X86_64 { Architecture::Aarch64 } else { Architecture::X86_64 };
         let refused = |change: &dyn Fn(&mut Manifest)| {
             let mut manifest = good.clone();
             change(&mut manifest);
-            check_fields(&partitions, &manifest).is_err()
+            check(&manifest).is_err()
         };
         assert!(refused(&|m| m.schema = 2));
         assert!(refused(&|m| m.architecture = other));

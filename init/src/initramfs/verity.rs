@@ -1,4 +1,4 @@
-//! Activating dm-verity over the root partition, and reading back what the kernel made of it.
+//! Activating dm-verity over the root's data and tree, and reading back what the kernel made of it.
 
 use std::fs;
 use std::io;
@@ -8,7 +8,6 @@ use eci_sys::dm::{self, Table, Target};
 
 use super::disk::Partition;
 use super::slot::SlotPartitions;
-use super::verify::Verified;
 
 /// Name of the mapped device that the root is mounted from.
 pub const DEVICE_NAME: &str = "eci-root";
@@ -43,10 +42,10 @@ pub enum Error {
         blocks: u64,
     },
     /// Device-mapper refused.
-    #[error("cannot activate dm-verity on partition {partition}")]
+    #[error("cannot activate dm-verity on {device}")]
     Activate {
-        /// Partition name.
-        partition: String,
+        /// What the root is read from.
+        device: String,
         /// What device-mapper said.
         source: dm::Error,
     },
@@ -60,44 +59,68 @@ pub enum Error {
     },
 }
 
-/// Creates the device and checks that the kernel runs it as the signed manifest says.
+/// What the root is read from, as `major:minor`.
+#[derive(Clone, Debug)]
+pub struct Devices {
+    /// The data, in words.
+    pub name: String,
+    /// Device number of the data.
+    pub data: String,
+    /// Device number of the hash tree.
+    pub hash: String,
+}
+
+impl Devices {
+    /// The partitions of a slot.
+    ///
+    /// # Errors
+    /// When the kernel does not tell a number.
+    pub fn of_slot(partitions: &SlotPartitions) -> Result<Self, Error> {
+        let name = format!("partition {}", partitions.root.name);
+        Ok(Self { name, data: number(&partitions.root)?, hash: number(&partitions.verity)? })
+    }
+}
+
+/// Creates the device `name` and checks that the kernel runs it as the signed manifest says, with these options.
 ///
 /// # Errors
 /// When the kernel refuses the table or runs another one.
-pub fn activate(partitions: &SlotPartitions, verified: &Verified) -> Result<(), Error> {
-    let activate = |source| Error::Activate { partition: partitions.root.name.clone(), source };
-    let target = plan(&verified.manifest.root, &number(&partitions.root)?, &number(&partitions.verity)?)?;
-    dm::create_read_only(DEVICE_NAME, &target).map_err(activate)?;
-    let table = dm::table(DEVICE_NAME).map_err(activate)?;
+pub fn activate(name: &str, devices: &Devices, root: &VerityRoot, options: &[&str]) -> Result<(), Error> {
+    let activate = |source| Error::Activate { device: devices.name.clone(), source };
+    let target = plan(root, devices, options)?;
+    dm::create_read_only(name, &target).map_err(activate)?;
+    let table = dm::table(name).map_err(activate)?;
     if table.read_only && table.targets == [target.clone()] {
         return Ok(());
     }
     Err(Error::ReadBack { found: describe(&table), expected: target.parameters })
 }
 
-/// Path of the mapped device.
+/// Path of the mapped device `name`.
 ///
 /// # Errors
 /// When there is none.
-pub fn device_path() -> Result<String, dm::Error> {
-    dm::table(DEVICE_NAME).map(|table| format!("/dev/dm-{}", table.device.1))
+pub fn device_path(name: &str) -> Result<String, dm::Error> {
+    dm::table(name).map(|table| format!("/dev/dm-{}", table.device.1))
 }
 
 /// The table line, as `Documentation/admin-guide/device-mapper/verity.rst` defines it.
-fn plan(root: &VerityRoot, data: &str, hash: &str) -> Result<Target, Error> {
+fn plan(root: &VerityRoot, devices: &Devices, options: &[&str]) -> Result<Target, Error> {
     hexadecimal("root hash", &root.root_hash)?;
     hexadecimal("salt", &root.salt)?;
     let too_large = Error::TooLarge { blocks: root.data_blocks };
     let sectors = root.data_blocks.checked_mul(SECTORS_PER_BLOCK).ok_or(too_large)?;
     let VerityRoot { data_block_size, hash_block_size, data_blocks, hash_start_block, .. } = root;
     let VerityRoot { algorithm, root_hash, salt, .. } = root;
+    let Devices { data, hash, .. } = devices;
     let salt = if salt.is_empty() { "-" } else { salt };
-    let parameters = format!(
+    let mut parameters = format!(
         "1 {data} {hash} {data_block_size} {hash_block_size} {data_blocks} {hash_start_block} {algorithm} \
-         {root_hash} {salt} {} {}",
-        OPTIONS.len(),
-        OPTIONS.join(" ")
+         {root_hash} {salt}"
     );
+    if !options.is_empty() {
+        parameters = format!("{parameters} {} {}", options.len(), options.join(" "));
+    }
     Ok(Target { start: 0, sectors, kind: "verity".into(), parameters })
 }
 
@@ -137,24 +160,33 @@ mod tests {
         }
     }
 
+    fn devices() -> Devices {
+        Devices { name: "partition p".into(), data: "254:1".into(), hash: "254:2".into() }
+    }
+
     #[test]
     fn the_table_is_the_one_of_the_kernel_documentation() {
-        let target = plan(&root(), "254:1", "254:2").unwrap();
+        let target = plan(&root(), &devices(), &OPTIONS).unwrap();
         assert_eq!(target.sectors, 80);
         let hash = "ab".repeat(32);
         let expected =
             format!("1 254:1 254:2 4096 4096 10 1 sha256 {hash} cd 2 panic_on_corruption panic_on_error");
         assert_eq!(target.parameters, expected);
+        let without = plan(&root(), &devices(), &[]).unwrap();
+        assert_eq!(without.parameters, format!("1 254:1 254:2 4096 4096 10 1 sha256 {hash} cd"));
     }
 
     #[test]
     fn values_that_could_add_words_to_the_table_are_refused() {
         let spaced = VerityRoot { salt: "cd 1 ignore_corruption".into(), ..root() };
-        assert!(matches!(plan(&spaced, "1:1", "1:2"), Err(Error::NotHexadecimal { what: "salt" })));
+        assert!(matches!(plan(&spaced, &devices(), &OPTIONS), Err(Error::NotHexadecimal { what: "salt" })));
         let upper = VerityRoot { root_hash: "AB".repeat(32), ..root() };
-        assert!(matches!(plan(&upper, "1:1", "1:2"), Err(Error::NotHexadecimal { what: "root hash" })));
+        assert!(matches!(
+            plan(&upper, &devices(), &OPTIONS),
+            Err(Error::NotHexadecimal { what: "root hash" })
+        ));
         let huge = VerityRoot { data_blocks: u64::MAX, ..root() };
-        assert!(matches!(plan(&huge, "1:1", "1:2"), Err(Error::TooLarge { .. })));
+        assert!(matches!(plan(&huge, &devices(), &OPTIONS), Err(Error::TooLarge { .. })));
     }
 
     #[test]

@@ -7,7 +7,11 @@ use std::path::{Path, PathBuf};
 
 use eci_sys::cgroup_device;
 
+use crate::kmsg;
+
 const ROOT: &str = "/sys/fs/cgroup";
+/// Name of the cgroup that PID 1 is in where it cannot stay in the root.
+pub const OWN: &str = "init";
 const SERVICES: &str = "/sys/fs/cgroup/eci";
 /// Device number of `/dev/console`: the machine's console, not a container's pty.
 const CONSOLE: (i32, i32) = (5, 1);
@@ -67,6 +71,30 @@ pub fn open_service(name: &str, cpu_percent: Option<u32>) -> Result<OwnedFd, Err
     file.map(OwnedFd::from).map_err(failed("open", &path))
 }
 
+/// Kills every process of services and containers: all that is below PID 1's root but PID 1's own.
+pub fn kill_all() {
+    for folder in branches() {
+        let path = folder.join("cgroup.kill");
+        kmsg::best_effort("kill what is left", fs::write(&path, "1").map_err(failed("write", &path)));
+    }
+}
+
+/// Whether any of those processes is left.
+#[must_use]
+pub fn anything_left() -> bool {
+    branches().any(|folder| {
+        let events = fs::read_to_string(folder.join("cgroup.events")).unwrap_or_default();
+        events.lines().any(|line| line == "populated 1")
+    })
+}
+
+/// The branches that are not PID 1's own.
+fn branches() -> impl Iterator<Item = PathBuf> {
+    let entries = fs::read_dir(ROOT).into_iter().flatten().flatten();
+    let folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    folders.filter(|entry| entry.file_name() != OWN).map(|entry| entry.path())
+}
+
 /// Kills every process of a service, those it left behind included.
 ///
 /// # Errors
@@ -83,7 +111,11 @@ fn create(folder: &Path) -> Result<(), Error> {
     }
 }
 
-fn pass_down(folder: &Path) -> Result<(), Error> {
+/// Gives the children of a cgroup all of its controllers.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn pass_down(folder: &Path) -> Result<(), Error> {
     let available = folder.join("cgroup.controllers");
     let controllers = fs::read_to_string(&available).map_err(failed("read", &available))?;
     let subtree = folder.join("cgroup.subtree_control");

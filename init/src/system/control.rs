@@ -7,11 +7,14 @@ use std::os::unix::net::{UnixListener, UnixStream};
 
 use eci_contract::link::{MAX_REQUEST_BYTES, Reply, Request};
 use eci_contract::paths::INIT_SOCKET;
+use eci_contract::wsl::CONTROL_SOCKET_INSIDE;
 use rustix::net::sockopt::socket_peercred;
 use rustix::time::{ClockId, Timespec, clock_settime};
 
 use super::machine::Machine;
+use crate::handover::Platform;
 use crate::kmsg;
+use crate::wsl::choices::{Part, left_out};
 
 /// Connections served at once. The gate opens one a request; the host has a handful of those.
 const MAX_CLIENTS: usize = 64;
@@ -30,10 +33,15 @@ impl Listener {
     /// Binds it.
     ///
     /// # Errors
-    /// When `/run/eci` is not there.
-    pub fn bind() -> io::Result<Self> {
-        drop(std::fs::remove_file(INIT_SOCKET));
-        let socket = UnixListener::bind(INIT_SOCKET)?;
+    /// When its folder is not there.
+    pub fn bind(platform: Platform) -> io::Result<Self> {
+        let path = match platform {
+            Platform::Machine => INIT_SOCKET,
+            // Where the distro's `systemctl` finds it; the gate has no requests for PID 1 there.
+            Platform::Wsl => CONTROL_SOCKET_INSIDE,
+        };
+        drop(std::fs::remove_file(path));
+        let socket = UnixListener::bind(path)?;
         socket.set_nonblocking(true)?;
         Ok(Self { socket })
     }
@@ -188,8 +196,13 @@ fn answer(request: &Request, machine: &mut Machine) -> Reply {
             machine.stop("asked for over the link");
             Reply::Ok
         }
-        Request::Clock { unix_ns } => step_clock(*unix_ns),
-        Request::Engine {} | Request::Logs { .. } => Reply::Error("this request is not for PID 1".to_owned()),
+        Request::Clock { unix_ns } => match left_out(machine.platform(), Part::Request("clock")) {
+            Some(why) => Reply::Error(why.to_owned()),
+            None => step_clock(*unix_ns),
+        },
+        Request::Engine {} | Request::Logs { .. } | Request::Audit { .. } | Request::Published { .. } => {
+            Reply::Error("this request is not for PID 1".to_owned())
+        }
     }
 }
 

@@ -13,7 +13,8 @@ use super::input::{self, Keys, Wish};
 use super::kernel_log::KernelLog;
 use super::machine::Machine;
 use super::services::Goal;
-use super::{notify, selfcheck};
+use super::{notify, selfcheck, trial};
+use crate::handover::Platform;
 use crate::{clock, kmsg};
 
 /// The longest sleep, so that deadlines and restart pauses (the shortest is 100 ms) are met closely enough.
@@ -47,7 +48,7 @@ pub enum Error {
 /// # Errors
 /// When the loop cannot begin or go on.
 pub fn run(machine: &mut Machine) -> Result<(), Error> {
-    let mut sources = Sources::open()?;
+    let mut sources = Sources::open(machine.platform())?;
     let mut deadline = None;
     loop {
         machine.supervisor.tick(goal(machine));
@@ -65,6 +66,7 @@ pub fn run(machine: &mut Machine) -> Result<(), Error> {
         }
         sources.flush_clients(machine);
         note_engine(machine);
+        trial::judge(machine);
     }
 }
 
@@ -85,6 +87,7 @@ fn note_engine(machine: &mut Machine) {
     match selfcheck::run(machine, selfcheck::Moment::EngineReady) {
         Ok(()) => {
             machine.boot_ms.engine = ready;
+            trial::note_ready(machine);
             kmsg::notice(&machine.boot_line());
         }
         Err(err) => machine.refuse_engine(kmsg::chain(&err)),
@@ -114,7 +117,7 @@ struct Sources {
 }
 
 impl Sources {
-    fn open() -> Result<Self, Error> {
+    fn open(platform: Platform) -> Result<Self, Error> {
         let mut set = SigSet::empty();
         for signal in [Signal::SIGCHLD, Signal::SIGINT, Signal::SIGTERM, Signal::SIGPWR] {
             set.add(signal);
@@ -125,7 +128,7 @@ impl Sources {
         Ok(Self {
             signals: SignalFd::with_flags(&set, flags).map_err(Error::Signals)?,
             notify: notify::Listener::bind().map_err(open("the notify socket"))?,
-            control: control::Listener::bind().map_err(open("the control socket"))?,
+            control: control::Listener::bind(platform).map_err(open("the control socket"))?,
             kernel_log: KernelLog::open().map_err(open("the kernel log"))?,
             keys: input::open_all(),
             clients: Vec::new(),

@@ -8,7 +8,9 @@ use eci_contract::status::{BootTimes, Check, Image, State, Status, Step};
 use super::firewall::Loading;
 use super::ring::Ring;
 use super::services::Supervisor;
-use crate::handover::Handover;
+use super::settings::Administered;
+use super::shutdown::Then;
+use crate::handover::{Handover, Platform};
 use crate::{clock, kmsg};
 
 /// The state that steps fill and the event loop keeps.
@@ -24,6 +26,8 @@ pub struct Machine {
     pub refusal: Option<String>,
     /// The firewall, while it is loaded.
     pub firewall: Option<Loading>,
+    /// The administrator's settings, once they are read.
+    pub settings: Option<Administered>,
     /// The services.
     pub supervisor: Supervisor,
     /// The log.
@@ -36,6 +40,8 @@ pub struct Machine {
     pub address: Option<String>,
     /// Set once shutdown has begun.
     pub stopping: bool,
+    /// What comes after it.
+    pub then: Then,
 }
 
 impl Machine {
@@ -49,13 +55,21 @@ impl Machine {
             manifest,
             refusal: None,
             firewall: None,
+            settings: None,
             supervisor: Supervisor::default(),
             ring: Ring::new(),
             checks: Vec::new(),
             boot_ms,
             address: None,
             stopping: false,
+            then: Then::PowerOff,
         }
+    }
+
+    /// What it runs on.
+    #[must_use]
+    pub fn platform(&self) -> Platform {
+        self.handover.platform
     }
 
     /// Forbids the engine from now on. The first reason stays: later ones follow from it.
@@ -92,7 +106,10 @@ impl Machine {
                 name: self.manifest.name.clone(),
                 version: self.manifest.version.clone(),
                 root_hash: self.manifest.root.root_hash.clone(),
+                slot: self.handover.slot,
+                on_trial: self.handover.on_trial,
             },
+            settings: self.settings.as_ref().map(Administered::report),
             boot_ms: self.boot_ms,
             steps: self.steps.clone(),
             checks: self.checks.clone(),

@@ -23,9 +23,11 @@ pub mod read_ahead;
 pub mod ring;
 pub mod selfcheck;
 pub mod services;
+pub mod settings;
 pub mod shutdown;
 pub mod steps;
 pub mod sysctls;
+pub mod trial;
 
 use crate::{handover, kmsg, power};
 
@@ -39,12 +41,16 @@ pub fn run() -> ! {
             power::off()
         }
     };
+    let platform = machine.platform();
     match steps::run(&mut machine) {
         Ok(()) => match event_loop::run(&mut machine) {
             Ok(()) => kmsg::notice("all services have stopped"),
             Err(err) => kmsg::error(&format!("supervision failed: {}", kmsg::chain(&err))),
         },
-        Err(refusal) => kmsg::error(&format!("boot refused: {refusal}")),
+        Err(refusal) => {
+            kmsg::error(&format!("boot refused: {refusal}"));
+            trial::give_up_at_once(&mut machine);
+        }
     }
-    shutdown::finish()
+    shutdown::finish(platform, machine.then)
 }

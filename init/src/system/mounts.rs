@@ -4,9 +4,13 @@ use std::ffi::CStr;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, symlink};
+use std::path::Path;
 
 use eci_contract::paths::PROCFS_DIR;
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change, mount_remount};
+
+use crate::handover::Platform;
+use crate::wsl::choices::{Part, left_out};
 
 /// One mount: a new one, or new flags for one that came from the first stage.
 pub struct MountRow {
@@ -147,14 +151,18 @@ pub enum Error {
 ///
 /// # Errors
 /// When one cannot be.
-pub fn mount_all() -> Result<(), Error> {
+pub fn mount_all(platform: Platform) -> Result<(), Error> {
     let failed = |operation, target| {
         move |source: rustix::io::Errno| Error::Mount { operation, target, source: source.into() }
     };
     for (target, link) in DEVICE_LINKS {
-        symlink(target, link).map_err(|source| Error::Link { link, source })?;
+        // WSL has made them: `/dev` is the same in every mount of it.
+        if !fs::read_link(link).is_ok_and(|found| found == Path::new(target)) {
+            symlink(target, link).map_err(|source| Error::Link { link, source })?;
+        }
     }
-    for MountRow { kind, target, flags, options, .. } in MOUNTS {
+    let rows = MOUNTS.iter().filter(|row| left_out(platform, Part::Mount(row.target)).is_none());
+    for MountRow { kind, target, flags, options, .. } in rows {
         match kind {
             Kind::New(fstype) => {
                 make_folder(target)?;

@@ -9,29 +9,62 @@ use nix::unistd::Pid;
 use rustix::mount::{MountFlags, UnmountFlags, mount_remount, unmount};
 
 use super::event_loop::has_children;
-use super::mounts;
+use super::{cgroups, mounts};
+use crate::handover::Platform;
 use crate::{clock, kmsg, power};
 
 /// How long killed processes may take to be gone. One that waits for a disk cannot die sooner.
 const KILL_MS: u64 = 5_000;
 const PAUSE: Duration = Duration::from_millis(10);
 
+/// What comes after the end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Then {
+    /// Nothing.
+    #[default]
+    PowerOff,
+    /// Another boot.
+    Restart,
+}
+
 /// Ends the machine.
-pub fn finish() -> ! {
-    // Containers and orphans; services were stopped before. Minus one is everything but PID 1.
+pub fn finish(platform: Platform, then: Then) -> ! {
+    let anything_left: fn() -> bool = match platform {
+        Platform::Machine => {
+            kill_all();
+            has_children
+        }
+        // Minus one would be WSL's own processes, too, which end with PID 1.
+        Platform::Wsl => {
+            cgroups::kill_all();
+            cgroups::anything_left
+        }
+    };
+    let end = clock::boot_ms() + KILL_MS;
+    while anything_left() && clock::boot_ms() < end {
+        while waitpid(None, Some(WaitPidFlag::WNOHANG)).is_ok_and(|status| status.pid().is_some()) {}
+        std::thread::sleep(PAUSE);
+    }
+    let_go_of_data();
+    match then {
+        Then::PowerOff => {
+            kmsg::notice("powering off");
+            power::off()
+        }
+        Then::Restart => {
+            kmsg::notice("restarting");
+            power::restart()
+        }
+    }
+}
+
+/// Containers and orphans; services were stopped before. Minus one is everything but PID 1.
+fn kill_all() {
     match kill(Pid::from_raw(-1), Signal::SIGKILL) {
         // Nothing was left.
         Ok(()) | Err(nix::Error::ESRCH) => {}
         Err(err) => kmsg::error(&format!("cannot kill what is left: {err}")),
     }
-    let end = clock::boot_ms() + KILL_MS;
-    while has_children() && clock::boot_ms() < end {
-        while waitpid(None, Some(WaitPidFlag::WNOHANG)).is_ok_and(|status| status.pid().is_some()) {}
-        std::thread::sleep(PAUSE);
-    }
-    let_go_of_data();
-    kmsg::notice("powering off");
-    power::off()
 }
 
 /// Unmounts the data disk and all that the engine mounted on it. What is still busy is made read-only, which leaves

@@ -3,7 +3,10 @@
 use eci_contract::status::Step;
 
 use super::machine::Machine;
-use super::{apparmor, cgroups, data, firewall, mounts, network, read_ahead, selfcheck, services, sysctls};
+use super::{
+    apparmor, cgroups, data, firewall, mounts, network, read_ahead, selfcheck, services, settings, sysctls,
+};
+use crate::wsl::choices::{Part, left_out};
 use crate::{clock, kmsg, power};
 
 /// What a failed step means.
@@ -37,7 +40,7 @@ const STEPS: &[BootStep] = &[
         name: "mounts",
         on_failure: OnFailure::Fatal,
         why: "every writable mount gets its final flags before anything is started",
-        run: |_| Ok(mounts::mount_all()?),
+        run: |machine| Ok(mounts::mount_all(machine.platform())?),
     },
     BootStep {
         name: "sysctls",
@@ -49,7 +52,7 @@ const STEPS: &[BootStep] = &[
         name: "integrity",
         on_failure: OnFailure::Fatal,
         why: "the root really is the verity device of the signed manifest, and lockdown is on",
-        run: |machine| Ok(selfcheck::require_integrity(&machine.manifest)?),
+        run: |machine| Ok(selfcheck::require_integrity(machine)?),
     },
     BootStep {
         name: "ctrl-alt-del",
@@ -93,15 +96,28 @@ const STEPS: &[BootStep] = &[
     BootStep {
         name: "apparmor",
         on_failure: OnFailure::RefuseEngine,
-        why: "the profile of containers is loaded before there are any",
+        why: "the profiles of containers and of the engine are loaded before there are any",
         run: |_| Ok(apparmor::load()?),
+    },
+    BootStep {
+        name: "settings",
+        on_failure: OnFailure::RefuseEngine,
+        why: "what the administrator set is known before anything starts that it is about",
+        run: |machine| {
+            machine.settings = Some(settings::read()?);
+            Ok(())
+        },
     },
     BootStep {
         name: "services",
         on_failure: OnFailure::RefuseEngine,
         why: "the table of what runs",
         run: |machine| {
-            machine.supervisor = services::load()?;
+            // Without settings the engine is refused, and gets none.
+            let settings = machine.settings.as_ref();
+            let engine =
+                settings.map(|settings| settings.engine(&machine.manifest.version)).unwrap_or_default();
+            machine.supervisor = services::load(machine.platform(), &engine)?;
             Ok(())
         },
     },
@@ -157,6 +173,8 @@ enum Error {
     #[error(transparent)]
     Apparmor(#[from] apparmor::Error),
     #[error(transparent)]
+    Settings(#[from] settings::Error),
+    #[error(transparent)]
     Services(#[from] services::Error),
     #[error("cannot have more files open")]
     OpenFiles(#[source] rustix::io::Errno),
@@ -172,6 +190,11 @@ enum Error {
 /// With the failed step and its reason, when that step is fatal.
 pub fn run(machine: &mut Machine) -> Result<(), String> {
     for step in STEPS {
+        if let Some(why) = left_out(machine.platform(), Part::Step(step.name)) {
+            kmsg::info(&format!("{}: left out ({why})", step.name));
+            machine.steps.push(Step { name: step.name.into(), ms: 0, outcome: format!("left out: {why}") });
+            continue;
+        }
         kmsg::info(&format!("{}: starting ({})", step.name, step.why));
         let start = clock::boot_ms();
         let result = (step.run)(machine);
@@ -205,6 +228,20 @@ mod tests {
     }
 
     #[test]
+    fn what_is_left_out_elsewhere_is_the_name_of_something() {
+        for choice in crate::wsl::choices::LEFT_OUT {
+            let known = match choice.part {
+                Part::Step(name) => STEPS.iter().any(|step| step.name == name),
+                Part::Mount(target) => mounts::MOUNTS.iter().any(|row| row.target == target),
+                Part::Promise(id) => selfcheck::promises::PROMISES.iter().any(|promise| promise.id == id),
+                Part::Service(name) => name == network::SERVICE,
+                Part::Request(name) => name == "clock",
+            };
+            assert!(known, "{:?}", choice.part);
+        }
+    }
+
+    #[test]
     fn what_an_image_promises_is_fatal_and_checked_before_the_engine() {
         let position = |name: &str| STEPS.iter().position(|step| step.name == name).unwrap();
         for name in ["console", "mounts", "sysctls", "integrity"] {
@@ -212,5 +249,6 @@ mod tests {
         }
         assert_eq!(position("self-check"), STEPS.len() - 1);
         assert!(position("integrity") < position("data disk"));
+        assert!(position("integrity") < position("settings") && position("settings") < position("services"));
     }
 }

@@ -1,9 +1,12 @@
 //! Both ends of a session over an in-memory connection.
 
+use std::io;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::time::timeout;
+
+use eci_contract::link::{HostRequest, Request};
 
 use super::*;
 use crate::{read_request, write_request};
@@ -25,7 +28,7 @@ fn serve_echo(mut guest: Session) -> JoinHandle<()> {
     tokio::spawn(async move {
         while let Some(mut stream) = guest.accept().await {
             tokio::spawn(async move {
-                if read_request(&mut stream).await.is_err() {
+                if read_request::<_, Request>(&mut stream).await.is_err() {
                     return;
                 }
                 let (mut reader, mut writer) = tokio::io::split(stream);
@@ -37,7 +40,7 @@ fn serve_echo(mut guest: Session) -> JoinHandle<()> {
 }
 
 async fn echo(host: &Session, text: &[u8]) -> Vec<u8> {
-    let mut stream = host.open(&Request::Engine {}).await.expect("opened");
+    let mut stream = host.opener().open(&Request::Engine {}).await.expect("opened");
     stream.write_all(text).await.expect("written");
     stream.shutdown().await.expect("half closed");
     let mut back = Vec::new();
@@ -71,13 +74,45 @@ async fn as_many_streams_as_allowed_are_open_at_once_and_the_next_waits() {
     serve_echo(guest);
     let mut open = Vec::new();
     for _ in 0..MAX_OPEN {
-        open.push(host.open(&Request::Engine {}).await.expect("opened"));
+        open.push(host.opener().open(&Request::Engine {}).await.expect("opened"));
     }
-    let waiting = timeout(Duration::from_millis(200), host.open(&Request::Engine {})).await;
+    let waiting = timeout(Duration::from_millis(200), host.opener().open(&Request::Engine {})).await;
     assert!(waiting.is_err(), "one stream too many was opened");
     open.pop();
-    host.open(&Request::Engine {}).await.expect("a place became free");
+    host.opener().open(&Request::Engine {}).await.expect("a place became free");
     assert_eq!(echo_on(open.pop().expect("open")).await, b"still here");
+}
+
+#[tokio::test]
+async fn a_stream_under_a_limit_of_its_own_takes_no_place_of_others() {
+    let (host, guest) = connect().await;
+    serve_echo(guest);
+    let limit = Arc::new(Semaphore::new(1));
+    let permit = Arc::clone(&limit).try_acquire_owned().expect("free");
+    let own = host.opener().open_with(&Request::Published { id: 1 }, permit).await.expect("opened");
+    let mut open = Vec::new();
+    for _ in 0..MAX_OPEN {
+        open.push(host.opener().open(&Request::Engine {}).await.expect("opened"));
+    }
+    assert_eq!(limit.available_permits(), 0);
+    assert_eq!(echo_on(own).await, b"still here");
+    assert_eq!(limit.available_permits(), 1, "the stream's end gives its permit back");
+}
+
+#[tokio::test]
+async fn the_guest_opens_streams_as_the_host_does() {
+    let (mut host, guest) = connect().await;
+    let asked = HostRequest::Withdraw { id: 3 };
+    let mut ours = guest.opener().open(&asked).await.expect("opened");
+    let mut theirs = host.accept().await.expect("accepted");
+    assert_eq!(read_request::<_, HostRequest>(&mut theirs).await.expect("read"), asked);
+    theirs.write_all(b"done").await.expect("written");
+    theirs.shutdown().await.expect("ended");
+    let mut said = String::new();
+    ours.read_to_string(&mut said).await.expect("read");
+    assert_eq!(said, "done");
+    drop(host);
+    timeout(Duration::from_secs(5), guest.opener().closed()).await.expect("the end is seen");
 }
 
 async fn echo_on(mut stream: Stream) -> Vec<u8> {
@@ -93,7 +128,7 @@ async fn a_hundred_megabytes_go_both_ways_while_another_stream_works() {
     static BLOCK: [u8; 1 << 20] = [0x5a; 1 << 20];
     let (host, guest) = connect().await;
     serve_echo(guest);
-    let stream = host.open(&Request::Engine {}).await.expect("opened");
+    let stream = host.opener().open(&Request::Engine {}).await.expect("opened");
     let (mut reader, mut writer) = tokio::io::split(stream);
     let sent = async move {
         for _ in 0..100 {
@@ -113,12 +148,18 @@ async fn a_hundred_megabytes_go_both_ways_while_another_stream_works() {
     tokio::join!(sent, received, beside);
 }
 
+/// A stream and what the guest accepted as that, behind its request.
+async fn opened(host: &Session, guest: &mut Session) -> (Stream, Stream) {
+    let stream = host.opener().open(&Request::Engine {}).await.expect("opened");
+    let mut accepted = guest.accept().await.expect("accepted");
+    read_request::<_, Request>(&mut accepted).await.expect("request");
+    (stream, accepted)
+}
+
 #[tokio::test]
 async fn a_dropped_stream_is_reset_and_the_session_lives() {
     let (host, mut guest) = connect().await;
-    let stream = host.open(&Request::Engine {}).await.expect("opened");
-    let mut accepted = guest.accept().await.expect("accepted");
-    read_request(&mut accepted).await.expect("request");
+    let (stream, mut accepted) = opened(&host, &mut guest).await;
     drop(stream);
     let mut rest = Vec::new();
     // A reset ends reading, and writing fails.
@@ -132,11 +173,51 @@ async fn a_dropped_stream_is_reset_and_the_session_lives() {
 }
 
 #[tokio::test]
+async fn a_stream_that_is_dropped_after_its_own_end_keeps_no_writer_waiting() {
+    let (host, mut guest) = connect().await;
+    let (mut stream, mut accepted) = opened(&host, &mut guest).await;
+    stream.write_all(b"all").await.expect("written");
+    stream.shutdown().await.expect("half closed");
+    drop(stream);
+    let mut all = String::new();
+    accepted.read_to_string(&mut all).await.expect("what was written before is whole");
+    assert_eq!(all, "all");
+    // Far more than fits any window.
+    let refused = timeout(Duration::from_secs(5), accepted.write_all(&vec![0; 16 << 20])).await;
+    refused.expect("nobody waits").expect_err("nobody takes it");
+}
+
+#[tokio::test]
+async fn what_is_cut_off_does_not_read_like_what_has_ended() {
+    let (host, mut guest) = connect().await;
+    let (mut stream, mut accepted) = opened(&host, &mut guest).await;
+    stream.write_all(b"a part").await.expect("written");
+    stream.flush().await.expect("flushed");
+    drop(stream);
+    let mut part = Vec::new();
+    let error = accepted.read_to_end(&mut part).await.expect_err("no orderly end");
+    assert_eq!((part.as_slice(), error.kind()), (&b"a part"[..], io::ErrorKind::ConnectionReset));
+    let (_stream, mut accepted) = opened(&host, &mut guest).await;
+    drop(host);
+    let error = accepted.read_to_end(&mut part).await.expect_err("nor with the session");
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+}
+
+#[tokio::test]
+async fn nothing_is_written_behind_an_end() {
+    let (host, mut guest) = connect().await;
+    let (mut stream, _accepted) = opened(&host, &mut guest).await;
+    stream.shutdown().await.expect("half closed");
+    stream.shutdown().await.expect("it stays so");
+    assert_eq!(stream.write_all(b"x").await.expect_err("refused").kind(), io::ErrorKind::BrokenPipe);
+}
+
+#[tokio::test]
 async fn an_endless_request_costs_its_sender_the_stream_only() {
     let (host, guest) = connect().await;
     serve_echo(guest);
     let (reply, opened) = oneshot::channel();
-    host.opens.send(reply).await.expect("asked");
+    host.opener().opens.send(reply).await.expect("asked");
     let mut bad = Stream::new(opened.await.expect("opened"), None);
     let endless = timeout(Duration::from_secs(20), async {
         while bad.write_all(&[b'x'; 4096]).await.is_ok() {
@@ -197,7 +278,7 @@ async fn serve_for_ever(port: DuplexStream) {
         let mut session = Session::guest(near).await.expect("a session");
         while let Some(mut stream) = session.accept().await {
             tokio::spawn(async move {
-                drop(read_request(&mut stream).await);
+                drop(read_request::<_, Request>(&mut stream).await);
                 let (mut reader, mut writer) = tokio::io::split(stream);
                 drop(tokio::io::copy(&mut reader, &mut writer).await);
                 drop(writer.shutdown().await);
@@ -212,7 +293,7 @@ async fn serve_for_ever(port: DuplexStream) {
 #[tokio::test]
 async fn a_session_that_is_dropped_ends_the_peer_and_its_streams() {
     let (host, mut guest) = connect().await;
-    let mut stream = host.open(&Request::Engine {}).await.expect("opened");
+    let mut stream = host.opener().open(&Request::Engine {}).await.expect("opened");
     write_request(&mut stream, &Request::Status {}).await.expect("written");
     drop(host);
     let ended = timeout(Duration::from_secs(5), guest.ended()).await.expect("in time");

@@ -20,6 +20,7 @@ use crate::apply::tree::Layers;
 use crate::apply::view::{Source, View};
 use crate::apply::{self, destination, figures, uptime};
 use crate::arguments::{Create, Flags};
+use crate::audit::Denied;
 use crate::bundle::{self, Spec, text};
 use crate::container::{self, Container, Wanted};
 use crate::leftovers::Birth;
@@ -38,8 +39,8 @@ const ENGINE_PROGRAMS: &[&str] = &[ENGINE, "/usr/bin/dockerd"];
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A rule says no.
-    #[error("{0}")]
-    Denied(String),
+    #[error(transparent)]
+    Denied(#[from] Denied),
     /// The bundle cannot be used.
     #[error(transparent)]
     Bundle(#[from] bundle::Error),
@@ -98,9 +99,15 @@ pub fn run(globals: Flags, mut create: Create) -> Error {
     };
     let globals = globals.seen_from(&folder);
     create.flags = create.flags.seen_from(&folder);
+    let id = create.id.clone();
     match judge(&create).and_then(|judged| establish(&globals, create, &judged)) {
         Ok(never) => match never {},
-        Err(error) => error,
+        Err(error) => {
+            if let Error::Denied(denied) = &error {
+                denied.record("create", &id);
+            }
+            error
+        }
     }
 }
 
@@ -301,6 +308,6 @@ fn allow(verdict: Verdict) -> Result<(), Error> {
 fn denied(verdict: Verdict) -> Error {
     match verdict {
         Verdict::Allow => unreachable!("only refusals are turned into errors"),
-        Verdict::Deny { message, .. } => Error::Denied(message),
+        Verdict::Deny { rule, message, remedy } => Denied { rule, message, remedy }.into(),
     }
 }

@@ -6,6 +6,7 @@ use eci_policy::Verdict;
 
 use super::program;
 use crate::arguments::Flags;
+use crate::audit::Denied;
 use crate::bundle;
 use crate::plan::annotations::strip_environment;
 use crate::plan::settings;
@@ -14,8 +15,8 @@ use crate::plan::settings;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A rule says no.
-    #[error("{0}")]
-    Denied(String),
+    #[error(transparent)]
+    Denied(#[from] Denied),
     /// Its description cannot be read or written.
     #[error("cannot use the description of the process")]
     Description(#[from] bundle::Error),
@@ -30,7 +31,11 @@ pub fn run(globals: &Flags, flags: &Flags, rest: Vec<String>) -> Error {
     if let Some(path) = flags.value("process") {
         match judge(Path::new(path)) {
             Ok(Verdict::Allow) => {}
-            Ok(Verdict::Deny { message, .. }) => return Error::Denied(message),
+            Ok(Verdict::Deny { rule, message, remedy }) => {
+                let denied = Denied { rule, message, remedy };
+                denied.record("exec", rest.first().map_or("", String::as_str));
+                return denied.into();
+            }
             Err(error) => return error.into(),
         }
     }

@@ -13,11 +13,6 @@ use super::{ALIGNMENT, Error, Partition};
 pub const READ_ONLY: u64 = 1 << 60;
 /// Room for the signed manifest, 64 KiB at most, in base64.
 const SIGNATURE_BYTES: u64 = ALIGNMENT;
-/// A fresh image boots slot A without counting down: it is all there is.
-const FRESH_A: BootCount = BootCount { priority: 15, tries_left: 0, successful: true };
-/// The empty slot is never booted.
-const EMPTY_B: BootCount = BootCount { priority: 0, tries_left: 0, successful: false };
-
 /// Sizes that a user chooses, in bytes; multiples of 1 MiB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
@@ -61,9 +56,11 @@ pub fn plan(architecture: Architecture, sizes: Sizes, root_hash: Sha256) -> Resu
         start += length;
     };
     add(ESP_NAME, contract_uuid(ESP_TYPE), esp_uuid(root_hash), sizes.esp, 0);
-    for (slot, uuids, count) in
-        [(Slot::A, slot_uuids(root_hash), FRESH_A), (Slot::B, empty_uuids(root_hash), EMPTY_B)]
-    {
+    for (slot, uuids, count) in [
+        // A fresh image boots slot A without counting down: it is all there is.
+        (Slot::A, slot_uuids(root_hash), BootCount::PROVEN),
+        (Slot::B, empty_uuids(root_hash), BootCount::NEVER),
+    ] {
         let attributes = [count.to_attributes() | READ_ONLY, READ_ONLY, READ_ONLY];
         for index in 0..kinds.len() {
             add(slot.names()[index], kinds[index], uuids[index], lengths[index], attributes[index]);

@@ -53,7 +53,9 @@ pub fn read(disk: &File, path: &Path) -> Result<Table, Error> {
     Ok(Table { guid: *table.guid(), partitions })
 }
 
-fn partition(entry: &gpt::partition::Partition) -> Partition {
+/// An entry of the table, in bytes.
+#[must_use]
+pub fn partition(entry: &gpt::partition::Partition) -> Partition {
     let sectors = entry.last_lba.checked_sub(entry.first_lba).map_or(0, |count| count.saturating_add(1));
     Partition {
         name: entry.name.clone(),

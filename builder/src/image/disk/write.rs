@@ -64,11 +64,17 @@ pub fn rewrite(from: &File, changes: Vec<(&Partition, &mut dyn Read)>, path: &Pa
     let whole = Region::whole(from).map_err(failed)?;
     disk.set_len(whole.length()).map_err(failed)?;
     copy_sparse(&mut whole.reader(), &disk, 0).map_err(failed)?;
-    for (partition, content) in changes {
-        let content = &mut content.chain(io::repeat(0)).take(partition.length);
-        copy_over(content, &disk, partition.start).map_err(failed)?;
-    }
-    Ok(())
+    changes.into_iter().try_for_each(|(partition, content)| fill(&disk, partition, content, path))
+}
+
+/// Gives a partition of a disk other contents: what is given, then zeros. What is there already is not written again.
+///
+/// # Errors
+/// [`Error::File`]; the partition then has some of both.
+pub fn fill(disk: &File, partition: &Partition, content: impl Read, path: &Path) -> Result<(), Error> {
+    let content = &mut content.chain(io::repeat(0)).take(partition.length);
+    let filled = copy_over(content, disk, partition.start);
+    filled.map_err(|source| Error::File { operation: "write", path: path.to_owned(), source })
 }
 
 fn write_bytes(disk: &File, partition: &Partition, bytes: &[u8], path: &Path) -> Result<(), Error> {

@@ -1,4 +1,5 @@
-//! Disk image formats besides raw: qcow2 by way of `qemu-img`, VHDX written by us; `qemu-img` checks and reads both.
+//! Disk image formats besides raw: qcow2 by way of `qemu-img`, VHDX written by us; `qemu-img` checks and reads both. One more form
+//! is no disk: [`super::wsl`].
 
 mod vhdx;
 
@@ -8,13 +9,14 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
+use super::wsl;
 use crate::tool::{self, Tool};
 use crate::ui::Ui;
 
 /// First bytes of a qcow2 image.
 const QCOW2_MAGIC: &[u8] = b"QFI\xfb";
 
-/// A form in which the disk is given out.
+/// A form in which the image is given out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub enum Format {
     /// The disk byte for byte, sparse.
@@ -23,6 +25,8 @@ pub enum Format {
     Qcow2,
     /// Hyper-V's format.
     Vhdx,
+    /// A distro of WSL 2, which is no disk.
+    Wsl,
 }
 
 /// Why a disk image cannot be converted.
@@ -57,8 +61,8 @@ pub enum Error {
 }
 
 impl Format {
-    /// All of them, raw first: what costs least to look at.
-    pub const ALL: [Self; 3] = [Self::Raw, Self::Qcow2, Self::Vhdx];
+    /// All that are disks, raw first: what costs least to look at.
+    pub const DISKS: [Self; 3] = [Self::Raw, Self::Qcow2, Self::Vhdx];
 
     /// File name extension, and `qemu-img`'s name of the format.
     #[must_use]
@@ -67,11 +71,12 @@ impl Format {
             Self::Raw => "raw",
             Self::Qcow2 => "qcow2",
             Self::Vhdx => "vhdx",
+            Self::Wsl => "wsl",
         }
     }
 }
 
-/// Writes the raw image as another format and lets `qemu-img` check the result.
+/// Writes the raw image as another format of disks and lets `qemu-img` check the result.
 ///
 /// # Errors
 /// [`Error::Tool`] and [`Error::Write`].
@@ -119,7 +124,7 @@ pub fn open(path: &Path, ui: &Ui) -> Result<RawDisk, Error> {
     Ok(RawDisk { file: File::open(&raw).map_err(read)?, _scratch: Some(scratch) })
 }
 
-/// What a disk image is, by its first bytes: names can lie.
+/// What an image is, by its first bytes: names can lie.
 ///
 /// # Errors
 /// [`Error::Read`].
@@ -130,6 +135,7 @@ pub fn of_file(path: &Path) -> Result<Format, Error> {
     Ok(match magic {
         magic if magic.starts_with(QCOW2_MAGIC) => Format::Qcow2,
         magic if magic == vhdx::MAGIC => Format::Vhdx,
+        magic if magic.starts_with(wsl::MAGIC) => Format::Wsl,
         _ => Format::Raw,
     })
 }

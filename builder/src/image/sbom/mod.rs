@@ -13,6 +13,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use ring::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY, SHA256};
+use serde::Serialize;
 
 use super::digest::{Sha256, to_hex};
 use licence::Licence;
@@ -42,7 +43,7 @@ pub struct Package {
 }
 
 /// A Debian source package.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Source {
     /// Name.
     pub name: String,
@@ -175,7 +176,7 @@ impl Package {
     /// Package URL, with the source package as scanners want it.
     /// Format: <https://github.com/package-url/purl-spec/blob/main/types-doc/deb-definition.md>.
     #[must_use]
-    fn url(&self) -> String {
+    pub fn url(&self) -> String {
         let Self { name, version, architecture, source, .. } = self;
         let upstream = percent_encode(&format!("{}@{}", source.name, source.version));
         format!("{}?arch={architecture}&distro={SUITE}&upstream={upstream}", url(name, version))
@@ -201,10 +202,36 @@ fn percent_encode(text: &str) -> String {
         .collect()
 }
 
+/// The other way round. What is no escape stays.
+fn percent_decode(text: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = text;
+    while let Some((plain, escape)) = rest.split_once('%') {
+        bytes.extend_from_slice(plain.as_bytes());
+        let byte = escape.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        bytes.push(byte.unwrap_or(b'%'));
+        rest = if byte.is_some() { &escape[2..] } else { escape };
+    }
+    bytes.extend_from_slice(rest.as_bytes());
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// The version in a package URL.
+pub(super) fn version_of(url: &str) -> Option<String> {
+    let (name, _) = url.split_once('?').unwrap_or((url, ""));
+    name.rsplit_once('@').map(|(_, version)| percent_decode(version))
+}
+
+/// The code name of the Debian release in a package URL.
+pub(super) fn release_of(url: &str) -> Option<&str> {
+    let (_, qualifiers) = url.split_once('?')?;
+    qualifiers.split('&').find_map(|qualifier| qualifier.strip_prefix("distro="))
+}
+
 /// The name of a file in a bill: digits of its path's digest.
 fn file_name(file: &File) -> String {
     to_hex(&Sha256::of(&[file.path.as_bytes()]).0[..16])
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -2,7 +2,7 @@
 
 use super::*;
 
-pub(super) fn subject() -> Subject<'static> {
+pub(in crate::image) fn subject() -> Subject<'static> {
     Subject { name: "eci", version: "0.1.0", root_hash: Sha256::of(&[b"root"]) }
 }
 
@@ -17,7 +17,7 @@ fn package(name: &str, version: &str, source: (&str, &str), licence: Option<Lice
     }
 }
 
-pub(super) fn contents() -> Contents {
+pub(in crate::image) fn contents() -> Contents {
     let file = |path, package| File::read(path, package, path.as_bytes()).expect("a slice reads");
     let copyright = "Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\n\n\
                      Files: *\nLicense: own\n Do what you like.\n";
@@ -60,4 +60,14 @@ fn a_file_of_a_package_that_is_not_listed_is_the_image_s() {
     contents.packages.clear();
     assert_eq!(contents.files_of(None).count(), 2);
     assert_eq!(contents.files_of(Some("eci-init")).count(), 1);
+}
+
+#[test]
+fn a_package_url_tells_version_and_release() {
+    for package in contents().packages {
+        assert_eq!(version_of(&package.url()), Some(package.version.clone()));
+        assert_eq!(release_of(&package.url()), Some(SUITE));
+    }
+    assert_eq!((version_of("pkg:deb/x"), release_of("pkg:deb/x?arch=amd64")), (None, None));
+    assert_eq!(percent_decode("a%3A%zz%é%4"), "a:%zz%é%4");
 }

@@ -96,4 +96,4 @@ pub enum Error {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;

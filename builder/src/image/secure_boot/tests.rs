@@ -12,7 +12,7 @@ use super::*;
 use crate::ui::Ui;
 
 /// A signer for whoever needs one: making keys takes a while.
-pub(in crate::image) fn signer() -> &'static Signer {
+pub(crate) fn signer() -> &'static Signer {
     static SIGNER: LazyLock<Signer> = LazyLock::new(|| {
         let folder = tempfile::tempdir().expect("temporary folder");
         generate(folder.path(), &Ui::silent()).expect("openssl is installed")

@@ -11,17 +11,18 @@ use std::time::SystemTime;
 use eci_contract::disk::{ESP_NAME, Slot};
 use eci_contract::manifest::Manifest;
 
-use super::assemble::{self, CERTIFICATE_FILE, KEY_FILE, Placed, disk_file};
+use super::assemble::{self, CERTIFICATE_FILE, KEY_FILE, Placed, TO_BE_SIGNED_FILES, disk_file};
 use super::digest::Sha256;
 use super::esp::Esp;
 use super::formats::{self, Format};
+use super::provenance::{self, dsse::Envelope};
 use super::secure_boot::{self, Certificate, Signer};
 use super::signature::{self, PublicKey, SIGNATURE_BYTES, SigningKey};
 use super::signature_partition::{self, Signed};
 use super::sums::{self, Sums};
 use super::token::{self, Algorithm, Uri};
 use super::verify::{self, Expected, Verdict};
-use super::{disk, esp, manifest, uki};
+use super::{disk, esp, manifest, uki, wsl};
 use crate::staging::{self, Staging};
 use crate::ui::{Ui, human_size};
 
@@ -46,6 +47,14 @@ pub enum Error {
         path: PathBuf,
         /// Why not.
         source: manifest::Error,
+    },
+    /// The provenance is none.
+    #[error("cannot use `{}`", .path.display())]
+    Provenance {
+        /// The provenance.
+        path: PathBuf,
+        /// Why not.
+        source: provenance::Error,
     },
     /// There is nothing to do.
     #[error("`{}` is signed already", .folder.display())]
@@ -102,10 +111,10 @@ pub enum Error {
     Token(#[from] token::Error),
     /// The signature is one of something else, or of somebody else.
     #[error("`{from}` is not a signature of `{}` by key {key}", .signed.display())]
-    OtherManifest {
+    OtherSignature {
         /// The signature's file, or the token that made it.
         from: String,
-        /// The manifest.
+        /// What it should be a signature of.
         signed: PathBuf,
         /// Id of the key in the image.
         key: String,
@@ -137,6 +146,9 @@ pub enum Error {
     /// A disk image cannot be converted.
     #[error("cannot convert the disk image")]
     Format(#[from] formats::Error),
+    /// The distro for WSL cannot be read.
+    #[error("cannot sign the distro for WSL")]
+    Wsl(#[from] wsl::Error),
     /// Something else cannot be written.
     #[error(transparent)]
     Place(#[from] assemble::Error),
@@ -167,11 +179,13 @@ pub enum Source {
     Signature(PathBuf),
 }
 
-/// Where both signatures come from.
+/// Where the signatures come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sources {
     /// Ed25519, over the bytes of `manifest.json`. A signature is its 64 bytes.
     pub manifest: Source,
+    /// Ed25519 by the same key, over the bytes of `provenance.intoto.json.tbs`.
+    pub provenance: Source,
     /// RSA, for the unified kernel image. A signature has one of the forms of [`secure_boot::attach`].
     pub secure_boot: Source,
 }
@@ -185,19 +199,22 @@ pub fn sign(folder: &Path, by: &Sources, ui: &Ui) -> Result<Vec<Placed>, Error> 
     let image = Unsigned::read(folder)?;
     let signed = Signed {
         root_hash: image.manifest.root.root_hash.clone(),
-        signature: image.manifest_signature(&by.manifest)?,
+        signature: image.signature(&by.manifest, &image.bytes, manifest::FILE)?,
         manifest: image.bytes.clone(),
     };
+    let provenance = image.signed_provenance(&by.provenance)?;
     let uki = image.signed_uki(&by.secure_boot)?;
     stage.done(&format!("key {}, {}", image.key.id(), image.certificate.name()));
 
     let staging = Staging::beside(folder)?;
     let names = image.stage_unchanged(&staging)?;
     assemble::write(&staging, manifest::SIGNATURE_FILE, &signed.signature)?;
+    assemble::write(&staging, provenance::FILE, &provenance)?;
     assemble::write(&staging, uki::FILE, &uki)?;
     let stage = ui.stage("disk");
     let bytes = image.stage_disks(&signed, &uki, &staging, ui)?;
     stage.done(&human_size(bytes));
+    image.stage_distro(&signed, &staging)?;
     let stage = ui.stage("verify");
     assemble::sum(&staging, &names)?;
     image.verify(&staging, ui)?;
@@ -258,35 +275,51 @@ impl<'a> Unsigned<'a> {
         self.folder.join(name)
     }
 
-    fn manifest_signature(&self, source: &Source) -> Result<Vec<u8>, Error> {
+    /// The image's signature of `message`, which is what the file `name` of the folder has.
+    fn signature(&self, source: &Source, message: &[u8], name: &str) -> Result<Vec<u8>, Error> {
         match source {
             Source::Key(path) => {
                 let key = SigningKey::read(path)?;
                 let (found, wanted) = (key.public().id(), self.key.id());
                 if key.public() == self.key {
-                    Ok(key.sign(&self.bytes).to_vec())
+                    Ok(key.sign(message).to_vec())
                 } else {
                     Err(Error::OtherKey { path: path.clone(), found, wanted })
                 }
             }
             Source::Token(uri) => {
-                let signature = token::sign(uri, Algorithm::Ed25519, &self.bytes)?;
-                self.check_manifest_signature(signature, uri.to_string())
+                let signature = token::sign(uri, Algorithm::Ed25519, message)?;
+                self.check_signature(signature, uri.to_string(), message, name)
             }
             Source::Signature(path) => {
-                self.check_manifest_signature(read_signature(path)?, path.display().to_string())
+                self.check_signature(read_signature(path)?, path.display().to_string(), message, name)
             }
         }
     }
 
-    fn check_manifest_signature(&self, signature: Vec<u8>, from: String) -> Result<Vec<u8>, Error> {
+    fn check_signature(
+        &self,
+        signature: Vec<u8>,
+        from: String,
+        message: &[u8],
+        name: &str,
+    ) -> Result<Vec<u8>, Error> {
         if signature.len() != SIGNATURE_BYTES {
             return Err(Error::NotEd25519 { from, bytes: signature.len() });
         }
-        if self.key.verifies(&self.bytes, &signature) {
+        if self.key.verifies(message, &signature) {
             return Ok(signature);
         }
-        Err(Error::OtherManifest { from, signed: self.path(manifest::FILE), key: self.key.id() })
+        Err(Error::OtherSignature { from, signed: self.path(name), key: self.key.id() })
+    }
+
+    /// The provenance's bytes with the image's signature.
+    fn signed_provenance(&self, source: &Source) -> Result<Vec<u8>, Error> {
+        let path = self.path(provenance::FILE);
+        let envelope = provenance::read(&path).map_err(|source| Error::Provenance { path, source })?;
+        let envelope = Envelope::unsigned(envelope.statement().to_owned());
+        let signature = self.signature(source, &envelope.to_be_signed(), provenance::TO_BE_SIGNED_FILE)?;
+        Ok(envelope.signed(&self.key, &signature).to_bytes())
     }
 
     fn signed_uki(&self, source: &Source) -> Result<Vec<u8>, Error> {
@@ -310,12 +343,13 @@ impl<'a> Unsigned<'a> {
 
     /// Stages what signing does not change, and gives the names of all that a signed folder has.
     fn stage_unchanged(&self, staging: &Staging) -> Result<Vec<String>, Error> {
-        let names = self.sums.0.keys().filter(|name| *name != uki::TO_BE_SIGNED_FILE);
+        let names = self.sums.0.keys().filter(|name| !TO_BE_SIGNED_FILES.contains(&name.as_str()));
         let names: Vec<_> = names.cloned().collect();
         let disks = self.disks();
         let changed = |name: &str| {
-            [uki::FILE, manifest::SIGNATURE_FILE].contains(&name)
+            [uki::FILE, manifest::SIGNATURE_FILE, provenance::FILE].contains(&name)
                 || disks.iter().any(|(_, disk)| disk == name)
+                || self.distro().as_deref() == Some(name)
         };
         for name in names.iter().filter(|name| !changed(name)) {
             let copied = fs::copy(self.path(name), staging.path(name));
@@ -327,8 +361,24 @@ impl<'a> Unsigned<'a> {
     /// Forms and file names of the disk images that the sums name.
     fn disks(&self) -> Vec<(Format, String)> {
         let Manifest { name, version, architecture, .. } = &self.manifest;
-        let named = Format::ALL.map(|format| (format, disk_file(name, version, *architecture, format)));
+        let named = Format::DISKS.map(|format| (format, disk_file(name, version, *architecture, format)));
         named.into_iter().filter(|(_, name)| self.sums.0.contains_key(name)).collect()
+    }
+
+    /// File name of the distro for WSL, if the sums name one.
+    fn distro(&self) -> Option<String> {
+        let Manifest { name, version, architecture, .. } = &self.manifest;
+        Some(disk_file(name, version, *architecture, Format::Wsl))
+            .filter(|name| self.sums.0.contains_key(name))
+    }
+
+    /// Makes the distro for WSL anew with the manifest's signature, if the folder has one.
+    fn stage_distro(&self, signed: &Signed, staging: &Staging) -> Result<(), Error> {
+        let Some(name) = self.distro() else { return Ok(()) };
+        let opened = wsl::open(&self.path(&name))?;
+        let parts = opened.parts().expect("an opened archive has a root");
+        let parts = wsl::Parts { manifest: &signed.manifest, signature: &signed.signature, ..parts };
+        Ok(assemble::write_wsl(&parts, staging, &name)?)
     }
 
     /// Makes the disk anew around both signatures, in every form that the folder has. Gives its size in bytes.

@@ -38,7 +38,8 @@ impl Image {
     }
 
     fn keys(&self) -> Sources {
-        Sources { manifest: Source::Key(self.path(KEY)), secure_boot: Source::Key(self.path(DB_KEY)) }
+        let key = Source::Key(self.path(KEY));
+        Sources { manifest: key.clone(), provenance: key, secure_boot: Source::Key(self.path(DB_KEY)) }
     }
 
     fn sign(&self, by: &Sources) -> Result<Vec<Placed>, String> {
@@ -77,6 +78,12 @@ impl Image {
                 "out/manifest.json",
                 "manifest.sig",
             ),
+            provenance: openssl(
+                &["pkeyutl", "-sign", "-rawin", "-inkey"],
+                KEY,
+                "out/provenance.intoto.json.tbs",
+                "provenance.sig",
+            ),
             secure_boot: openssl(&["dgst", "-sha256", "-sign"], DB_KEY, "out/eci.efi.tbs", "uki.sig"),
         }
     }
@@ -97,7 +104,8 @@ impl Image {
 
 #[test]
 fn signed_afterwards_it_has_the_bytes_of_a_build_with_the_keys() {
-    let formats = if tool::is_in_path("qemu-img") { &Format::ALL[..] } else { &[Format::Raw] };
+    let all = [&Format::DISKS[..], &[Format::Wsl]].concat();
+    let formats = if tool::is_in_path("qemu-img") { &all[..] } else { &[Format::Raw, Format::Wsl] };
     let image = Image::new(formats);
     let unsigned = image.state();
     let (key, signer) =
@@ -217,7 +225,8 @@ fn what_is_not_its_signature_leaves_the_folder_as_it_was() {
         ),
     ];
     for (manifest, secure_boot, reason) in cases {
-        let error = image.sign(&Sources { manifest, secure_boot }).expect_err(reason);
+        let provenance = good.provenance.clone();
+        let error = image.sign(&Sources { manifest, provenance, secure_boot }).expect_err(reason);
         assert!(error.starts_with(reason), "{error}");
         assert_eq!(image.state(), before, "{reason}");
     }
@@ -227,7 +236,22 @@ fn what_is_not_its_signature_leaves_the_folder_as_it_was() {
         (foreign.manifest, good.secure_boot.clone(), "/out/manifest.json` by key "),
         (good.manifest.clone(), foreign.secure_boot, " does not verify with the certificate of "),
     ] {
-        let error = sign(&image.path("out"), &Sources { manifest, secure_boot }, &Ui::silent());
+        let sources = Sources { manifest, provenance: good.provenance.clone(), secure_boot };
+        let error = sign(&image.path("out"), &sources, &Ui::silent());
+        let error = chain(&error.expect_err(reason));
+        assert!(error.contains(reason), "{error}");
+        assert_eq!(image.state(), before, "{reason}");
+    }
+    // The provenance's signature is held against the same key, and against its own bytes.
+    let mut flipped = read("provenance.sig");
+    flipped[63] ^= 1;
+    for (provenance, reason) in [
+        (file("flipped", &flipped), "flipped` is not a signature of `"),
+        (good.manifest.clone(), "manifest.sig` is not a signature of `"),
+        (foreign.provenance, "/out/provenance.intoto.json.tbs` by key "),
+        (Source::Key(other.path(KEY)), "; the image is built for key "),
+    ] {
+        let error = sign(&image.path("out"), &Sources { provenance, ..good.clone() }, &Ui::silent());
         let error = chain(&error.expect_err(reason));
         assert!(error.contains(reason), "{error}");
         assert_eq!(image.state(), before, "{reason}");
@@ -277,6 +301,31 @@ fn changes_that_somebody_made_on_purpose_are_found_by_what_is_signed() {
 }
 
 #[test]
+fn a_provenance_that_is_not_this_image_s_is_not_signed() {
+    let image = Image::new(&[Format::Raw]);
+    let envelope = provenance::read(&image.out(provenance::FILE)).expect("our own");
+    let text = String::from_utf8(envelope.statement().to_owned()).expect("JSON");
+    let kernel = Sha256::of(&[b"kernel"]).to_string();
+    let lie = text.replacen(&kernel, &Sha256::of(&[b"another"]).to_string(), 1);
+    for (statement, reason) in [
+        (lie, "provenance.intoto.json: subjects: `vmlinuz` has sha256 "),
+        ("{}".to_owned(), "provenance.intoto.json: subjects: it is no SLSA provenance"),
+    ] {
+        let bytes = Envelope::unsigned(statement.into_bytes()).to_bytes();
+        fs::write(image.out(provenance::FILE), bytes).expect("written");
+        image.sum();
+        let before = image.state();
+        let error = image.sign(&image.keys()).expect_err("a lie");
+        assert!(error.starts_with(&format!("signed, `out` would not hold: {reason}")), "{error}");
+        assert_eq!(image.state(), before);
+    }
+    fs::write(image.out(provenance::FILE), "{").expect("written");
+    image.sum();
+    let error = image.sign(&image.keys()).expect_err("no envelope");
+    assert!(error.starts_with("cannot use `out/provenance.intoto.json`: it is no DSSE envelope"), "{error}");
+}
+
+#[test]
 fn a_certificate_whose_time_is_over_is_named_with_its_day() {
     let image = Image::new(&[Format::Raw]);
     let mut der = Certificate::read(&image.out(CERTIFICATE_FILE)).expect("our own").der().to_owned();
@@ -292,7 +341,8 @@ fn a_certificate_whose_time_is_over_is_named_with_its_day() {
 #[test]
 fn a_folder_of_something_else_is_named() {
     let folder = tempfile::tempdir().expect("temporary folder");
-    let by = Sources { manifest: Source::Key(PathBuf::new()), secure_boot: Source::Key(PathBuf::new()) };
+    let key = Source::Key(PathBuf::new());
+    let by = Sources { manifest: key.clone(), provenance: key.clone(), secure_boot: key };
     let error = sign(&folder.path().join("none"), &by, &Ui::silent()).expect_err("not there").to_string();
     assert!(error.ends_with("none/manifest.json`"), "{error}");
     assert!(!folder.path().join("none").exists());

@@ -109,7 +109,7 @@ impl SigningKey {
         self.pair.sign(message).as_ref().try_into().expect("an Ed25519 signature has 64 bytes")
     }
 
-    fn from_seed(seed: &[u8; 32]) -> Self {
+    pub(in crate::image) fn from_seed(seed: &[u8; 32]) -> Self {
         let pair = Ed25519KeyPair::from_seed_unchecked(seed);
         Self { pair: pair.expect("any 32 bytes are an Ed25519 seed") }
     }

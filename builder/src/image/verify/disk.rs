@@ -93,19 +93,31 @@ fn check_slot(
         "partition types and UUIDs",
         identities([root, verity, signature], &manifest, root_hash),
     );
+    root_and_tree(subject, root.region(file), verity.region(file), &manifest, report);
+    Some(manifest)
+}
+
+/// Checks a root file system and its tree against a believed manifest.
+pub(super) fn root_and_tree(
+    subject: &str,
+    root: Region<'_>,
+    verity: Region<'_>,
+    manifest: &Manifest,
+    report: &mut Report,
+) {
+    let root_hash: Sha256 = manifest.root.root_hash.parse().expect("a parsed manifest has a root hash");
     let salt = from_hex(&manifest.root.salt).expect("a parsed manifest has a salt");
-    report.add(subject, "verity superblock", superblock(verity.region(file), &manifest, &salt));
-    let tree = match compute(root.region(file), &manifest, &salt) {
+    report.add(subject, "verity superblock", superblock(verity, manifest, &salt));
+    let tree = match compute(root, manifest, &salt) {
         Ok(tree) => tree,
         Err(reason) => {
             report.add(subject, "root hash", Err(reason));
-            return Some(manifest);
+            return;
         }
     };
-    let stored = stored_tree(verity.region(file), &tree);
+    let stored = stored_tree(verity, &tree);
     report.add(subject, "root hash", same_root(&tree, root_hash, stored.as_deref().ok()));
     report.add(subject, "hash tree", same_tree(&tree, root_hash, stored));
-    Some(manifest)
 }
 
 fn identities(partitions: [&Partition; 3], manifest: &Manifest, root_hash: Sha256) -> Result<String, String> {

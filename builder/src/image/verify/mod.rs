@@ -6,6 +6,8 @@
 mod disk;
 mod esp;
 mod files;
+mod provenance;
+mod wsl;
 
 use std::fs;
 use std::io;
@@ -35,6 +37,9 @@ pub enum Error {
     /// A disk image cannot be brought into raw form.
     #[error("cannot open the disk image")]
     Format(#[from] formats::Error),
+    /// A distro's parts cannot be laid out to look at.
+    #[error("cannot write a temporary file")]
+    Scratch(#[source] io::Error),
 }
 
 /// What a check says of a manifest without a signature.
@@ -112,7 +117,7 @@ impl Report {
     }
 }
 
-/// Checks an output folder, a `manifest.json` in one, or a disk image of any format.
+/// Checks an output folder, a `manifest.json` in one, a disk image of any format, or a distro for WSL.
 ///
 /// # Errors
 /// [`Error`] when the artifact cannot be looked at. An artifact that is not as it should be is a [`Report`] that does
@@ -123,6 +128,8 @@ pub fn verify(artifact: &Path, expected: &Expected, ui: &Ui) -> Result<Report, E
         verify_folder(artifact, expected, &mut report, ui)?;
     } else if artifact.extension().is_some_and(|extension| extension == "json") {
         verify_beside(artifact.parent().unwrap_or(Path::new("")), artifact, expected, &mut report)?;
+    } else if formats::of_file(artifact)? == Format::Wsl {
+        wsl::distro(&name(artifact), artifact, expected, &mut report)?;
     } else {
         verify_disk(artifact, expected, &mut report, ui)?;
     }
@@ -134,11 +141,17 @@ fn verify_folder(folder: &Path, expected: &Expected, report: &mut Report, ui: &U
     let signed = verify_beside(folder, &path, expected, report)?;
     files::sums(folder, &folder.join(sums::FILE), report);
     let Some(signed) = signed else {
+        report.skip(
+            "provenance",
+            "all",
+            "what it has to be about is in the manifest, and that is not trusted",
+        );
         report.skip("disk images", "all", "which they are is in the manifest, and that is not trusted");
         return Ok(());
     };
+    provenance::check(folder, &signed, expected, report);
     let mut disks = 0;
-    for format in Format::ALL {
+    for format in Format::DISKS {
         let disk = assemble::disk_file(&signed.name, &signed.version, signed.architecture, format);
         let disk = folder.join(disk);
         if disk.exists() {
@@ -152,6 +165,14 @@ fn verify_folder(folder: &Path, expected: &Expected, report: &mut Report, ui: &U
     }
     if disks == 0 {
         report.skip("disk images", "all", "the folder has none");
+    }
+    let distro = assemble::disk_file(&signed.name, &signed.version, signed.architecture, Format::Wsl);
+    let distro = folder.join(distro);
+    if distro.exists() {
+        let manifest = wsl::distro(&name(&distro), &distro, expected, report)?;
+        let same = manifest.is_some_and(|manifest| read(&path).is_ok_and(|beside| beside == manifest));
+        let outcome = if same { Ok("the same bytes".to_owned()) } else { Err("another manifest".to_owned()) };
+        report.add(&name(&distro), "manifest beside it", outcome);
     }
     Ok(())
 }

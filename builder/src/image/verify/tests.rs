@@ -6,9 +6,13 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use super::super::assemble::tests::assemble_small;
+use super::super::assemble::Signing;
+use super::super::assemble::tests::{assemble_for, assemble_small};
+use super::super::digest::Sha256;
+use super::super::provenance::{self as provenance_file, dsse::Envelope};
 use super::super::signature::{self, SigningKey};
 use super::super::signature_partition::Signed;
+use super::super::wsl as wsl_image;
 use super::super::{disk as disk_image, secure_boot, signature_partition, uki};
 use super::*;
 
@@ -192,9 +196,9 @@ fn a_shipped_image_is_no_test_one() {
 fn a_changed_kernel_is_found_by_the_manifest_and_by_the_sums() {
     let image = Image::new(Flavour::Shipped);
     fs::write(image.path("vmlinuz"), "kernex").expect("changed");
-    assert_eq!(failures(&image.report(&image.path(""))), ["digest", "sums"]);
+    assert_eq!(failures(&image.report(&image.path(""))), ["digest", "sums", "subjects"]);
     fs::remove_file(image.path("vmlinuz")).expect("removed");
-    assert_eq!(failures(&image.report(&image.path(""))), ["digest", "sums"]);
+    assert_eq!(failures(&image.report(&image.path(""))), ["digest", "sums", "subjects"]);
 }
 
 #[test]
@@ -243,7 +247,7 @@ fn a_changed_efi_system_partition_is_found() {
     let image = Image::new(Flavour::Shipped);
     fs::write(image.path("eci.efi"), "another").expect("changed");
     let failed = failures(&image.report(&image.path("")));
-    assert_eq!(failed, ["digest", "Secure Boot signature", "sums"]);
+    assert_eq!(failed, ["digest", "Secure Boot signature", "sums", "subjects"]);
 }
 
 #[test]
@@ -260,7 +264,102 @@ fn who_signs_the_unified_kernel_image_again_leaves_the_manifest_s_signature_in_f
     assert_eq!(failures(&image.report(&image.path(""))), ["sums"]);
     let parts = uki::Parts { command_line: "console=ttyS1", ..parts };
     fs::write(image.path("eci.efi"), sign(parts)).expect("changed");
-    assert_eq!(failures(&image.report(&image.path(""))), ["digest", "sums"]);
+    assert_eq!(failures(&image.report(&image.path(""))), ["digest", "sums", "subjects"]);
+}
+
+/// The reason for which the folder's provenance fails, with sums that are true of what lies there.
+fn provenance_fails(image: &Image) -> (&'static str, String) {
+    let names: Vec<_> = fs::read_dir(image.path(""))
+        .expect("listing")
+        .map(|entry| entry.expect("entry").file_name().to_string_lossy().into_owned())
+        .filter(|name| name != sums::FILE)
+        .collect();
+    let sums = sums::Sums::of(&image.path(""), &names).expect("files");
+    fs::write(image.path(sums::FILE), sums.to_text()).expect("written");
+    let report = image.report(&image.path(""));
+    let mut failed = report.checks.into_iter().filter(|check| check.verdict == Verdict::Fails);
+    let check = failed.next().expect("it fails");
+    assert_eq!((check.subject.as_str(), failed.next()), (provenance_file::FILE, None));
+    (check.check, check.detail)
+}
+
+/// Replaces the provenance by one with a changed statement that `key` signs.
+fn state(image: &Image, key: &SigningKey, from: &str, to: &str) {
+    let path = image.path(provenance_file::FILE);
+    let envelope = provenance_file::read(&path).expect("our own");
+    let text = String::from_utf8(envelope.statement().to_owned()).expect("JSON");
+    assert!(text.contains(from), "{text}");
+    let envelope = Envelope::unsigned(text.replacen(from, to, 1).into_bytes());
+    let signature = key.sign(&envelope.to_be_signed());
+    fs::write(&path, envelope.signed(&key.public(), &signature).to_bytes()).expect("written");
+}
+
+#[test]
+fn a_provenance_is_the_image_key_s_or_none() {
+    let image = Image::new(Flavour::Shipped);
+    let path = image.path(provenance_file::FILE);
+    let good = fs::read(&path).expect("provenance");
+    let other = signature::generate(&image.folder.path().join("other")).expect("key");
+    state(&image, &other, "", "");
+    let no_signature = format!("no signature of it verifies with key {}", image.key.public().id());
+    assert_eq!(provenance_fails(&image), ("signature", no_signature.clone()));
+    // One byte of the statement, and one of the signature.
+    for mark in [&b"\"payload\":\""[..], b"\"sig\":\""] {
+        let at =
+            good.windows(mark.len()).position(|window| window == mark).expect("a field") + mark.len() + 9;
+        let mut bytes = good.clone();
+        bytes[at] = if bytes[at] == b'A' { b'B' } else { b'A' };
+        fs::write(&path, bytes).expect("written");
+        assert_eq!(provenance_fails(&image), ("signature", no_signature.clone()));
+    }
+    let unsigned = Envelope::parse(&good).expect("our own").statement().to_owned();
+    fs::write(&path, Envelope::unsigned(unsigned).to_bytes()).expect("written");
+    let (check, reason) = provenance_fails(&image);
+    assert_eq!(
+        (check, reason.as_str()),
+        ("signature", "the image is signed, and nobody has signed its provenance")
+    );
+    assert!(!image.report(&image.path("")).is_unsigned(), "`sign` would not mend it");
+    fs::remove_file(&path).expect("removed");
+    let (check, reason) = provenance_fails(&image);
+    assert!(check == "signature" && reason.starts_with("cannot read `"), "{reason}");
+    fs::write(&path, good).expect("written");
+    assert!(image.report(&image.path("")).checks.iter().any(|check| check.check == "subjects"));
+}
+
+#[test]
+fn a_provenance_is_about_all_artifacts_of_this_image_and_nothing_else() {
+    let digest = |bytes: &[u8]| Sha256::of(&[bytes]).to_string();
+    for (from, to, reason) in [
+        (
+            digest(b"kernel"),
+            digest(b"other"),
+            format!("`vmlinuz` has sha256 {}, it says sha256 {}", digest(b"kernel"), digest(b"other")),
+        ),
+        (
+            "\"initrd.img\"".to_owned(),
+            "\"initrd\"".to_owned(),
+            "it is about `initrd`, which is no artifact of this image".to_owned(),
+        ),
+        ("\"rootHash\"".to_owned(), "\"sha256\"".to_owned(), "`root` has rootHash ".to_owned()),
+        (
+            "\"subject\": [".to_owned(),
+            "\"subject\": [], \"x\": [".to_owned(),
+            "it says nothing of `eci.efi`".to_owned(),
+        ),
+    ] {
+        let image = Image::new(Flavour::Shipped);
+        state(&image, &image.key, &from, &to);
+        let (check, detail) = provenance_fails(&image);
+        assert!(check == "subjects" && detail.starts_with(&reason), "{detail}");
+    }
+    // That of another image with the same key.
+    let image = Image::new(Flavour::Shipped);
+    let older = tempfile::tempdir().expect("temporary folder");
+    assemble_small(older.path(), Flavour::Test, &image.key);
+    let other = older.path().join("out").join(provenance_file::FILE);
+    fs::copy(other, image.path(provenance_file::FILE)).expect("copied");
+    assert_eq!(provenance_fails(&image).0, "subjects");
 }
 
 #[test]
@@ -275,6 +374,79 @@ fn a_unified_kernel_image_of_another_signer_is_refused() {
     let other = secure_boot::generate(folder.path(), &Ui::silent()).expect("openssl is installed");
     assert_eq!(verdicts(secure_boot::tests::signer().certificate()), [] as [&str; 0]);
     assert_eq!(verdicts(other.certificate()), ["Secure Boot signature"; 2]);
+}
+
+/// An image with a distro, whose parts a test changes.
+fn distro() -> (Image, PathBuf) {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let key = signature::generate(&folder.path().join("keys")).expect("key");
+    let signing = Signing::Now { key: &key, signer: secure_boot::tests::signer() };
+    assemble_for(folder.path(), Flavour::Shipped, signing, &[Format::Raw, Format::Wsl]);
+    let image = Image { folder, key };
+    let path = image.path("eci-0.1.0-x86_64.wsl");
+    (image, path)
+}
+
+#[test]
+fn a_distro_for_wsl_holds_beside_the_image_and_alone() {
+    let (image, path) = distro();
+    for artifact in [image.path(""), path] {
+        let report = image.report(&artifact);
+        assert!(report.holds(), "{report:#?}");
+        let checked = |check| report.checks.iter().filter(|row| row.check == check).count();
+        assert_eq!(checked("PID 1 and key"), 1);
+        assert!(checked("root hash") >= 1);
+    }
+}
+
+#[test]
+fn a_distro_with_another_part_is_refused_by_the_check_of_that_part() {
+    let (image, path) = distro();
+    let opened = wsl_image::open(&path).expect("our own");
+    let parts = opened.parts().expect("whole");
+    let root = fs::read(parts.root).expect("root");
+    let file = image.folder.path().join("root.changed");
+    let mut longer = root.clone();
+    longer.extend([0; 4096]);
+    let mut changed = root;
+    changed[4096 * 123] ^= 1;
+    let flipped = |bytes: &[u8], at: usize| {
+        let mut bytes = bytes.to_vec();
+        bytes[at] ^= 1;
+        bytes
+    };
+    let (init, key) = (flipped(parts.init, 1), flipped(parts.key, 31));
+    let (manifest, signature) = (flipped(parts.manifest, 40), flipped(parts.signature, 0));
+    let tree = flipped(parts.tree, 4096);
+    for (parts, root, check) in [
+        (wsl_image::Parts { init: &init, ..parts }, None, vec!["PID 1 and key"]),
+        (wsl_image::Parts { key: &key, ..parts }, None, vec!["PID 1 and key"]),
+        (wsl_image::Parts { name: "eci-test", ..parts }, None, vec!["name"]),
+        (wsl_image::Parts { manifest: &manifest, ..parts }, None, vec!["signature"]),
+        (wsl_image::Parts { signature: &signature, ..parts }, None, vec!["signature"]),
+        (wsl_image::Parts { signature: &[], ..parts }, None, vec!["signature"]),
+        (wsl_image::Parts { tree: &tree, ..parts }, None, vec!["hash tree"]),
+        (wsl_image::Parts { root: &file, ..parts }, Some(&changed), vec!["root hash", "hash tree"]),
+        (wsl_image::Parts { root: &file, ..parts }, Some(&longer), vec!["sizes"]),
+    ] {
+        if let Some(root) = root {
+            fs::write(&file, root).expect("written");
+        }
+        fs::remove_file(&path).expect("it was there");
+        wsl_image::write(&parts, &path).expect("written");
+        assert_eq!(failures(&image.report(&path)), check);
+        assert!(!image.report(&image.path("")).holds(), "{check:?}");
+    }
+    fs::write(&path, b"\x1f\x8b\x08").expect("written");
+    assert_eq!(failures(&image.report(&path)), ["members"]);
+}
+
+#[test]
+fn another_image_s_distro_is_not_the_one_beside_it() {
+    let ((image, path), (other, others)) = (distro(), distro());
+    fs::copy(&others, &path).expect("copied");
+    drop(other);
+    assert!(failures(&image.report(&image.path(""))).contains(&"manifest beside it"));
 }
 
 #[test]

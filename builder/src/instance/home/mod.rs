@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use eci_contract::disk::Slot;
 use rustix::fs::{FlockOperation, flock};
 
 mod record;
@@ -54,6 +55,12 @@ pub enum Error {
         /// The name.
         name: String,
     },
+    /// An update of the instance is under way.
+    #[error("another update of the instance `{name}` is under way")]
+    Updating {
+        /// The name.
+        name: String,
+    },
     /// A file operation failed.
     #[error("cannot {operation} `{}`", .path.display())]
     File {
@@ -86,6 +93,10 @@ pub struct Home {
 pub struct Lock {
     _file: File,
 }
+
+/// Held by who brings an update, or puts it into a slot.
+#[derive(Debug)]
+pub struct UpdateLock(#[expect(dead_code, reason = "held until it is dropped")] Lock);
 
 impl Home {
     /// The folder of the instance of this name.
@@ -180,6 +191,24 @@ impl Home {
         self.root.join("data.raw")
     }
 
+    /// The instance's own disk, which it has from its first update on.
+    #[must_use]
+    pub fn own_disk(&self) -> PathBuf {
+        self.root.join("disk.raw")
+    }
+
+    /// Kernel, initrd and manifest of a slot of that disk.
+    #[must_use]
+    pub fn slot(&self, slot: Slot) -> PathBuf {
+        self.root.join("slots").join(slot.to_string())
+    }
+
+    /// An update that waits to be put into a slot.
+    #[must_use]
+    pub fn next(&self) -> PathBuf {
+        self.root.join("next")
+    }
+
     /// Makes the folder, mode 0700, if it is not there.
     ///
     /// # Errors
@@ -198,7 +227,22 @@ impl Home {
     /// # Errors
     /// [`Error::Running`] when it is taken, [`Error::File`].
     pub fn lock(&self) -> Result<Lock, Error> {
-        let path = self.root.join("lock");
+        self.lock_file("lock")
+    }
+
+    /// Takes the lock of an update, which there is one of at a time.
+    ///
+    /// # Errors
+    /// [`Error::Updating`] when it is taken, [`Error::File`].
+    pub fn lock_update(&self) -> Result<UpdateLock, Error> {
+        match self.lock_file("update.lock") {
+            Err(Error::Running { name }) => Err(Error::Updating { name }),
+            lock => lock.map(UpdateLock),
+        }
+    }
+
+    fn lock_file(&self, name: &str) -> Result<Lock, Error> {
+        let path = self.root.join(name);
         let file = OpenOptions::new()
             .write(true)
             .create(true)

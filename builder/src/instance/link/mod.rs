@@ -1,4 +1,5 @@
-//! The host's end of the link: sessions over QEMU's port socket, and the two Unix sockets that lead into them.
+//! The host's end of the link: sessions over QEMU's port socket, the two Unix sockets that lead into them, and the ports that
+//! containers publish.
 //!
 //! Asynchronous, on one thread, and the only such place in the builder: it is the other end of the gate, and holds many
 //! slow connections whose halves end by themselves.
@@ -12,7 +13,7 @@ use std::time::Duration;
 
 use eci_contract::link::{Reply, Request};
 use eci_link::preamble::Nonce;
-use eci_link::{Session, Stream, pipe, read_reply, read_request, session};
+use eci_link::{Opener, Session, Stream, pipe, read_reply, read_request, session};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
@@ -20,8 +21,10 @@ use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
 use self::clock::Sample;
+use self::ports::{Ports, PublishOn};
 
 pub mod clock;
+pub mod ports;
 pub mod qmp;
 
 /// Pause between attempts to reach the guest.
@@ -61,17 +64,17 @@ pub enum Error {
 /// The current session, shared by everything that opens streams.
 #[derive(Clone, Debug)]
 pub struct Link {
-    session: watch::Receiver<Option<Arc<Session>>>,
+    session: watch::Receiver<Option<Opener>>,
 }
 
 impl Link {
-    /// Starts a task that keeps a session with the guest for as long as the link is held.
+    /// Starts a task that keeps a session with the guest for as long as the link is held, and publishes its containers' ports.
     #[must_use]
-    pub fn start(port_socket: PathBuf) -> Self {
+    pub fn start(port_socket: PathBuf, publish_on: PublishOn) -> Self {
         let (publish, session) = watch::channel(None);
         tokio::spawn(async move {
             tokio::select! {
-                () = keep_session(&port_socket, &publish) => {}
+                () = keep_session(&port_socket, publish_on, &publish) => {}
                 () = publish.closed() => {}
             }
         });
@@ -153,18 +156,27 @@ impl Link {
     }
 }
 
-async fn keep_session(port_socket: &Path, publish: &watch::Sender<Option<Arc<Session>>>) {
+async fn keep_session(port_socket: &Path, publish_on: PublishOn, publish: &watch::Sender<Option<Opener>>) {
     loop {
         if let Ok(port) = UnixStream::connect(port_socket).await {
-            if let Ok(session) = Session::host(port, Nonce(Uuid::new_v4().into_bytes())).await {
-                let session = Arc::new(session);
-                publish.send_replace(Some(Arc::clone(&session)));
-                session.closed().await;
+            if let Ok(mut session) = Session::host(port, Nonce(Uuid::new_v4().into_bytes())).await {
+                publish.send_replace(Some(session.opener().clone()));
+                publish_ports(&mut session, publish_on).await;
                 publish.send_replace(None);
             }
         }
         sleep(RETRY).await;
     }
+}
+
+/// Serves what the VM wants of the host until the session ends. The ports are free again then.
+async fn publish_ports(session: &mut Session, publish_on: PublishOn) {
+    let ports = Arc::new(Ports::new(publish_on, session.opener().clone()));
+    while let Some(stream) = session.accept().await {
+        let ports = Arc::clone(&ports);
+        tokio::spawn(async move { ports.serve(stream).await });
+    }
+    ports.close().await;
 }
 
 /// The folder has mode 0700 before the socket exists, so nobody else can connect before its own mode is set.
@@ -189,16 +201,16 @@ where
 }
 
 /// A connection that cannot be served is closed; its program reports that in its own words.
-async fn lead_to_engine(link: Link, connection: UnixStream) {
-    if let Ok(stream) = link.open(&Request::Engine {}).await {
-        drop(pipe(connection, stream).await);
+async fn lead_to_engine(link: Link, mut connection: UnixStream) {
+    if let Ok(mut stream) = link.open(&Request::Engine {}).await {
+        drop(pipe(&mut connection, &mut stream).await);
     }
 }
 
 async fn lead_by_request(link: Link, connection: UnixStream) {
     let mut connection = BufReader::new(connection);
-    let Ok(request) = read_request(&mut connection).await else { return };
-    if let Ok(stream) = link.open(&request).await {
-        drop(pipe(connection, stream).await);
+    let Ok(request) = read_request::<_, Request>(&mut connection).await else { return };
+    if let Ok(mut stream) = link.open(&request).await {
+        drop(pipe(&mut connection, &mut stream).await);
     }
 }

@@ -6,7 +6,6 @@ use std::path::Path;
 
 use eci_sys::dm::{self, Table};
 
-use crate::initramfs::verity::DEVICE_NAME;
 use crate::system::mounts;
 use crate::system::sysctls::{self, SYSCTLS};
 
@@ -44,6 +43,8 @@ pub struct Evidence {
     pub tcp: String,
     /// `/proc/net/udp` and `udp6` without headers.
     pub udp: String,
+    /// The engine's AppArmor profile (`/proc/PID/attr/apparmor/current`), when it runs.
+    pub engine_profile: Option<String>,
     /// Inodes of sockets that the engine holds.
     pub engine_sockets: BTreeSet<u64>,
     /// `PROCESS: DEVICE` for every process that has a console device open.
@@ -53,16 +54,16 @@ pub struct Evidence {
 }
 
 impl Evidence {
-    /// Reads all of it. The engine's sockets are those of its published ports.
+    /// Reads all of it. `device` is the mapped device of the root; `engine` is the engine's process.
     #[must_use]
-    pub fn gather(engine: Option<u32>) -> Self {
+    pub fn gather(device: &str, engine: Option<u32>) -> Self {
         let both =
             |one: &str, two: &str| format!("{}{}", without_header(&read(one)), without_header(&read(two)));
         let values = SYSCTLS.iter().filter_map(|sysctl| Some((sysctl.name, sysctls::read(sysctl)?)));
         let forbidden = FORBIDDEN_PATHS.iter().copied().filter(|path| Path::new(path).exists());
         Self {
             mountinfo: mounts::mountinfo().unwrap_or_default(),
-            table: dm::table(DEVICE_NAME).ok(),
+            table: dm::table(device).ok(),
             lockdown: read("/sys/kernel/security/lockdown"),
             apparmor: read("/sys/module/apparmor/parameters/enabled"),
             profiles: read("/sys/kernel/security/apparmor/profiles"),
@@ -70,6 +71,7 @@ impl Evidence {
             forbidden: forbidden.collect(),
             tcp: both("/proc/net/tcp", "/proc/net/tcp6"),
             udp: both("/proc/net/udp", "/proc/net/udp6"),
+            engine_profile: engine.map(|pid| read(&format!("/proc/{pid}/attr/apparmor/current"))),
             engine_sockets: engine.map(sockets_of).unwrap_or_default(),
             console_users: console_users(),
             core_pattern: fs::read_to_string("/proc/sys/kernel/core_pattern").ok(),

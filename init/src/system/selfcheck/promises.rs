@@ -72,19 +72,19 @@ pub const PROMISES: &[Promise] = &[
     },
     Promise {
         id: "apparmor",
-        promise: "AppArmor enforces the profile that containers get",
+        promise: "AppArmor enforces the profiles of containers and of the engine",
         integrity: false,
         check: apparmor,
     },
     Promise {
         id: "no-tcp-listener",
-        promise: "no TCP port listens but those that containers publish",
+        promise: "no TCP port listens but the engine's, as a swarm's manager; published ports listen on the host",
         integrity: false,
         check: no_tcp_listener,
     },
     Promise {
         id: "no-udp-listener",
-        promise: "no UDP port is open but those that containers publish",
+        promise: "no UDP port is open to others but the engine's; published ports are open on the host",
         integrity: false,
         check: no_udp_listener,
     },
@@ -96,8 +96,13 @@ pub const PROMISES: &[Promise] = &[
     },
 ];
 
+/// The engine's profile, as the kernel writes it.
+const ENGINE_PROFILE: &str = "dockerd (enforce)";
+/// Those that have to be loaded.
+const PROFILES: [&str; 2] = ["docker-default (enforce)", ENGINE_PROFILE];
+
 fn root_verity(evidence: &Evidence, manifest: &Manifest) -> Result<String, String> {
-    let table = evidence.table.as_ref().ok_or("no device-mapper device `eci-root`")?;
+    let table = evidence.table.as_ref().ok_or("no device-mapper device of the root")?;
     let [target] = table.targets.as_slice() else { return Err("not one target".to_owned()) };
     let (major, minor) = table.device;
     let device = format!("{major}:{minor}");
@@ -115,7 +120,7 @@ fn root_verity(evidence: &Evidence, manifest: &Manifest) -> Result<String, Strin
 }
 
 fn verity_panics(evidence: &Evidence, _: &Manifest) -> Result<String, String> {
-    let table = evidence.table.as_ref().ok_or("no device-mapper device `eci-root`")?;
+    let table = evidence.table.as_ref().ok_or("no device-mapper device of the root")?;
     let parameters = table.targets.first().map(|target| target.parameters.as_str()).unwrap_or_default();
     let options: Vec<_> = parameters.split(' ').skip(10).collect();
     let expected = [&["2"][..], &OPTIONS].concat();
@@ -184,11 +189,16 @@ fn no_core_helper(evidence: &Evidence, _: &Manifest) -> Result<String, String> {
 }
 
 fn apparmor(evidence: &Evidence, _: &Manifest) -> Result<String, String> {
-    let profile = "docker-default (enforce)";
-    match evidence.apparmor.trim() {
-        "Y" if evidence.profiles.lines().any(|line| line == profile) => Ok(profile.to_owned()),
-        "Y" => Err(format!("no `{profile}` among the loaded profiles")),
-        other => Err(format!("enabled is `{other}`")),
+    if evidence.apparmor.trim() != "Y" {
+        return Err(format!("enabled is `{}`", evidence.apparmor.trim()));
+    }
+    let is_loaded = |profile: &&str| evidence.profiles.lines().any(|line| line == *profile);
+    if let Some(missing) = PROFILES.iter().find(|profile| !is_loaded(profile)) {
+        return Err(format!("no `{missing}` among the loaded profiles"));
+    }
+    match evidence.engine_profile.as_deref().map(str::trim) {
+        Some(other) if other != ENGINE_PROFILE => Err(format!("the engine runs as `{other}`")),
+        _ => Ok(PROFILES.join(", ")),
     }
 }
 
@@ -198,7 +208,8 @@ fn no_tcp_listener(evidence: &Evidence, _: &Manifest) -> Result<String, String> 
 }
 
 fn no_udp_listener(evidence: &Evidence, _: &Manifest) -> Result<String, String> {
-    only_the_engines(evidence, &evidence.udp, |_| true)
+    // Not those with `TCP_ESTABLISHED`: they hear the one peer that they were connected to. The gate's are, each to a container.
+    only_the_engines(evidence, &evidence.udp, |state| state != "01")
 }
 
 fn console_unread(evidence: &Evidence, _: &Manifest) -> Result<String, String> {
@@ -221,7 +232,7 @@ fn only_the_engines(evidence: &Evidence, rows: &str, counts: fn(&str) -> bool) -
     match (foreign.is_empty(), open.len()) {
         (false, _) => Err(foreign.join(" ")),
         (true, 0) => Ok("none".to_owned()),
-        (true, published) => Ok(format!("{published} published")),
+        (true, engines) => Ok(format!("{engines} of the engine")),
     }
 }
 

@@ -13,13 +13,30 @@ pub mod table;
 use std::os::fd::OwnedFd;
 
 use eci_contract::status::Service as Report;
+use eci_policy::settings::engine::Engine;
 
 use self::service::Service;
 use self::state::{Event, State, Wanted};
-use self::table::ENGINE;
+use self::table::{Definition, ENGINE};
 use super::notify::{Descriptors, Message};
+use crate::handover::Platform;
+use crate::wsl::choices::{Part, left_out};
 
-pub use self::table::Error;
+/// Why services cannot be run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no table of them.
+    #[error(transparent)]
+    Table(#[from] table::Error),
+    /// A service cannot get its settings.
+    #[error("cannot put the settings of the service {name} together")]
+    Settings {
+        /// The service.
+        name: String,
+        /// Why.
+        source: settings::Error,
+    },
+}
 
 /// All services, in the table's order.
 #[derive(Debug, Default)]
@@ -28,12 +45,34 @@ pub struct Supervisor {
     pub services: Vec<Service>,
 }
 
-/// Reads the table.
+/// Reads the table, without what this platform leaves out. The engine gets what the administrator set of it, `set`, besides its own
+/// settings.
 ///
 /// # Errors
-/// When it cannot be used.
-pub fn load() -> Result<Supervisor, Error> {
-    Ok(Supervisor { services: table::read()?.into_iter().map(Service::new).collect() })
+/// When the table or a service's settings cannot be used.
+pub fn load(platform: Platform, set: &Engine) -> Result<Supervisor, Error> {
+    let definitions = table::read()?.into_iter();
+    let mut wanted: Vec<_> =
+        definitions.filter(|service| left_out(platform, Part::Service(&service.name)).is_none()).collect();
+    if left_out(platform, Part::Step("apparmor")).is_some() {
+        wanted.iter_mut().for_each(|service| service.apparmor_profile = None);
+    }
+    if platform == Platform::Wsl {
+        wanted
+            .iter_mut()
+            .filter_map(|service| service.settings.as_mut())
+            .for_each(table::Settings::take_those_of_wsl);
+    }
+    let services: Result<Vec<_>, _> = wanted.into_iter().map(|service| with_settings(service, set)).collect();
+    Ok(Supervisor { services: services? })
+}
+
+fn with_settings(definition: Definition, set: &Engine) -> Result<Service, Error> {
+    let set = Some(set).filter(|_| definition.name == ENGINE);
+    let text = definition.settings.as_ref().map(|settings| settings::text(settings, set));
+    let failed = |source| Error::Settings { name: definition.name.clone(), source };
+    let text = text.transpose().map_err(failed)?;
+    Ok(Service::new(definition, text.unwrap_or_default()))
 }
 
 impl Supervisor {
@@ -163,7 +202,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::state::Life;
-    use super::table::{Definition, Readiness};
+    use super::table::Readiness;
     use super::*;
 
     fn service(name: &str, after: &[&str], state: State) -> Service {
@@ -178,12 +217,13 @@ mod tests {
             file_descriptor_store_max: 1,
             only_with_engine: name == ENGINE,
             cpu_percent: None,
+            apparmor_profile: None,
             oom_score: 0,
             start_seconds: 1,
             stop_seconds: 1,
             restart_pause_ms: [1, 1],
         };
-        let mut service = Service::new(definition);
+        let mut service = Service::new(definition, Vec::new());
         service.life = Life { state, failures: 0 };
         service
     }

@@ -32,6 +32,8 @@ pub struct Service {
     pub output: Option<Output>,
     /// The last line of an output that was closed.
     last_line: String,
+    /// Its settings, where it gets some.
+    settings: Vec<u8>,
     /// It runs and does not have its settings yet.
     awaits_settings: bool,
     /// What it left for its next start.
@@ -41,8 +43,8 @@ pub struct Service {
 }
 
 impl Service {
-    /// A service that was never started.
-    pub(super) fn new(definition: Definition) -> Self {
+    /// A service that was never started, and the settings that it will get.
+    pub(super) fn new(definition: Definition, settings: Vec<u8>) -> Self {
         Self {
             store: Store::new(definition.file_descriptor_store_max),
             was_refused: false,
@@ -51,6 +53,7 @@ impl Service {
             restarts: 0,
             output: None,
             last_line: String::new(),
+            settings,
             awaits_settings: false,
         }
     }
@@ -77,7 +80,7 @@ impl Service {
     /// too long, and is started again.
     pub(super) fn settle(&mut self) {
         let Some(settings) = self.awaited_settings() else { return };
-        match settings::hand_over(settings) {
+        match settings::hand_over(settings, &self.settings) {
             Ok(done) => self.awaits_settings = !done,
             Err(err) => {
                 kmsg::error(&format!("service {}: {}", self.name(), kmsg::chain(&err)));
@@ -191,8 +194,13 @@ impl Service {
             command.env("NOTIFY_SOCKET", notify::PATH);
         }
         command.stdin(Stdio::null()).stdout(write).stderr(twin);
-        let oom_score_adj = self.definition.oom_score;
-        confine(&mut command, Confinement { cgroup_procs, oom_score_adj, open_files: OPEN_FILES });
+        let confinement = Confinement {
+            cgroup_procs,
+            oom_score_adj: self.definition.oom_score,
+            open_files: OPEN_FILES,
+            apparmor_profile: self.definition.apparmor_profile.clone(),
+        };
+        confine(&mut command, confinement);
         let child =
             command.spawn().map_err(|source| SpawnError::Start { program: program.clone(), source })?;
         self.output = Some(output);

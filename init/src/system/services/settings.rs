@@ -2,14 +2,18 @@
 //!
 //! Why: the engine takes a second to load and then, at once, needs a containerd that takes as long. Started one after the
 //! other they take twice that; started together the engine may come first, and then loses two seconds to a retry.
+//!
+//! Invariant: what the engine's own settings say, which come with the image, no administrator's setting changes.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::FileTypeExt;
 use std::path::PathBuf;
 
+use eci_policy::settings::engine::{Engine, Taken};
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat, open};
 use rustix::io::Errno;
+use serde_json::{Map, Value};
 
 use super::table::Settings;
 
@@ -29,11 +33,27 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
+    /// A file is not JSON.
+    #[error("`{path}` is not a JSON object")]
+    Parse {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+    /// The administrator sets what the image does.
+    #[error("cannot add the administrator's settings to those of `{path}`")]
+    Taken {
+        /// The file.
+        path: String,
+        /// Which.
+        source: Taken,
+    },
     /// They are too long for a pipe.
-    #[error("`{}` has more than {MAX_BYTES} bytes", .path.display())]
+    #[error("the settings of `{path}` have more than {MAX_BYTES} bytes")]
     TooLong {
         /// The file.
-        path: PathBuf,
+        path: String,
     },
 }
 
@@ -51,22 +71,42 @@ pub fn make_pipe(settings: &Settings) -> Result<(), Error> {
     }
 }
 
+/// What a service gets: its file, with what the administrator set besides.
+///
+/// # Errors
+/// The file cannot be read or is not JSON, both have a setting, or it does not fit into the pipe.
+pub fn text(settings: &Settings, set: Option<&Engine>) -> Result<Vec<u8>, Error> {
+    let path = settings.file.as_str();
+    let own = fs::read(path).map_err(failed("read", path))?;
+    let text = match set {
+        Some(set) => added(path, &own, set)?,
+        None => own,
+    };
+    if text.len() > MAX_BYTES {
+        return Err(Error::TooLong { path: path.to_owned() });
+    }
+    Ok(text)
+}
+
+fn added(path: &str, own: &[u8], set: &Engine) -> Result<Vec<u8>, Error> {
+    let parse = |source| Error::Parse { path: path.to_owned(), source };
+    let own: Map<String, Value> = serde_json::from_slice(own).map_err(parse)?;
+    let all = set.added_to(&own).map_err(|source| Error::Taken { path: path.to_owned(), source })?;
+    serde_json::to_vec(&all).map_err(parse)
+}
+
 /// Hands the settings over. `false` when the service does not read yet.
 ///
 /// # Errors
-/// The settings cannot be read or written.
-pub fn hand_over(settings: &Settings) -> Result<bool, Error> {
+/// They cannot be written.
+pub fn hand_over(settings: &Settings, text: &[u8]) -> Result<bool, Error> {
     let path = settings.pipe.as_str();
     let mut pipe = match open(path, OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty()) {
         Ok(pipe) => File::from(pipe),
         Err(Errno::NXIO) => return Ok(false),
         Err(errno) => return Err(failed("open", path)(errno.into())),
     };
-    let text = fs::read(&settings.file).map_err(failed("read", &settings.file))?;
-    if text.len() > MAX_BYTES {
-        return Err(Error::TooLong { path: settings.file.clone().into() });
-    }
-    pipe.write_all(&text).map_err(failed("write", path))?;
+    pipe.write_all(text).map_err(failed("write", path))?;
     Ok(true)
 }
 
@@ -84,18 +124,19 @@ mod tests {
     fn settings_wait_for_a_reader_and_end_after_the_text() {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
-        let settings = Settings { file: path("file"), pipe: path("pipe"), after: vec![] };
+        let settings = Settings { file: path("file"), file_in_wsl: None, pipe: path("pipe"), after: vec![] };
         fs::write(&settings.file, "{}\n").unwrap();
+        let given = text(&settings, None).unwrap();
         make_pipe(&settings).unwrap();
         make_pipe(&settings).unwrap();
-        assert!(!hand_over(&settings).unwrap());
+        assert!(!hand_over(&settings, &given).unwrap());
         let pipe = settings.pipe.clone();
         let reader = std::thread::spawn(move || {
             let mut text = String::new();
             File::open(pipe).unwrap().read_to_string(&mut text).unwrap();
             text
         });
-        while !hand_over(&settings).unwrap() {
+        while !hand_over(&settings, &given).unwrap() {
             std::thread::yield_now();
         }
         assert_eq!(reader.join().unwrap(), "{}\n");
@@ -104,9 +145,34 @@ mod tests {
         assert_eq!(make_pipe(&settings).unwrap_err().to_string(), format!("cannot make `{}`", settings.pipe));
     }
 
+    fn administered(engine: &str) -> Engine {
+        let text = format!("{{\"configurationFileVersion\": 2, \"eci\": {{\"engine\": {engine}}}}}");
+        eci_policy::settings::read(text.as_bytes()).unwrap().engine
+    }
+
     #[test]
-    fn errors_name_the_file() {
-        let error = Error::TooLong { path: "/etc/x".into() };
-        assert_eq!(error.to_string(), "`/etc/x` has more than 65536 bytes");
+    fn what_the_administrator_set_is_added_and_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("daemon.json").to_string_lossy().into_owned();
+        let settings = Settings { file: file.clone(), file_in_wsl: None, pipe: String::new(), after: vec![] };
+        let set = administered(r#"{"mtu": 1400}"#);
+        let given = |own: &str| {
+            fs::write(&file, own).unwrap();
+            text(&settings, Some(&set))
+        };
+        let all: Value = serde_json::from_slice(&given(r#"{"hosts": ["unix:///x"]}"#).unwrap()).unwrap();
+        assert_eq!((&all["hosts"][0], &all["mtu"]), (&"unix:///x".into(), &1400.into()));
+        assert_eq!(all["log-opts"]["max-size"], "10m");
+        let error = given(r#"{"mtu": 1500}"#).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!("cannot add the administrator's settings to those of `{file}`")
+        );
+        assert_eq!(given("[]").unwrap_err().to_string(), format!("`{file}` is not a JSON object"));
+        let long = format!("{{\"labels\": \"{}\"}}", "x".repeat(MAX_BYTES));
+        assert_eq!(
+            given(&long).unwrap_err().to_string(),
+            format!("the settings of `{file}` have more than 65536 bytes")
+        );
     }
 }

@@ -52,6 +52,9 @@ pub struct Definition {
     /// Most that it may take of one processor: for a service that containers can keep busy.
     #[serde(default)]
     pub cpu_percent: Option<u32>,
+    /// The AppArmor profile that it runs under, as systemd's `AppArmorProfile=`: one of the image's, loaded by name.
+    #[serde(default)]
+    pub apparmor_profile: Option<String>,
     /// `/proc/self/oom_score_adj`.
     pub oom_score: i16,
     /// Seconds to get ready.
@@ -64,14 +67,26 @@ pub struct Definition {
 
 /// Settings that a service reads from a pipe, and so waits for.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Settings {
     /// The file with the settings.
     pub file: String,
+    /// The file to take in its place in a distro of WSL 2.
+    #[serde(default)]
+    pub file_in_wsl: Option<String>,
     /// The pipe that the service takes for its settings file.
     pub pipe: String,
     /// Services that must be ready before it gets them.
     pub after: Vec<String>,
+}
+
+impl Settings {
+    /// Takes the file that is meant for WSL, if there is one.
+    pub fn take_those_of_wsl(&mut self) {
+        if let Some(file) = self.file_in_wsl.take() {
+            self.file = file;
+        }
+    }
 }
 
 /// How a service says that it is ready.
@@ -180,6 +195,16 @@ mod tests {
         let added: Vec<_> = test.drain(shipped.len()..).map(|service| service.name).collect();
         assert_eq!(added, ["intruder", "workbench"]);
         assert_eq!(test, shipped);
+    }
+
+    #[test]
+    fn in_a_distro_the_engine_has_settings_of_its_own() {
+        let mut services = parse(SHIPPED.as_bytes()).unwrap();
+        let engine = services.iter_mut().find(|service| service.name == ENGINE).unwrap();
+        let settings = engine.settings.as_mut().unwrap();
+        assert_eq!(settings.file, "/etc/docker/daemon.json");
+        settings.take_those_of_wsl();
+        assert_eq!(settings.file, "/etc/docker/daemon-wsl.json");
     }
 
     fn refused(from: &str, to: &str) -> String {

@@ -1,13 +1,16 @@
 //! Sockets that lead to the VM, to its host, or past the container's own network.
 
 use std::fs;
-use std::io::IoSlice;
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::io::{BufRead, BufReader, IoSlice, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::time::Duration;
 
+use eci_contract::link::Reply;
+use eci_contract::paths::PORTS_SOCKET;
+use eci_contract::ports::{Announcement, Protocol};
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, VsockAddr,
@@ -69,6 +72,39 @@ pub const VERBS: &[Verb] = &[
         },
     },
     Verb {
+        name: "publish",
+        why: "the gate connects to what is announced, and would give the host a way to it; takes ADDRESS:PORT",
+        run: publish,
+    },
+    Verb {
+        name: "tcp-echo",
+        why: "a server of connections, until it is killed, which ends each when its client has; takes a port",
+        run: |port| {
+            nix::unistd::alarm::cancel();
+            let port = port.parse().map_err(|_| Failure::NotUnderstood("the port"))?;
+            let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).at("bind")?;
+            loop {
+                let (mut connection, _) = listener.accept()?;
+                // The copy ends with the client's half, and dropping the connection ends ours.
+                std::thread::spawn(move || std::io::copy(&mut connection.try_clone()?, &mut connection));
+            }
+        },
+    },
+    Verb {
+        name: "udp-echo",
+        why: "a server of datagrams, until it is killed; takes a port",
+        run: |port| {
+            nix::unistd::alarm::cancel();
+            let port = port.parse().map_err(|_| Failure::NotUnderstood("the port"))?;
+            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).at("bind")?;
+            let mut buffer = vec![0; 65_536];
+            loop {
+                let (length, from) = socket.recv_from(&mut buffer)?;
+                socket.send_to(&buffer[..length], from)?;
+            }
+        },
+    },
+    Verb {
         name: "unix",
         why: "a socket of the VM that is mounted; takes its path",
         run: |path| Ok(UnixStream::connect(path).map(drop)?),
@@ -81,6 +117,26 @@ fn send_with(socket: &impl AsRawFd, text: &[u8], file: &impl AsRawFd) -> Attempt
     let rights = [ControlMessage::ScmRights(&descriptors)];
     Ok(sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(text)], &rights, MsgFlags::empty(), None)
         .map(drop)?)
+}
+
+/// Announces a port as the engine's program does. The gate's refusal is an answer in words, shown on stderr.
+fn publish(target: &str) -> Attempt {
+    let container = target.parse().map_err(|_| Failure::NotUnderstood("ADDRESS:PORT"))?;
+    let host = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 29_999));
+    let line = serde_json::to_string(&Announcement { protocol: Protocol::Tcp, host, container });
+    let line = line.map_err(|_| Failure::NotUnderstood("the announcement"))? + "\n";
+    let mut gate = UnixStream::connect(PORTS_SOCKET).at("connect")?;
+    gate.write_all(line.as_bytes()).at("write")?;
+    let mut answer = String::new();
+    BufReader::new(gate).read_line(&mut answer).at("read")?;
+    match serde_json::from_str(&answer) {
+        Ok(Reply::Ok) => Ok(()),
+        Ok(Reply::Error(reason)) => {
+            eprintln!("{reason}");
+            Err(Failure::Refused(Errno::EPERM))
+        }
+        Ok(Reply::Status(_)) | Err(_) => Err(Failure::NotUnderstood("the gate's answer")),
+    }
 }
 
 fn vsock(target: &str) -> Attempt {

@@ -42,7 +42,8 @@ fn good() -> Evidence {
         table: Some(Table { device: (253, 0), read_only: true, targets: vec![target] }),
         lockdown: "none [integrity] confidentiality\n".into(),
         apparmor: "Y\n".into(),
-        profiles: "docker-default (enforce)\n".into(),
+        profiles: "dockerd (enforce)\ndocker-default (enforce)\n".into(),
+        engine_profile: Some("dockerd (enforce)\n".into()),
         sysctls: SYSCTLS.iter().map(|sysctl| (sysctl.name, sysctl.value.to_owned())).collect(),
         ..Evidence::default()
     }
@@ -139,15 +140,16 @@ fn a_changed_or_missing_setting_is_found() {
 }
 
 #[test]
-fn listeners_count_unless_the_engine_publishes_them() {
+fn listeners_count_unless_they_are_the_engine_s() {
     assert_eq!(broken_by(|e| e.tcp = LISTENER.into()), ["no-tcp-listener"]);
     assert_eq!(broken_by(|e| e.udp = LISTENER.replace(" 0A ", " 07 ")), ["no-udp-listener"]);
-    let published = broken_by(|e| {
+    let engine_s = broken_by(|e| {
         e.tcp = LISTENER.into();
         e.engine_sockets.insert(4711);
     });
-    assert_eq!(published, [""; 0]);
+    assert_eq!(engine_s, [""; 0]);
     assert_eq!(broken_by(|e| e.tcp = LISTENER.replace(" 0A ", " 01 ")), [""; 0]);
+    assert_eq!(broken_by(|e| e.udp = LISTENER.replace(" 0A ", " 01 ")), [""; 0]);
 }
 
 #[test]
@@ -157,5 +159,11 @@ fn doors_helpers_and_console_readers_are_found() {
     assert_eq!(broken_by(|e| e.core_pattern = Some("core".into())), [""; 0]);
     assert_eq!(broken_by(|e| e.console_users.push("7: /dev/ttyS0".into())), ["console-unread"]);
     assert_eq!(broken_by(|e| e.apparmor = "N".into()), ["apparmor"]);
-    assert_eq!(broken_by(|e| e.profiles = "docker-default (complain)\n".into()), ["apparmor"]);
+    assert_eq!(
+        broken_by(|e| e.profiles = "docker-default (complain)\ndockerd (enforce)\n".into()),
+        ["apparmor"]
+    );
+    assert_eq!(broken_by(|e| e.profiles = "docker-default (enforce)\n".into()), ["apparmor"]);
+    assert_eq!(broken_by(|e| e.engine_profile = Some("unconfined\n".into())), ["apparmor"]);
+    assert_eq!(broken_by(|e| e.engine_profile = None), [""; 0]);
 }

@@ -1,0 +1,149 @@
+//! `eci-builder settings`: what an `admin-settings.json` would have in force.
+
+use std::path::{Path, PathBuf};
+
+use eci_policy::settings::{self as reader, Problem, Settings};
+use serde_json::{Map, Value, json};
+
+use super::exit::{Classify, Exit};
+use super::print_data;
+use crate::settings::{self, Error};
+use crate::ui::Ui;
+
+/// Version of what `--json` prints.
+const JSON_VERSION: u32 = 1;
+
+/// Arguments of `settings`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    /// Check a file as a build and the VM do: say what would be in force, what is kept apart, and all that is wrong.
+    Check {
+        /// The file, `admin-settings.json`.
+        file: PathBuf,
+        /// Print it as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Runs the subcommand.
+///
+/// # Errors
+/// When the file cannot be read or an image would not take it.
+pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
+    let What::Check { file, json } = &args.what;
+    let bytes = settings::bytes(file).or_exit(Exit::Config)?;
+    let outcome = match reader::read(&bytes) {
+        Ok(settings) => Ok(settings),
+        Err(reader::Error::Refused(problems)) => Err(problems),
+        Err(source) => return Err(Error::Refused { path: file.clone(), source }).or_exit(Exit::Config),
+    };
+    let sha256 = settings::digest(&bytes).to_string();
+    print_data(&if *json { as_json(file, &sha256, &outcome) } else { as_text(&sha256, &outcome, ui) })?;
+    match outcome {
+        Ok(_) => Ok(()),
+        Err(problems) => {
+            let (shown, count) = (file.display(), problems.len());
+            let things = if count == 1 { "thing is" } else { "things are" };
+            Err(anyhow::anyhow!("`{shown}` cannot be used as settings: {count} {things} wrong"))
+                .or_exit(Exit::Config)
+        }
+    }
+}
+
+fn as_text(sha256: &str, outcome: &Result<Settings, Vec<Problem>>, ui: &Ui) -> String {
+    let mut lines = vec![format!("sha256      {sha256}")];
+    match outcome {
+        Ok(settings) => {
+            let Settings { isolation, engine, kept_apart } = settings;
+            let locked = if isolation.locked { "locked" } else { "not locked" };
+            lines.push(format!("isolation   on, {locked}"));
+            lines.push("socket      in no container".to_owned());
+            lines.extend(engine.iter().map(|(key, value)| format!("engine      {key} {value}")));
+            let apart = |(key, what)| format!("{}  {key}: {what}", ui.paint("33", "kept apart"));
+            lines.extend(kept_apart.iter().map(|feature| apart((feature.key, feature.what))));
+            if !kept_apart.is_empty() {
+                lines.push(
+                    "What is kept apart is about other features of Docker Desktop, and not in force."
+                        .to_owned(),
+                );
+            }
+        }
+        Err(problems) => {
+            lines.extend(
+                problems.iter().map(|problem| format!("{}       {problem}", ui.paint("31", "wrong"))),
+            );
+        }
+    }
+    lines.join("\n")
+}
+
+fn as_json(file: &Path, sha256: &str, outcome: &Result<Settings, Vec<Problem>>) -> String {
+    let settings = outcome.as_ref().ok();
+    let in_force = settings.map(|Settings { isolation, engine, .. }| {
+        let engine: Map<String, Value> =
+            engine.iter().map(|(key, value)| (key.to_owned(), value.clone())).collect();
+        json!({ "isolation": { "value": true, "locked": isolation.locked }, "engine": engine })
+    });
+    let kept_apart = settings.into_iter().flat_map(|settings| &settings.kept_apart);
+    let kept_apart: Vec<_> =
+        kept_apart.map(|feature| json!({ "key": feature.key, "what": feature.what })).collect();
+    let problems = outcome.as_ref().err().into_iter().flatten();
+    let problems: Vec<_> = problems
+        .map(|Problem { path, found, reason, fix }| {
+            json!({ "path": path, "found": found, "reason": reason, "fix": fix })
+        })
+        .collect();
+    json!({ "version": JSON_VERSION, "file": file, "sha256": sha256, "accepted": outcome.is_ok(),
+        "inForce": in_force, "keptApart": kept_apart, "problems": problems })
+    .to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(text: &str) -> Result<Settings, Vec<Problem>> {
+        reader::read(text.as_bytes()).map_err(|error| match error {
+            reader::Error::Refused(problems) => problems,
+            _ => panic!("{error}"),
+        })
+    }
+
+    #[test]
+    fn what_is_in_force_and_what_is_kept_apart_is_told() {
+        let text = r#"{"configurationFileVersion": 2, "scout": {}, "eci": {"engine": {"mtu": 1400}}}"#;
+        let outcome = outcome(text);
+        let lines = as_text("ab", &outcome, &Ui::silent());
+        for line in [
+            "sha256      ab",
+            "isolation   on, locked",
+            "socket      in no container",
+            "engine      mtu 1400",
+            "engine      log-driver \"json-file\"",
+            "kept apart  scout: Docker Scout, which is not here",
+        ] {
+            assert!(lines.lines().any(|found| found == line), "no `{line}` in\n{lines}");
+        }
+        let value: Value = serde_json::from_str(&as_json(Path::new("x"), "ab", &outcome)).expect("JSON");
+        assert_eq!((&value["accepted"], &value["inForce"]["engine"]["mtu"]), (&json!(true), &json!(1400)));
+        assert_eq!(value["keptApart"][0]["key"], "scout");
+        assert_eq!(value["problems"], json!([]));
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_told() {
+        let outcome = outcome(r#"{"configurationFileVersion": 1, "eci": {"engine": {"hosts": []}}}"#);
+        let lines = as_text("ab", &outcome, &Ui::silent());
+        assert_eq!(lines.lines().filter(|line| line.starts_with("wrong       `")).count(), 2, "{lines}");
+        let value: Value = serde_json::from_str(&as_json(Path::new("x"), "ab", &outcome)).expect("JSON");
+        assert_eq!((&value["accepted"], &value["inForce"]), (&json!(false), &Value::Null));
+        assert_eq!(value["problems"][1]["path"], "eci.engine.hosts");
+    }
+}

@@ -1,0 +1,43 @@
+//! `[settings]` of `eci.toml`: the administrator's settings that are baked into the image.
+
+use std::path::Path;
+
+use eci_contract::manifest::Flavour;
+use eci_policy::settings::{DEFAULT, Settings};
+
+use super::Error;
+use super::config::Config;
+use crate::settings;
+
+/// What is baked in.
+#[derive(Clone, Debug)]
+pub struct Baked {
+    /// The file's bytes.
+    pub text: Vec<u8>,
+    /// What they say; `None` where nobody looked, for an image whose engine is refused.
+    pub settings: Option<Settings>,
+}
+
+/// Reads the file that the configuration names, or takes the default. `folder` is the one that paths are from.
+///
+/// # Errors
+/// The file cannot be read or an image would not take it.
+pub(super) fn read(path: &Path, folder: &Path, config: &Config) -> Result<Baked, Error> {
+    let super::config::Settings { file, unchecked } = &config.settings;
+    let file = file.as_deref().map(|file| folder.join(file));
+    if *unchecked && config.image.flavour == Flavour::Shipped {
+        return Err(Error::BadValue {
+            path: path.to_owned(),
+            key: "settings.unchecked",
+            problem: "is only for an image of the test flavour, whose engine is to be refused",
+        });
+    }
+    match file {
+        None => Ok(Baked { text: DEFAULT.into(), settings: Some(Settings::default()) }),
+        Some(file) if *unchecked => Ok(Baked { text: settings::bytes(&file)?, settings: None }),
+        Some(file) => {
+            let (text, settings) = settings::read(&file)?;
+            Ok(Baked { text, settings: Some(settings) })
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Ports that containers publish: asked for by `eci-publish`, listened on by the host, led to the container by us.
+//!
+//! The host knows a port by a number of ours and opens a stream with that number for each connection; what it is led to we
+//! keep to ourselves. Nothing of this listens on a network of the VM.
+//!
+//! Invariant: a connection is made to a container's address that was announced and is still published, and to nothing else.
+//!
+//! In reading order: [`address`] (is this a container's address?), [`announce`] (from an announcement to its end),
+//! [`connect`] (a connection to what was announced).
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use eci_contract::ports::Protocol;
+use eci_link::Opener;
+use tokio::sync::watch;
+
+pub mod address;
+pub mod announce;
+pub mod connect;
+
+/// What is published, and the host that it is published on.
+#[derive(Clone, Debug, Default)]
+pub struct Ports(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    host: watch::Sender<Option<Opener>>,
+    next: AtomicU64,
+    published: Mutex<HashMap<u64, Target>>,
+}
+
+/// Where connections to a published port lead.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// Of the port.
+    pub protocol: Protocol,
+    /// The container's.
+    pub address: SocketAddr,
+    /// Closed when it is published no more.
+    pub end: watch::Receiver<()>,
+}
+
+impl Ports {
+    /// A host is there, for as long as the result is kept.
+    #[must_use]
+    pub fn connected(&self, host: Opener) -> Connected<'_> {
+        self.0.host.send_replace(Some(host));
+        Connected(self)
+    }
+
+    /// The host of the moment, and those that come.
+    fn hosts(&self) -> watch::Receiver<Option<Opener>> {
+        self.0.host.subscribe()
+    }
+
+    /// Where the port of this number leads, while it is published.
+    #[must_use]
+    pub fn target(&self, id: u64) -> Option<Target> {
+        self.0.published.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    /// Lets connections through to a container, for as long as the result is kept.
+    fn admit(&self, protocol: Protocol, address: SocketAddr) -> Admitted<'_> {
+        let (connections, end) = watch::channel(());
+        // Never used again: a host that is late must not reach what came after.
+        let id = self.0.next.fetch_add(1, Ordering::Relaxed);
+        let target = Target { protocol, address, end };
+        self.0.published.lock().unwrap_or_else(PoisonError::into_inner).insert(id, target);
+        Admitted { ports: self, id, _connections: connections }
+    }
+}
+
+/// See [`Ports::connected`].
+#[derive(Debug)]
+pub struct Connected<'a>(&'a Ports);
+
+impl Drop for Connected<'_> {
+    fn drop(&mut self) {
+        self.0.0.host.send_replace(None);
+    }
+}
+
+/// See [`Ports::admit`].
+#[derive(Debug)]
+struct Admitted<'a> {
+    ports: &'a Ports,
+    id: u64,
+    /// Dropped with this, which ends the connections.
+    _connections: watch::Sender<()>,
+}
+
+impl Drop for Admitted<'_> {
+    fn drop(&mut self) {
+        self.ports.0.published.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_port_leads_somewhere_only_while_it_is_admitted_and_its_number_is_never_used_again() {
+        let ports = Ports::default();
+        let address: SocketAddr = "172.17.0.2:80".parse().expect("an address");
+        let first = ports.admit(Protocol::Tcp, address);
+        let id = first.id;
+        let mut target = ports.target(id).expect("admitted");
+        assert_eq!((target.protocol, target.address), (Protocol::Tcp, address));
+        assert!(ports.target(id + 1).is_none());
+        drop(first);
+        assert!(ports.target(id).is_none());
+        assert!(target.end.changed().await.is_err(), "connections are not told");
+        assert_ne!(ports.admit(Protocol::Tcp, address).id, id);
+    }
+}

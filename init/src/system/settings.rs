@@ -1,0 +1,122 @@
+//! The administrator's settings, on the verified root: what is in force for as long as the machine runs.
+//!
+//! They are read with the reader that the builder checked them with. One that is not there or not understood refuses the engine: an
+//! image has a file in any case, and what this program does not understand it does not enforce.
+
+use std::fs;
+use std::io;
+
+use eci_contract::paths::ADMIN_SETTINGS;
+use eci_contract::status::{Settings as Report, SettingsSource};
+use eci_policy::settings::engine::Engine;
+use eci_policy::settings::{self, DEFAULT, Settings};
+use ring::digest::{SHA256, digest};
+
+/// Why there are no settings.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file cannot be read.
+    #[error("cannot read the administrator's settings `{ADMIN_SETTINGS}`")]
+    Read {
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// It is not understood, or asks for what this version does not enforce.
+    #[error("the administrator's settings `{ADMIN_SETTINGS}` are not understood")]
+    Refused {
+        /// What is wrong with them.
+        source: settings::Error,
+    },
+}
+
+/// Settings that were read, and what is told of them.
+#[derive(Clone, Debug)]
+pub struct Administered {
+    settings: Settings,
+    source: SettingsSource,
+    sha256: String,
+}
+
+/// Reads the file of the image.
+///
+/// # Errors
+/// When it cannot be read or is not understood.
+pub fn read() -> Result<Administered, Error> {
+    parse(&fs::read(ADMIN_SETTINGS).map_err(|source| Error::Read { source })?)
+}
+
+fn parse(bytes: &[u8]) -> Result<Administered, Error> {
+    let source = if bytes == DEFAULT.as_bytes() { SettingsSource::Default } else { SettingsSource::Image };
+    let settings = settings::read(bytes).map_err(|source| Error::Refused { source })?;
+    let sha256 = digest(&SHA256, bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(Administered { settings, source, sha256 })
+}
+
+impl Administered {
+    /// Settings of the engine. Its labels tell everybody who asks `docker info` what is in force in this `version` of the image.
+    #[must_use]
+    pub fn engine(&self, version: &str) -> Engine {
+        let isolation = if self.settings.isolation.locked { "locked" } else { "on" };
+        self.settings.engine.clone().labelled(vec![
+            format!("org.eci.isolation={isolation}"),
+            format!("org.eci.version={version}"),
+            format!("org.eci.settings=sha256:{}", self.sha256),
+        ])
+    }
+
+    /// For the status.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        let Settings { isolation, engine, kept_apart } = &self.settings;
+        Report {
+            source: self.source,
+            sha256: self.sha256.clone(),
+            locked: isolation.locked,
+            engine: engine.iter().map(|(key, _)| key.to_owned()).collect(),
+            kept_apart: kept_apart.iter().map(|feature| feature.key.to_owned()).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kmsg;
+
+    #[test]
+    fn settings_are_told_with_where_they_come_from() {
+        let report = parse(DEFAULT.as_bytes()).unwrap().report();
+        assert_eq!((report.source, report.locked), (SettingsSource::Default, true));
+        assert_eq!(report.engine, ["log-driver", "log-opts"]);
+        let text = br#"{
+            "configurationFileVersion": 2, "enhancedContainerIsolation": {"value": true, "locked": false},
+            "scout": {}, "eci": {"engine": {"mtu": 1400}}
+        }"#;
+        let administered = parse(text).unwrap();
+        let report = administered.report();
+        assert_eq!((report.source, report.locked), (SettingsSource::Image, false));
+        assert_eq!(report.engine, ["log-driver", "log-opts", "mtu"]);
+        assert_eq!(report.kept_apart, ["scout"]);
+        assert_eq!(report.sha256.len(), 64);
+        let engine = administered.engine("1.2.3");
+        assert!(engine.iter().any(|(key, value)| key == "mtu" && value == 1400));
+        let labels = ["isolation=on", "version=1.2.3", &format!("settings=sha256:{}", report.sha256)]
+            .map(|label| format!("org.eci.{label}"));
+        assert!(engine.iter().any(|(key, value)| key == "labels" && *value == serde_json::json!(labels)));
+    }
+
+    #[test]
+    fn what_is_not_understood_is_refused_with_place_and_reason() {
+        let error = parse(br#"{"configurationFileVersion": 2, "eci": {"registryAccess": {}}}"#).unwrap_err();
+        assert_eq!(
+            kmsg::chain(&error),
+            "the administrator's settings `/etc/eci/admin-settings.json` are not understood: `eci.registryAccess` is {}: this \
+             version does not enforce it yet: every registry may be used; leave it out until a version does"
+        );
+        let error = Error::Read { source: io::ErrorKind::NotFound.into() };
+        assert_eq!(
+            error.to_string(),
+            "cannot read the administrator's settings `/etc/eci/admin-settings.json`"
+        );
+    }
+}

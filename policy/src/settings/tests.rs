@@ -1,0 +1,197 @@
+use serde_json::{Value, json};
+
+use super::*;
+
+fn read_json(value: &Value) -> Result<Settings, Error> {
+    read(value.to_string().as_bytes())
+}
+
+fn refusal(value: &Value) -> String {
+    read_json(value).expect_err("it is refused").to_string()
+}
+
+/// A file with this key besides the version.
+fn with(key: &str, value: &Value) -> Value {
+    json!({ "configurationFileVersion": 2, key: value })
+}
+
+fn isolation(value: &Value) -> Value {
+    with("enhancedContainerIsolation", value)
+}
+
+#[test]
+fn the_default_is_isolation_that_is_locked() {
+    let settings = read(DEFAULT.as_bytes()).expect("it is good");
+    assert_eq!(settings, Settings::default());
+    assert!(settings.isolation.locked && settings.kept_apart.is_empty());
+    // A file that says nothing of isolation does not unlock it.
+    assert_eq!(read_json(&json!({ "configurationFileVersion": 2 })).expect("it is good"), settings);
+}
+
+#[test]
+fn isolation_cannot_be_switched_off_and_says_whether_it_is_locked() {
+    for locked in [true, false] {
+        let settings =
+            read_json(&isolation(&json!({ "value": true, "locked": locked }))).expect("it is good");
+        assert_eq!(settings.isolation.locked, locked);
+    }
+    assert_eq!(
+        refusal(&isolation(&json!({ "value": false, "locked": false }))),
+        "`enhancedContainerIsolation.value` is false: this version does not run without isolation yet; set it to true"
+    );
+    assert_eq!(
+        refusal(&isolation(&json!({ "value": true }))),
+        "`enhancedContainerIsolation.locked` is missing: Docker's schema has it; add it: true or false"
+    );
+    assert!(
+        refusal(&isolation(&json!({ "locked": true })))
+            .starts_with("`enhancedContainerIsolation.value` is missing")
+    );
+    for wrong in [json!("true"), json!(1), json!(null)] {
+        assert!(read_json(&isolation(&json!({ "value": wrong, "locked": true }))).is_err(), "{wrong}");
+        assert!(read_json(&isolation(&json!({ "value": true, "locked": wrong }))).is_err(), "{wrong}");
+    }
+    assert!(refusal(&isolation(&json!({ "value": true, "locked": true, "Value": false }))).contains("Value"));
+    assert!(read_json(&isolation(&json!(true))).is_err());
+}
+
+#[test]
+fn the_engine_s_socket_is_for_no_container() {
+    let mount =
+        |lists: &Value| isolation(&json!({ "value": true, "locked": true, "dockerSocketMount": lists }));
+    let empty = json!({ "imageList": { "images": [], "allowDerivedImages": true }, "commandList": { "type": "deny", "commands": [] } });
+    assert_eq!(read_json(&mount(&empty)).expect("it is good"), Settings::default());
+    assert_eq!(
+        refusal(&mount(&json!({ "imageList": { "images": ["*"] } }))),
+        "`enhancedContainerIsolation.dockerSocketMount.imageList.images` is a list of 1: this version gives the engine's socket \
+         to no container, and does not enforce the list yet; leave the list empty"
+    );
+    for (lists, path) in [
+        (json!({ "commandList": { "type": "deny", "commands": ["push"] } }), "commandList.commands"),
+        (json!({ "commandList": { "type": "maybe" } }), "commandList.type"),
+        (json!({ "commandList": { "kind": "deny" } }), "commandList.kind"),
+        (json!({ "imageList": { "images": "*" } }), "imageList.images"),
+        (json!({ "imageList": { "allowDerivedImages": "yes" } }), "imageList.allowDerivedImages"),
+        (json!({ "imageList": { "image": [] } }), "imageList.image"),
+        (json!({ "imagelist": { "images": [] } }), "imagelist"),
+        (json!({ "imageList": [] }), "imageList"),
+    ] {
+        let message = refusal(&mount(&lists));
+        assert!(
+            message.starts_with(&format!("`enhancedContainerIsolation.dockerSocketMount.{path}` is ")),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn the_version_is_two() {
+    for wrong in [json!(1), json!(3), json!("2"), json!(2.0), json!(null)] {
+        let message = refusal(&json!({ "configurationFileVersion": wrong }));
+        assert!(message.contains("reads version 2 alone; write the number 2"), "{message}");
+    }
+    assert!(refusal(&json!({})).starts_with("`configurationFileVersion` is missing: "));
+}
+
+#[test]
+fn a_key_of_ours_that_is_not_enforced_is_refused() {
+    for (key, _) in NOT_ENFORCED_YET {
+        let message = refusal(&with("eci", &json!({ key: {} })));
+        assert!(
+            message.starts_with(&format!("`eci.{key}` is {{}}: this version does not enforce it yet: ")),
+            "{message}"
+        );
+    }
+    let message = refusal(&with("eci", &json!({ "engin": {} })));
+    assert_eq!(
+        message,
+        "`eci.engin` is {}: it is not a key of this version; leave it out; the one key is `engine`"
+    );
+    assert_eq!(read_json(&with("eci", &json!({ "engine": {} }))).expect("it is good"), Settings::default());
+    assert!(
+        read_json(&with("eci", &json!([]))).is_err()
+            && read_json(&with("eci", &json!({ "engine": 1 }))).is_err()
+    );
+}
+
+#[test]
+fn docker_s_other_keys_are_kept_apart_and_nothing_else_is() {
+    let file = json!({ "blockDockerLoad": { "value": true }, "configurationFileVersion": 2, "scout": { "locked": false } });
+    let settings = read_json(&file).expect("it is good");
+    let kept: Vec<_> = settings.kept_apart.iter().map(|feature| feature.key).collect();
+    assert_eq!(kept, ["blockDockerLoad", "scout"]);
+    assert_eq!(Settings { kept_apart: Vec::new(), ..settings }, Settings::default());
+    for key in [
+        "engine",
+        "ECI",
+        "registryAccess",
+        "enhancedcontainerisolation",
+        "enhancedContainerIsolation ",
+        "x",
+        "",
+    ] {
+        let message = refusal(&with(key, &json!({})));
+        assert!(message.contains("neither a key of Docker Desktop's"), "{key}: {message}");
+    }
+}
+
+#[test]
+fn a_key_that_is_there_twice_is_refused_anywhere() {
+    for (text, path) in [
+        (r#"{"configurationFileVersion": 2, "configurationFileVersion": 2}"#, "configurationFileVersion"),
+        (
+            r#"{"configurationFileVersion": 2, "enhancedContainerIsolation": {"value": true, "locked": true, "locked": false}}"#,
+            "enhancedContainerIsolation.locked",
+        ),
+        (r#"{"configurationFileVersion": 2, "eci": {"engine": {"dns": [], "dns": []}}}"#, "eci.engine.dns"),
+        (r#"{"configurationFileVersion": 2, "scout": {"a": [{"b": 1, "b": 2}]}}"#, "scout.a[0].b"),
+    ] {
+        let message = read(text.as_bytes()).expect_err("it is refused").to_string();
+        assert!(message.contains(&format!("`{path}` is ")) && message.contains("there twice"), "{message}");
+    }
+}
+
+#[test]
+fn what_is_no_json_or_too_much_is_refused() {
+    let said = |bytes: &[u8]| read(bytes).expect_err("it is refused").to_string();
+    assert_eq!(said(b""), "it is not JSON");
+    assert_eq!(said(b"{\"configurationFileVersion\": 2,}"), "it is not JSON");
+    assert_eq!(said(b"{\"configurationFileVersion\": 2} {}"), "it is not JSON");
+    assert_eq!(said(b"{\"configurationFileVersion\": 2, \"scout\": \"\xff\"}"), "it is not JSON");
+    assert_eq!(said(&[b'['; 1000]), "it is not JSON");
+    assert_eq!(said(b"\xef\xbb\xbf{}"), "it begins with a byte order mark; save it as UTF-8 without one");
+    assert_eq!(said(&[b' '; MAX_BYTES + 1]), "it has 32769 bytes, and 32768 are the most");
+    assert_eq!(said(b"[]"), "`the file` is []: it has to be an object; write it as {…}");
+}
+
+#[test]
+fn all_that_is_wrong_is_told_at_once() {
+    let file = json!({ "colour": 1, "eci": { "engine": { "hosts": [], "mtu": 1 } } });
+    let Err(Error::Refused(problems)) = read_json(&file) else { panic!("accepted") };
+    let paths: Vec<_> = problems.iter().map(|problem| problem.path.as_str()).collect();
+    assert_eq!(paths, ["configurationFileVersion", "colour", "eci.engine.hosts", "eci.engine.mtu"]);
+}
+
+/// The published schema and the reader know the same keys; that they judge examples alike is shown by suite `verify`.
+#[test]
+fn the_schema_has_the_keys_of_the_tables() {
+    let schema: Value =
+        serde_json::from_str(include_str!("../../../settings/admin-settings.schema.json")).expect("JSON");
+    let keys = |value: &Value| -> Vec<String> {
+        value["properties"].as_object().expect("properties").keys().cloned().collect()
+    };
+    let sorted = |names: Vec<&str>| {
+        let mut names: Vec<_> = names.into_iter().map(str::to_owned).collect();
+        names.sort();
+        names
+    };
+    let (mut top, ours) = (keys(&schema), schema["properties"]["eci"].clone());
+    top.sort();
+    let mut known: Vec<_> = docker::FEATURES.iter().map(|feature| feature.key).collect();
+    known.extend(["configurationFileVersion", "enhancedContainerIsolation", "eci"]);
+    assert_eq!(top, sorted(known));
+    assert_eq!(keys(&ours), ["engine"]);
+    let mut engine = keys(&ours["properties"]["engine"]);
+    engine.sort();
+    assert_eq!(engine, sorted(engine::keys::KEYS.iter().map(|key| key.name).collect()));
+}

@@ -1,0 +1,152 @@
+//! What a rule refused, in the audit log on the data disk.
+//!
+//! Invariant: the log never takes more than two files of `MOST_BYTES` and a line. That a line cannot be written changes nothing
+//! of the refusal.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::time::SystemTime;
+
+use eci_contract::audit::{Denial, VERSION, older};
+use eci_contract::paths::{AUDIT_LOG, ENGINE_DATA};
+use rustix::fs::{FlockOperation, flock};
+
+use crate::log;
+
+/// A file of this length becomes the older one.
+const MOST_BYTES: u64 = 1 << 20;
+/// A message names paths that the user chose.
+const MOST_CHARS: usize = 2000;
+
+/// A rule says no.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Denied {
+    /// The rule.
+    pub rule: &'static str,
+    /// What the user is told.
+    pub message: String,
+    /// What can be done instead.
+    pub remedy: &'static str,
+}
+
+impl Denied {
+    /// Writes it down.
+    pub fn record(&self, action: &str, container: &str) {
+        let denial = Denial {
+            version: VERSION,
+            time: log::rfc3339(SystemTime::now()),
+            by: env!("CARGO_PKG_NAME").to_owned(),
+            action: action.to_owned(),
+            container: container.to_owned(),
+            image: image_of(Path::new(ENGINE_DATA), container),
+            rule: self.rule.to_owned(),
+            message: self.message.chars().take(MOST_CHARS).collect(),
+            remedy: self.remedy.to_owned(),
+        };
+        if let Err(error) = append(Path::new(AUDIT_LOG), &denial, MOST_BYTES) {
+            log::warn(&format!("cannot write the audit log `{AUDIT_LOG}`: {error}"));
+        }
+    }
+}
+
+/// The image of a container of the engine, as it was named.
+fn image_of(engine: &Path, container: &str) -> Option<String> {
+    let plain = !container.is_empty() && container.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    let path = engine.join("containers").join(container).join("config.v2.json");
+    let text = fs::read(path).ok().filter(|_| plain)?;
+    let value: serde_json::Value = serde_json::from_slice(&text).ok()?;
+    value.pointer("/Config/Image")?.as_str().map(str::to_owned)
+}
+
+fn append(path: &Path, denial: &Denial, most: u64) -> io::Result<()> {
+    if let Some(folder) = path.parent() {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    }
+    let mut line = serde_json::to_vec(denial)?;
+    line.push(b'\n');
+    let mut file = open(path)?;
+    if file.metadata()?.len() >= most {
+        fs::rename(path, older(path))?;
+        file = open(path)?;
+    }
+    file.write_all(&line)?;
+    file.sync_data()
+}
+
+/// Opens the log and waits for those that write to it, until it is not one that became the older file meanwhile.
+fn open(path: &Path) -> io::Result<File> {
+    loop {
+        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
+        flock(&file, FlockOperation::LockExclusive)?;
+        if fs::metadata(path).is_ok_and(|now| file.metadata().is_ok_and(|held| now.ino() == held.ino())) {
+            return Ok(file);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn denial(container: &str) -> Denial {
+        Denial {
+            version: VERSION,
+            time: "2026-11-27T00:00:00Z".to_owned(),
+            by: "eci-runc".to_owned(),
+            action: "create".to_owned(),
+            container: container.to_owned(),
+            image: None,
+            rule: "no-host-namespace".to_owned(),
+            message: "no \"quotes\" or\nlines break it".to_owned(),
+            remedy: "leave it out".to_owned(),
+        }
+    }
+
+    fn lines(path: &Path) -> Vec<Denial> {
+        let text = fs::read_to_string(path).unwrap_or_default();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    #[test]
+    fn a_denial_is_a_line_and_a_long_log_becomes_the_older_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("eci/audit.jsonl");
+        append(&path, &denial("a"), 1000).unwrap();
+        append(&path, &denial("b"), 1000).unwrap();
+        assert_eq!(lines(&path), [denial("a"), denial("b")]);
+        let length = fs::metadata(&path).unwrap().len();
+        append(&path, &denial("c"), length).unwrap();
+        assert_eq!((lines(&path), lines(&older(&path)).len()), (vec![denial("c")], 2));
+        append(&path, &denial("d"), 1).unwrap();
+        assert_eq!((lines(&path), lines(&older(&path))), (vec![denial("d")], vec![denial("c")]));
+    }
+
+    #[test]
+    fn writers_at_once_lose_no_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit.jsonl");
+        let length = u64::try_from(serde_json::to_vec(&denial("0")).unwrap().len()).unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..10).for_each(|_| append(&path, &denial("0"), length * 30).unwrap()));
+            }
+        });
+        assert_eq!(lines(&path).len() + lines(&older(&path)).len(), 40);
+    }
+
+    #[test]
+    fn an_image_is_what_the_engine_says_of_the_container_and_no_other_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let of = folder.path().join("containers/abc");
+        fs::create_dir_all(&of).unwrap();
+        fs::write(of.join("config.v2.json"), r#"{"Config": {"Image": "busybox:1"}, "Image": "sha256:0"}"#)
+            .unwrap();
+        assert_eq!(image_of(folder.path(), "abc").as_deref(), Some("busybox:1"));
+        for other in ["", "abd", "../containers/abc", "abc/."] {
+            assert_eq!(image_of(folder.path(), other), None, "{other}");
+        }
+    }
+}

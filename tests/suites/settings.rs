@@ -1,0 +1,270 @@
+//! An administrator's settings, from a file to what is in force: each key shows in the engine or in a container, and what is not
+//! understood starts no engine.
+//!
+//! Elsewhere: values that are refused are unit tests of `eci-policy`, and files that a build does not take are suite `input`. That
+//! the numbers of layers fetched and sent at once reach dockerd is a unit test, too: it shows them nowhere.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, ensure};
+use eci_tests::suite::{self, Row, row};
+use eci_tests::vm::Vm;
+use eci_tests::{command, image};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// Name of the instance, and of the settings among the project's files.
+const NAME: &str = "settings";
+const FILE: &str = "own.json";
+/// Exit code of `eci-builder --help` for an engine that does not get ready.
+const BOOT: i32 = 6;
+
+/// Nothing of it is the default, and nothing of it is fetched from or asked: no such machines exist (RFC 2606, RFC 5737).
+fn own() -> Value {
+    json!({
+        "configurationFileVersion": 2,
+        "enhancedContainerIsolation": { "value": true, "locked": false },
+        "scout": { "locked": true, "sbomIndexing": false },
+        "eci": { "engine": {
+            "default-address-pools": [{ "base": "10.98.0.0/16", "size": 26 }],
+            "dns": ["192.0.2.53", "192.0.2.54"],
+            "dns-opts": ["ndots:3", "timeout:7"],
+            "dns-search": ["corp.example.com"],
+            "insecure-registries": ["registry.example.com:5000", "198.51.100.0/24"],
+            "log-driver": "local",
+            "log-opts": { "max-size": "3m", "max-file": "4" },
+            "max-concurrent-downloads": 5,
+            "max-concurrent-uploads": 6,
+            "mtu": 1380,
+            "proxies": {
+                "http-proxy": "http://plain.example.com:3128",
+                "https-proxy": "http://secure.example.com:3128",
+                "no-proxy": "localhost,.example.org"
+            },
+            "registry-mirrors": ["https://mirror.example.com"]
+        } }
+    })
+}
+
+/// A booted image with [`own`] settings.
+struct Own {
+    vm: Vm,
+    built: Built,
+    /// What the engine says of itself.
+    info: Value,
+}
+
+fn main() -> ExitCode {
+    match boot() {
+        Ok(own) => suite::run(own, rows(), |own| own.vm.last_words()),
+        Err(error) => {
+            eprintln!("the image with settings does not boot: {error:?}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn boot() -> Result<Own> {
+    let built = Built::new(&own().to_string(), &[])?;
+    let vm = Vm::start(NAME, &built.out())?;
+    let info = serde_json::from_str(&vm.docker(&["info", "--format", "{{json .}}"])?.ok()?)?;
+    vm.import_busybox()?;
+    Ok(Own { vm, built, info })
+}
+
+fn rows() -> Vec<Row<Own>> {
+    vec![
+        row("mirrors_of_the_settings_are_the_engine_s", |own| {
+            own.info_is("/RegistryConfig/Mirrors", &json!(["https://mirror.example.com/"]))
+        }),
+        row("registries_without_a_certificate_are_the_engine_s", |own| {
+            let indices = &own.info["RegistryConfig"]["IndexConfigs"];
+            ensure!(indices["registry.example.com:5000"]["Secure"] == false, "{indices}");
+            let networks = &own.info["RegistryConfig"]["InsecureRegistryCIDRs"];
+            ensure!(
+                networks.as_array().is_some_and(|all| all.contains(&json!("198.51.100.0/24"))),
+                "{networks}"
+            );
+            Ok(())
+        }),
+        row("proxies_of_the_settings_are_the_engine_s", |own| {
+            own.info_is("/HttpProxy", &json!("http://plain.example.com:3128"))?;
+            own.info_is("/HttpsProxy", &json!("http://secure.example.com:3128"))?;
+            own.info_is("/NoProxy", &json!("localhost,.example.org"))
+        }),
+        row("networks_are_cut_from_the_pools_of_the_settings", |own| {
+            own.info_is("/DefaultAddressPools", &json!([{ "Base": "10.98.0.0/16", "Size": 26 }]))?;
+            own.vm.docker(&["network", "create", "cut"])?.ok()?;
+            let subnet = |network| {
+                own.vm
+                    .docker(&["network", "inspect", "-f", "{{(index .IPAM.Config 0).Subnet}}", network])?
+                    .ok()
+            };
+            for network in ["bridge", "cut"] {
+                let subnet = subnet(network)?;
+                ensure!(subnet.starts_with("10.98.") && subnet.ends_with("/26"), "{network} is {subnet}");
+            }
+            Ok(())
+        }),
+        row("containers_ask_the_resolvers_of_the_settings", |own| {
+            let text = own.vm.sh(&[], "cat /etc/resolv.conf")?;
+            let lines: BTreeSet<_> = text.lines().collect();
+            for line in [
+                "nameserver 192.0.2.53",
+                "nameserver 192.0.2.54",
+                "search corp.example.com",
+                "options ndots:3 timeout:7",
+            ] {
+                ensure!(lines.contains(line), "no `{line}` in\n{text}");
+            }
+            Ok(())
+        }),
+        row("packets_are_as_long_as_the_settings_say", |own| {
+            let mtu = own.vm.sh(&[], "cat /sys/class/net/eth0/mtu")?;
+            ensure!(mtu == "1380", "{mtu}");
+            Ok(())
+        }),
+        row("logs_are_kept_as_the_settings_say", |own| {
+            own.vm.docker(&["create", "--name", "logged", "busybox", "true"])?.ok()?;
+            let text = own.vm.docker(&["inspect", "-f", "{{json .HostConfig.LogConfig}}", "logged"])?.ok()?;
+            let log: Value = serde_json::from_str(&text)?;
+            ensure!(
+                log == json!({ "Type": "local", "Config": { "max-file": "4", "max-size": "3m" } }),
+                "{log}"
+            );
+            Ok(())
+        }),
+        row("docker_info_tells_what_is_in_force", |own| {
+            let digest = own.checked()?["sha256"].clone();
+            let version = own.vm.status()?["image"]["version"].clone();
+            // The engine keeps them in no order.
+            let labels = BTreeSet::from([
+                "org.eci.isolation=on".to_owned(),
+                format!("org.eci.version={}", version.as_str().context("a version")?),
+                format!("org.eci.settings=sha256:{}", digest.as_str().context("a digest")?),
+            ]);
+            let shown: BTreeSet<String> = serde_json::from_value(own.info["Labels"].clone())?;
+            ensure!(shown == labels, "{shown:?}");
+            Ok(())
+        }),
+        row("what_no_settings_change_is_as_ever", |own| {
+            own.info_is("/DefaultRuntime", &json!("eci-runc"))?;
+            own.info_is("/DockerRootDir", &json!("/var/lib/docker"))?;
+            own.info_is("/CgroupDriver", &json!("cgroupfs"))?;
+            let map = own.vm.sh(&["--privileged"], "cat /proc/self/uid_map")?;
+            ensure!(map.split_whitespace().last() == Some("65536"), "{map}");
+            own.vm.every_check_holds()
+        }),
+        row("status_check_and_inspect_tell_of_the_same_file", |own| {
+            let settings = own.vm.status()?["settings"].clone();
+            let engine: Vec<_> = own.checked()?["inForce"]["engine"]
+                .as_object()
+                .context("an object")?
+                .keys()
+                .cloned()
+                .collect();
+            let digest = own.checked()?["sha256"].clone();
+            ensure!(
+                settings
+                    == json!({ "source": "image", "sha256": digest, "locked": false, "engine": engine, "kept_apart": ["scout"] }),
+                "{settings}"
+            );
+            let inspected = own.built.builder(&["inspect", "out", "--json"])?.ok()?;
+            let inspected: Value = serde_json::from_str(&inspected)?;
+            ensure!(
+                inspected["settings"] == json!({ "source": "image", "sha256": digest }),
+                "{}",
+                inspected["settings"]
+            );
+            Ok(())
+        }),
+        row("an_image_without_settings_has_the_default", |_| {
+            let mut inspect = Command::new(image::builder()?);
+            let text = command::run(inspect.arg("inspect").arg(image::out()?).arg("--json"), &[])?.ok()?;
+            let settings = serde_json::from_str::<Value>(&text)?["settings"]["source"].clone();
+            ensure!(settings == "default", "{settings}");
+            Ok(())
+        }),
+        row("settings_that_are_not_understood_start_no_engine_and_say_why", refused),
+    ]
+}
+
+impl Own {
+    fn info_is(&self, pointer: &str, expected: &Value) -> Result<()> {
+        let found = self.info.pointer(pointer).unwrap_or(&Value::Null);
+        ensure!(found == expected, "`docker info` has {found} at {pointer}");
+        Ok(())
+    }
+
+    /// What `settings check` says of the file.
+    fn checked(&self) -> Result<Value> {
+        Ok(serde_json::from_str(&self.built.builder(&["settings", "check", FILE, "--json"])?.ok()?)?)
+    }
+}
+
+/// The VM has a reader of its own: what a build let through is found there.
+fn refused(_: &Own) -> Result<()> {
+    let mut broken = own();
+    broken["eci"]["engine"]["hosts"] = json!(["tcp://0.0.0.0:2375"]);
+    broken["eci"]["registryAccess"] = json!({});
+    let changes = [
+        ("name = \"eci\"", "name = \"eci-test\""),
+        ("flavour = \"shipped\"", "flavour = \"test\""),
+        ("[settings]", "[settings]\nunchecked = true"),
+    ];
+    let built = Built::new(&broken.to_string(), &changes)?;
+    let vm = Vm::prepare("refused", &built.out())?;
+    let outcome = vm.run(&[])?;
+    ensure!(
+        outcome.code == BOOT,
+        "exit code {}, not {BOOT}: {}{}",
+        outcome.code,
+        outcome.stderr,
+        vm.last_words()
+    );
+    outcome
+        .refused(&[
+            "the administrator's settings `/etc/eci/admin-settings.json` are not understood",
+            "`eci.engine.hosts` is a list of 1: the engine listens for the gate alone, and on no network; leave it out",
+            "`eci.registryAccess` is {}: this version does not enforce it yet",
+        ])
+        .map(drop)
+}
+
+/// An image of the project with settings.
+struct Built(TempDir);
+
+impl Built {
+    /// Builds it, with these changes of `eci.toml` besides.
+    fn new(settings: &str, changes: &[(&str, &str)]) -> Result<Self> {
+        let built = Self(image::copy_of_project()?);
+        fs::write(built.0.path().join(FILE), settings)?;
+        let path = built.0.path().join("eci.toml");
+        let mut text = fs::read_to_string(&path)?;
+        let named = ("[settings]", format!("[settings]\nfile = \"{FILE}\""));
+        let changes = changes.iter().map(|(from, to)| (*from, (*to).to_owned())).chain([named]);
+        for (from, to) in changes {
+            ensure!(text.contains(from), "eci.toml has no `{from}`");
+            text = text.replacen(from, &to, 1);
+        }
+        fs::write(&path, text)?;
+        let programs = image::programs()?.to_string_lossy().into_owned();
+        built.builder(&["build", "--offline", "--format", "raw", "--programs", &programs])?.ok()?;
+        Ok(built)
+    }
+
+    fn folder(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn out(&self) -> PathBuf {
+        self.folder().join("out")
+    }
+
+    fn builder(&self, arguments: &[&str]) -> Result<command::Outcome> {
+        command::run(Command::new(image::builder()?).current_dir(self.folder()).args(arguments), &[])
+    }
+}
