@@ -12,7 +12,7 @@ use eci_tests::suite::{self, Row, row, thorough_row};
 use eci_tests::workbench::Workbench;
 
 /// Containers one after the other, and at the same time: a leak of one each is above what is allowed.
-const FEW: Many = Many { in_a_row: 40, at_once: 16 };
+const FEW: Many = Many { in_a_row: 12, at_once: 8 };
 /// With `scripts/test --all`.
 const ALL: Many = Many { in_a_row: 200, at_once: 50 };
 /// Longest time that leftovers may take to go, under TCG: containerd's own clean-up of a killed shim has a timeout of ten
@@ -222,7 +222,7 @@ fn rows() -> Vec<Row<Ground>> {
             ground.bench.vm.sh(&[], "mknod /null c 1 3 && echo x >/null")?;
             ground.clear()
         }),
-        row("a_maker_of_nodes_that_is_killed_has_a_thousand_listeners", |ground| {
+        thorough_row("a_maker_of_nodes_that_is_killed_has_a_thousand_listeners", |ground| {
             ground.bring_probe()?;
             ground.serves_on_after(CROWD)
         }),

@@ -11,7 +11,7 @@ use eci_tests::suite::row;
 use eci_tests::{image, qemu::Qemu, suite, vm::Vm};
 
 /// Kills of each kind: first boots, and running boots.
-const FEW: u32 = 4;
+const FEW: u32 = 2;
 /// With `scripts/test --all`.
 const ALL: u32 = 10;
 /// A first boot is over after about this long on two cores without KVM; kills fall anywhere in it.

@@ -86,7 +86,7 @@ fn docker() -> Vec<Row<Vm>> {
             ensure!(text == "0", "{text}");
             Ok(())
         }),
-        row("an_inner_engine_builds_with_both_builders", |vm| {
+        thorough_row("an_inner_engine_builds_with_both_builders", |vm| {
             let folder = "mkdir -p /b && printf 'FROM busybox\\nRUN id -u >/made && chown user /made\\n' >/b/Dockerfile";
             inside(vm, "outer", &["sh", "-c", folder])?.ok()?;
             for builder in ["0", "1"] {

@@ -26,7 +26,7 @@ const INSTANCE: i32 = 7;
 /// Name of the instance.
 const NAME: &str = "updates";
 /// How often an update is cut off.
-const FEW_CUTS: u32 = 8;
+const FEW_CUTS: u32 = 4;
 /// With `scripts/test --all`.
 const ALL_CUTS: u32 = 20;
 /// Partitions of slot B, by number.
