@@ -17,6 +17,7 @@ use tokio::time::timeout;
 use tokio::try_join;
 
 use crate::ports::Ports;
+use crate::ports::address::judge;
 use crate::ports::connect::published;
 use crate::{audit, copies};
 
@@ -109,7 +110,7 @@ where
             audit::serve(&mut stream, sockets.audit, follow).await.map_err(Error::Audit)
         }
         Request::Published { id } => {
-            published(stream, ports, id).await;
+            published(stream, ports, id, judge).await;
             Ok(())
         }
         Request::Status {} | Request::Logs { .. } | Request::Clock { .. } | Request::Shutdown {} => {

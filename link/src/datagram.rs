@@ -3,18 +3,46 @@
 //! A datagram may be lost anywhere, so none is waited for long: a stream that does not take one in time has failed.
 
 use std::io;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 
 /// The longest datagram that two bytes can tell of; IP has none that is longer.
 pub const MAX_BYTES: usize = 65_535;
-/// How long a stream may take to accept a datagram. Both ends write and read in turn: without a limit they could wait for each
-/// other.
+/// How long a stream may take to accept a datagram. What is older is of no use to anybody.
 const WRITE_DEADLINE: Duration = Duration::from_secs(5);
 /// After so long without a datagram either way, two peers are taken to have parted, as by Docker's own proxy.
-pub const IDLE: Duration = Duration::from_secs(90);
+const IDLE: Duration = Duration::from_secs(90);
+
+/// When the last datagram went by, either way.
+#[derive(Debug)]
+pub struct LastSeen(Mutex<Instant>);
+
+impl Default for LastSeen {
+    fn default() -> Self {
+        Self(Mutex::new(Instant::now()))
+    }
+}
+
+impl LastSeen {
+    /// One goes by.
+    pub fn now(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// Waits until none has for so long that the peers are taken to have parted.
+    pub async fn parted(&self) {
+        loop {
+            let end = *self.0.lock().unwrap_or_else(PoisonError::into_inner) + IDLE;
+            if end <= Instant::now() {
+                return;
+            }
+            sleep_until(end).await;
+        }
+    }
+}
 
 /// Writes one and flushes it.
 ///
@@ -148,6 +176,17 @@ mod tests {
         }
         near.write_all(b"k").await.expect("written");
         assert_eq!(reader.next(&mut far).await.expect("read").expect("one"), b"ok");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn peers_have_parted_when_nothing_went_by_for_long() {
+        let (seen, begun) = (LastSeen::default(), Instant::now());
+        for _ in 0..3 {
+            assert!(timeout(IDLE - Duration::from_secs(1), seen.parted()).await.is_err(), "too early");
+            seen.now();
+        }
+        seen.parted().await;
+        assert_eq!(begun.elapsed().as_secs(), 3 * (IDLE.as_secs() - 1) + IDLE.as_secs());
     }
 
     #[tokio::test(start_paused = true)]

@@ -33,6 +33,8 @@ pub const MAX_UNANSWERED: usize = 48;
 /// Streams that an end has at once, whoever opened them, before it ends the session. Above [`MAX_OPEN`], [`MAX_CONNECTIONS`] and
 /// [`MAX_SENDERS`] by more than can be on their way to being closed.
 const MAX_STREAMS: usize = 2048;
+/// Bytes of a session that may wait to be read, in all: yamux grants each stream 256 KiB, and those that carry much share the rest.
+const MAX_WAITING_BYTES: usize = MAX_STREAMS * 256 * 1024 + 64 * 1024 * 1024;
 /// Buffer on the connection in each direction: yamux reads and writes headers by themselves, and each write to a
 /// virtio port is an exit from the VM.
 const BUFFER_BYTES: usize = 32 * 1024;
@@ -117,7 +119,7 @@ impl Session {
         T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let mut config = yamux::Config::default();
-        config.set_max_num_streams(MAX_STREAMS);
+        config.set_max_num_streams(MAX_STREAMS).set_max_connection_receive_window(Some(MAX_WAITING_BYTES));
         let connection = yamux::Connection::new(io.compat(), config, mode);
         let (opens, asked) = mpsc::channel(1);
         let (accept, accepted) = mpsc::channel(MAX_STREAMS);

@@ -50,6 +50,9 @@ pub enum Error {
     },
 }
 
+/// Says whether an address is a container's.
+pub type Judge = fn(IpAddr) -> Result<(), Error>;
+
 /// Judges an address by what the kernel says of the VM's networks now.
 ///
 /// # Errors

@@ -112,12 +112,7 @@ async fn welcome(connection: UnixStream, ports: &Ports) -> Result<(), Error> {
 }
 
 /// Publishes what is announced, until `from` ends.
-async fn announced<R, W>(
-    mut from: R,
-    mut to: W,
-    ports: &Ports,
-    judge: fn(std::net::IpAddr) -> Result<(), address::Error>,
-) -> Result<(), Error>
+async fn announced<R, W>(mut from: R, mut to: W, ports: &Ports, judge: address::Judge) -> Result<(), Error>
 where
     R: AsyncBufRead + Unpin,
     W: AsyncWrite + Unpin,

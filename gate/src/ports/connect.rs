@@ -8,10 +8,11 @@ use eci_contract::errors::chain;
 use eci_contract::link::Reply;
 use eci_contract::ports::Protocol;
 use eci_link::{datagram, pipe, refuse, write_reply};
-use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, split};
 use tokio::net::{TcpStream, UdpSocket};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
+use super::address::Judge;
 use super::{Ports, Target};
 
 /// How long a container may take to accept. It is on a bridge of this machine: one that does not answer by then is stopped, or
@@ -19,14 +20,17 @@ use super::{Ports, Target};
 const DIAL_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Joins a stream of the host to the port that has this number. That it cannot, or breaks later, is an ordinary end: the
-/// peer is told.
-pub async fn published<T>(mut stream: T, ports: &Ports, id: u64)
+/// peer is told. The address is judged again: networks come and go while a port is published.
+pub async fn published<T>(mut stream: T, ports: &Ports, id: u64, judge: Judge)
 where
-    T: AsyncBufRead + AsyncWrite + Unpin,
+    T: AsyncRead + AsyncWrite + Unpin,
 {
     let Some(mut target) = ports.target(id) else {
         return refuse(&mut stream, "the port is not published any more".to_owned()).await;
     };
+    if let Err(error) = judge(target.address.ip()) {
+        return refuse(&mut stream, chain(&error)).await;
+    }
     // The reply waits for the container; before it, a blank: a stream on which nothing was said yet is one of few.
     if stream.write_all(b" ").await.is_err() || stream.flush().await.is_err() {
         return;
@@ -38,7 +42,7 @@ where
     }
 }
 
-async fn join<T: AsyncBufRead + AsyncWrite + Unpin>(mut stream: T, target: &mut Target) {
+async fn join<T: AsyncRead + AsyncWrite + Unpin>(mut stream: T, target: &mut Target) {
     let joined = match target.protocol {
         Protocol::Tcp => match dial(target.address).await {
             Ok(container) => join_connection(&mut stream, container).await,
@@ -85,25 +89,44 @@ async fn open(address: SocketAddr) -> io::Result<UdpSocket> {
     Ok(socket)
 }
 
-/// Until the host ends it, or nothing comes for long.
+/// Until the host ends it, or nothing comes for long. Neither direction waits for the other.
 async fn join_datagrams<T>(stream: &mut T, container: &UdpSocket) -> io::Result<()>
 where
-    T: AsyncBufRead + AsyncWrite + Unpin,
+    T: AsyncRead + AsyncWrite + Unpin,
 {
     write_reply(stream, &Reply::Ok).await.map_err(io::Error::other)?;
+    let (from_host, mut to_host) = split(stream);
+    let seen = datagram::LastSeen::default();
+    tokio::select! {
+        ended = to_container(BufReader::new(from_host), container, &seen) => ended,
+        failed = to_peer(&mut to_host, container, &seen) => failed,
+        () = seen.parted() => Ok(()),
+    }
+}
+
+async fn to_container<R>(mut from: R, container: &UdpSocket, seen: &datagram::LastSeen) -> io::Result<()>
+where
+    R: AsyncBufRead + Unpin,
+{
     let mut reader = datagram::Reader::default();
+    while let Some(datagram) = reader.next(&mut from).await? {
+        seen.now();
+        // A container that does not listen refuses; its user tries again, or gives up.
+        drop(container.send(&datagram).await);
+    }
+    Ok(())
+}
+
+async fn to_peer<W>(to: &mut W, container: &UdpSocket, seen: &datagram::LastSeen) -> io::Result<()>
+where
+    W: AsyncWrite + Unpin,
+{
     let mut buffer = vec![0; datagram::MAX_BYTES];
     loop {
-        tokio::select! {
-            sent = reader.next(stream) => match sent? {
-                // A container that does not listen refuses; its user tries again, or gives up.
-                Some(datagram) => drop(container.send(&datagram).await),
-                None => return Ok(()),
-            },
-            came = container.recv(&mut buffer) => if let Ok(length) = came {
-                datagram::write(stream, buffer.get(..length).unwrap_or_default()).await?;
-            },
-            () = sleep(datagram::IDLE) => return Ok(()),
+        // What it says of an earlier one, as that nobody listened, is no end.
+        if let Ok(length) = container.recv(&mut buffer).await {
+            seen.now();
+            datagram::write(to, buffer.get(..length).unwrap_or_default()).await?;
         }
     }
 }
@@ -111,11 +134,12 @@ where
 #[cfg(test)]
 mod tests {
     use eci_link::read_reply;
-    use tokio::io::{AsyncReadExt, BufReader, DuplexStream, duplex};
+    use tokio::io::{AsyncReadExt, DuplexStream, duplex};
     use tokio::net::TcpListener;
     use tokio::task::JoinHandle;
+    use tokio::time::sleep;
 
-    use super::super::Admitted;
+    use super::super::{Admitted, address};
     use super::*;
 
     const SOON: Duration = Duration::from_secs(5);
@@ -125,7 +149,12 @@ mod tests {
     fn reach(admitted: &Admitted<'_>) -> (BufReader<DuplexStream>, JoinHandle<()>) {
         let (near, far) = duplex(256 * 1024);
         let (ports, id) = (admitted.ports.clone(), admitted.id);
-        (BufReader::new(near), tokio::spawn(async move { published(BufReader::new(far), &ports, id).await }))
+        (BufReader::new(near), tokio::spawn(async move { published(far, &ports, id, |_| Ok(())).await }))
+    }
+
+    /// Takes a reply and ends the stream.
+    async fn last(stream: DuplexStream) -> Reply {
+        read_reply(&mut BufReader::new(stream)).await.expect("a reply")
     }
 
     #[tokio::test]
@@ -169,8 +198,7 @@ mod tests {
         let Reply::Error(reason) = read_reply(&mut host).await.expect("a reply") else { panic!("reached") };
         assert!(reason.contains("refused"), "{reason}");
         let (near, far) = duplex(4096);
-        published(BufReader::new(far), &ports, admitted.id + 1).await;
-        let reply = read_reply(&mut BufReader::new(near)).await.expect("a reply");
+        let (reply, ()) = tokio::join!(last(near), published(far, &ports, admitted.id + 1, |_| Ok(())));
         assert_eq!(reply, Reply::Error("the port is not published any more".to_owned()));
     }
 
@@ -191,6 +219,55 @@ mod tests {
         }
         drop(host);
         timeout(SOON, served).await.expect("in time").expect("no panic");
+    }
+
+    #[tokio::test]
+    async fn datagrams_both_ways_at_once_keep_neither_waiting() {
+        const MANY: usize = 200;
+        let container = UdpSocket::bind(LOCAL).await.expect("bound");
+        let ports = Ports::default();
+        let admitted = ports.admit(Protocol::Udp, container.local_addr().expect("bound"));
+        // Less than a datagram fits: each direction is nearly always full.
+        let (near, far) = duplex(1024);
+        let id = admitted.id;
+        let served = ports.clone();
+        tokio::spawn(async move { published(far, &served, id, |_| Ok(())).await });
+        let mut host = BufReader::new(near);
+        assert_eq!(read_reply(&mut host).await.expect("a reply"), Reply::Ok);
+        let (from_gate, mut to_gate) = split(host);
+        let echo = tokio::spawn(async move {
+            let mut buffer = vec![0; datagram::MAX_BYTES];
+            loop {
+                let (length, from) = container.recv_from(&mut buffer).await.expect("received");
+                container.send_to(&buffer[..length], from).await.expect("sent");
+            }
+        });
+        let sending = async {
+            for _ in 0..MANY {
+                datagram::write(&mut to_gate, &[7; 8_000]).await.expect("written");
+            }
+        };
+        let receiving = async {
+            let (mut from_gate, mut reader) = (BufReader::new(from_gate), datagram::Reader::default());
+            // The kernel's own queue of the container may lose some.
+            for _ in 0..MANY / 4 {
+                reader.next(&mut from_gate).await.expect("read").expect("one");
+            }
+        };
+        let both = async { tokio::join!(sending, receiving) };
+        timeout(SOON, both).await.expect("neither waits for the other");
+        echo.abort();
+    }
+
+    #[tokio::test]
+    async fn an_address_that_is_a_container_s_no_more_is_not_reached() {
+        let container = TcpListener::bind(LOCAL).await.expect("bound");
+        let ports = Ports::default();
+        let admitted = ports.admit(Protocol::Tcp, container.local_addr().expect("bound"));
+        let (near, far) = duplex(4096);
+        let (reply, ()) = tokio::join!(last(near), published(far, &ports, admitted.id, address::judge));
+        let reason = "`127.0.0.1` is no address of a container: it is not one host's own";
+        assert_eq!(reply, Reply::Error(reason.to_owned()));
     }
 
     #[tokio::test]

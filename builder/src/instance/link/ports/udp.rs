@@ -1,13 +1,15 @@
 //! Datagrams to a published port: a stream for each sender, so that the container sees them apart and answers find back.
 
 use std::collections::HashMap;
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use eci_link::datagram::{self, IDLE, MAX_BYTES};
+use eci_link::datagram::{self, LastSeen, MAX_BYTES};
+use tokio::io::{AsyncBufRead, AsyncWrite, BufReader, split};
 use tokio::net::UdpSocket;
-use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
@@ -18,6 +20,8 @@ const QUEUE: usize = 64;
 /// Pause after a failed receive: it fails for want of memory, which comes back with time.
 const RETRY: Duration = Duration::from_millis(100);
 
+/// A datagram that waits, and its part of what may wait in all.
+type Waiting = (Vec<u8>, OwnedSemaphorePermit);
 /// A datagram and whom it is for.
 type Answer = (SocketAddr, Vec<u8>);
 
@@ -29,10 +33,11 @@ pub async fn serve(socket: UdpSocket, way: Way, id: u64) {
     loop {
         tokio::select! {
             came = socket.recv_from(&mut buffer) => match came {
-                Ok((length, from)) => {
+                Ok((length, from)) => if let Some(room) = way.room(length) {
                     let datagram = buffer.get(..length).unwrap_or_default().to_vec();
-                    senders.hand_on(from, datagram, |datagrams| carry(from, datagrams, answers.clone(), way.clone(), id));
-                }
+                    let carry = |datagrams| carry(from, datagrams, answers.clone(), way.clone(), id);
+                    senders.hand_on(from, (datagram, room), carry);
+                },
                 Err(_) => sleep(RETRY).await,
             },
             // A sender that is gone misses nothing.
@@ -45,7 +50,7 @@ pub async fn serve(socket: UdpSocket, way: Way, id: u64) {
 /// Who has sent something lately.
 #[derive(Default)]
 struct Senders {
-    queues: HashMap<SocketAddr, mpsc::Sender<Vec<u8>>>,
+    queues: HashMap<SocketAddr, mpsc::Sender<Waiting>>,
     tasks: JoinSet<()>,
 }
 
@@ -54,15 +59,17 @@ impl Senders {
     fn hand_on<F>(
         &mut self,
         from: SocketAddr,
-        datagram: Vec<u8>,
-        start: impl FnOnce(mpsc::Receiver<Vec<u8>>) -> F,
+        datagram: Waiting,
+        start: impl FnOnce(mpsc::Receiver<Waiting>) -> F,
     ) where
         F: Future<Output = ()> + Send + 'static,
     {
-        let unsent = match self.queues.get(&from).map(|queue| queue.try_send(datagram.clone())) {
-            // Queued, or lost.
-            Some(Ok(()) | Err(TrySendError::Full(_))) => return,
-            Some(Err(TrySendError::Closed(datagram))) => datagram,
+        let unsent = match self.queues.get(&from) {
+            Some(queue) => match queue.try_send(datagram) {
+                // Queued, or lost.
+                Ok(()) | Err(TrySendError::Full(_)) => return,
+                Err(TrySendError::Closed(datagram)) => datagram,
+            },
             None => datagram,
         };
         let (queue, datagrams) = mpsc::channel(QUEUE);
@@ -73,30 +80,48 @@ impl Senders {
     }
 }
 
-/// Carries the datagrams of one sender until either side ends it, or nothing comes for long.
+/// Carries the datagrams of one sender until either side ends it, or nothing comes for long. Neither direction waits for the other.
 async fn carry(
     from: SocketAddr,
-    mut datagrams: mpsc::Receiver<Vec<u8>>,
+    datagrams: mpsc::Receiver<Waiting>,
     answers: mpsc::Sender<Answer>,
     way: Way,
     id: u64,
 ) {
-    let Some(mut stream) = way.sender(id).await else { return };
-    let mut reader = datagram::Reader::default();
-    loop {
-        let goes_on = tokio::select! {
-            sent = datagrams.recv() => match sent {
-                Some(datagram) => datagram::write(&mut stream, &datagram).await.is_ok(),
-                None => false,
-            },
-            came = reader.next(&mut stream) => match came {
-                Ok(Some(datagram)) => answers.send((from, datagram)).await.is_ok(),
-                Ok(None) | Err(_) => false,
-            },
-            () = sleep(IDLE) => false,
-        };
-        if !goes_on {
-            return;
-        }
+    let Some(stream) = way.sender(id).await else { return };
+    let (from_container, to_container) = split(stream);
+    let seen = LastSeen::default();
+    // However it ends, the sender's next datagram begins anew.
+    tokio::select! {
+        _ = ask(to_container, datagrams, &seen) => {}
+        _ = answer(BufReader::new(from_container), from, answers, &seen) => {}
+        () = seen.parted() => {}
     }
+}
+
+async fn ask(
+    mut to: impl AsyncWrite + Unpin,
+    mut datagrams: mpsc::Receiver<Waiting>,
+    seen: &LastSeen,
+) -> io::Result<()> {
+    while let Some((datagram, _room)) = datagrams.recv().await {
+        seen.now();
+        datagram::write(&mut to, &datagram).await?;
+    }
+    Ok(())
+}
+
+async fn answer(
+    mut from: impl AsyncBufRead + Unpin,
+    to: SocketAddr,
+    answers: mpsc::Sender<Answer>,
+    seen: &LastSeen,
+) -> io::Result<()> {
+    let mut reader = datagram::Reader::default();
+    while let Some(datagram) = reader.next(&mut from).await? {
+        seen.now();
+        // The socket takes what it is given: this waits for the others of the port alone.
+        answers.send((to, datagram)).await.map_err(io::Error::other)?;
+    }
+    Ok(())
 }

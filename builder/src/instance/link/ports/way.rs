@@ -8,6 +8,9 @@ use eci_link::{Opener, Stream, read_reply};
 use tokio::io::AsyncBufReadExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+/// Bytes of datagrams that wait for the VM, of all senders: anybody makes some, by sending.
+const MAX_WAITING_BYTES: usize = 16 * 1024 * 1024;
+
 /// Opens streams to containers, as many as the link carries beside the engine's API.
 #[derive(Clone, Debug)]
 pub struct Way {
@@ -16,6 +19,7 @@ pub struct Way {
     /// Anybody makes senders, by sending: they take no connection's place.
     senders: Arc<Semaphore>,
     unanswered: Arc<Semaphore>,
+    waiting: Arc<Semaphore>,
 }
 
 impl Way {
@@ -27,6 +31,7 @@ impl Way {
             connections: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
             senders: Arc::new(Semaphore::new(MAX_SENDERS)),
             unanswered: Arc::new(Semaphore::new(MAX_UNANSWERED)),
+            waiting: Arc::new(Semaphore::new(MAX_WAITING_BYTES)),
         }
     }
 
@@ -38,6 +43,13 @@ impl Way {
     /// The same for who sends datagrams.
     pub async fn sender(&self, id: u64) -> Option<Stream> {
         self.open(id, Arc::clone(&self.senders).try_acquire_owned().ok()?).await
+    }
+
+    /// Room for a datagram of so many bytes to wait in, for as long as it is kept; `None` when there is none, and the datagram is lost.
+    pub fn room(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        // An empty one takes memory, too.
+        let bytes = u32::try_from(bytes.max(64)).ok()?;
+        Arc::clone(&self.waiting).try_acquire_many_owned(bytes).ok()
     }
 
     async fn open(&self, id: u64, place: OwnedSemaphorePermit) -> Option<Stream> {
