@@ -124,6 +124,17 @@ impl Drop for Stage {
     }
 }
 
+/// Text of the VM for people. What a container or an image brought along must not command the terminal, or turn the order of a line
+/// around: control characters other than tab and newline, and Unicode's directional ones (UAX #9, table 2), become U+FFFD.
+#[must_use]
+pub fn printable(text: &str) -> String {
+    let commands = |char: char| {
+        (char.is_control() && !matches!(char, '\n' | '\t'))
+            || matches!(char, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars().map(|char| if commands(char) { char::REPLACEMENT_CHARACTER } else { char }).collect()
+}
+
 /// A size for people: bytes to one decimal in binary units.
 #[must_use]
 pub fn human_size(bytes: u64) -> String {

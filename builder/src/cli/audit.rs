@@ -9,7 +9,7 @@ use super::exit::{Classify, Exit};
 use super::print_data;
 use crate::instance::client;
 use crate::instance::home::{DEFAULT_NAME, Home};
-use crate::ui::Ui;
+use crate::ui::{Ui, printable};
 
 /// Characters of a container's id that `docker ps` shows.
 const SHORT_ID: usize = 12;
@@ -54,15 +54,15 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A refusal for people; a line that this version does not understand as it is.
+/// A refusal for people; a line that this version does not understand is shown nearly as it is.
 fn described(line: &str) -> String {
-    let Ok(denial) = serde_json::from_str::<Denial>(line) else { return line.to_owned() };
+    let Ok(denial) = serde_json::from_str::<Denial>(line) else { return printable(line) };
     let Denial { time, action, container, image, rule, message, remedy, .. } = denial;
     let container: String = container.chars().take(SHORT_ID).collect();
     let image = image.map(|image| format!(" of {image}")).unwrap_or_default();
-    let text = format!("{time} {rule}: {action} {container}{image}\n    {message}\n    instead: {remedy}");
-    // What a container's configuration brought along must not command the terminal.
-    text.chars().map(|char| if char.is_control() && char != '\n' { '\u{fffd}' } else { char }).collect()
+    let told = [format!("{time} {rule}: {action} {container}{image}"), message, format!("instead: {remedy}")];
+    // A line that somebody brought along must not read like one of ours.
+    told.map(|line| printable(&line).replace('\n', " ")).join("\n    ")
 }
 
 #[cfg(test)]

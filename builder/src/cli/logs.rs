@@ -1,14 +1,17 @@
 //! `eci-builder logs`: the VM's log, or its console when it does not run.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, BufRead, BufReader, Read, Write};
 
 use anyhow::Context;
 
 use super::exit::{Classify, Exit};
 use crate::instance::client;
 use crate::instance::home::{DEFAULT_NAME, Home};
-use crate::ui::Ui;
+use crate::ui::{Ui, printable};
+
+/// Bytes of a line that are printed together; a longer one is printed in parts.
+const MAX_LINE: u64 = 64 * 1024;
 
 /// Arguments of `logs`.
 #[derive(Debug, clap::Args)]
@@ -31,7 +34,7 @@ pub struct Args {
 pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let home = Home::of(&args.name).or_exit(Exit::Instance)?;
     let running = home.is_running().or_exit(Exit::Instance)?;
-    let mut lines: Box<dyn Read> = if running && !args.console {
+    let lines: Box<dyn Read> = if running && !args.console {
         Box::new(
             client::logs(&home, args.follow)
                 .or_exit_with_hint(Exit::Boot, "try `eci-builder logs --console`")?,
@@ -42,6 +45,28 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         }
         Box::new(File::open(home.console_log()).context("cannot read the console's log")?)
     };
-    io::copy(&mut lines, &mut io::stdout().lock())?;
+    print(lines, &mut io::stdout().lock())
+}
+
+fn print(lines: impl Read, out: &mut impl Write) -> anyhow::Result<()> {
+    let mut lines = BufReader::new(lines);
+    let mut line = Vec::new();
+    while lines.by_ref().take(MAX_LINE).read_until(b'\n', &mut line).context("the instance went away")? > 0 {
+        out.write_all(printable(&String::from_utf8_lossy(&line)).as_bytes())?;
+        out.flush()?;
+        line.clear();
+    }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_does_not_command_the_terminal() {
+        let mut out = Vec::new();
+        print(&b"one\x1b[2J\xff\ttwo\nthree"[..], &mut out).unwrap();
+        assert_eq!(String::from_utf8(out).unwrap(), "one\u{fffd}[2J\u{fffd}\ttwo\nthree");
+    }
 }

@@ -7,7 +7,7 @@ use super::exit::{Classify, Exit};
 use super::print_data;
 use crate::instance::client;
 use crate::instance::home::{DEFAULT_NAME, Home};
-use crate::ui::Ui;
+use crate::ui::{Ui, printable};
 
 /// Version of what `--json` prints.
 const JSON_VERSION: u32 = 1;
@@ -76,7 +76,7 @@ fn table(status: &Status, ui: &Ui) -> String {
         State::Refused => "refused",
         State::Stopping => "stopping",
     };
-    let mut lines = vec![
+    let of_vm = [
         format!("{} {}  {state}  {}", status.image.name, status.image.version, status.reason),
         format!("root hash  {}", status.image.root_hash),
         format!("slot       {}{}", status.image.slot, if status.image.on_trial { ", on trial" } else { "" }),
@@ -89,17 +89,20 @@ fn table(status: &Status, ui: &Ui) -> String {
         ),
         String::new(),
     ];
+    let mut lines = of_vm.map(|line| printable(&line)).to_vec();
     for check in &status.checks {
         let (verdict, found) = match (&check.left_out, check.holds) {
             (Some(why), _) => (ui.paint("33", "left out"), format!("; {why}")),
             (None, true) => (ui.paint("32", "holds   "), String::new()),
             (None, false) => (ui.paint("31", "BROKEN  "), format!("; found: {}", check.found)),
         };
-        lines.push(format!("{verdict}  {:<24} {}{found}", check.id, check.promise));
+        let told = format!("{:<24} {}{found}", check.id, check.promise);
+        lines.push(format!("{verdict}  {}", printable(&told)));
     }
     lines.push(String::new());
     for service in &status.services {
-        lines.push(format!("service {:<16} {}, {} restarts", service.name, service.state, service.restarts));
+        let told = format!("service {:<16} {}, {} restarts", service.name, service.state, service.restarts);
+        lines.push(printable(&told));
     }
     lines.join("\n")
 }

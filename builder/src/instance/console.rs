@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
+use crate::ui::printable;
+
 /// Bytes of the console log that are looked at; a failed boot says why in its last lines.
 const TAIL_BYTES: u64 = 16 * 1024;
 /// Lines that an error shows when the guest gave no reason.
@@ -50,11 +52,6 @@ fn explain(text: &str) -> String {
     lines[first..].join("\n    ")
 }
 
-/// The guest is not trusted with the user's terminal.
-fn printable(line: &str) -> String {
-    line.chars().filter(|character| !character.is_control()).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,7 +83,7 @@ mod tests {
     fn without_a_reason_the_last_lines_are_shown_and_cannot_move_the_cursor() {
         let text: String = (0..20).map(|line| format!("\u{1b}[2Jline {line}\n\n")).collect();
         let shown = explain(&text);
-        assert!(shown.starts_with("[2Jline 12\n") && shown.ends_with("line 19"), "{shown:?}");
+        assert!(shown.starts_with("\u{fffd}[2Jline 12\n") && shown.ends_with("line 19"), "{shown:?}");
         assert!(!shown.contains('\u{1b}'));
     }
 
