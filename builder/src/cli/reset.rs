@@ -32,10 +32,10 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         return Err(foreign)
             .or_exit_with_hint(Exit::Instance, "give --keep-data, and wipe that disk with what made it");
     }
-    if args.force && home.is_running().or_exit(Exit::Instance)? {
+    let updating = home.lock_update().or_exit_with_hint(Exit::Instance, "wait for it to end")?;
+    if args.force {
         stop::stop(&home, ui)?;
     }
-    let updating = home.lock_update().or_exit_with_hint(Exit::Instance, "wait for it to end")?;
     let held = home.lock().or_exit_with_hint(Exit::Instance, "stop it first, or give --force")?;
     let data = if args.keep_data { Data::Keep } else { Data::Wipe };
     reset::reset(&home, &held, &updating, data).or_exit(Exit::Failure)?;

@@ -24,12 +24,13 @@ pub struct Args {
 pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let home = Home::of(&args.name).or_exit(Exit::Instance)?;
     let record = home.record().or_exit(Exit::Instance)?;
-    if args.force && home.is_running().or_exit(Exit::Instance)? {
+    let updating = home.lock_update().or_exit_with_hint(Exit::Instance, "wait for it to end")?;
+    if args.force {
         stop::stop(&home, ui)?;
     }
     let held = home.lock().or_exit_with_hint(Exit::Instance, "stop it first, or give --force")?;
     context::remove(&home, ui).or_exit(Exit::Instance)?;
-    home.remove(held).or_exit(Exit::Instance)?;
+    home.remove(held, updating).or_exit(Exit::Instance)?;
     ui.note(&format!(
         "removed `{}` and the Docker context `{}`",
         home.root().display(),

@@ -144,7 +144,7 @@ fn what_to_boot(args: &Args, home: &Home) -> anyhow::Result<Artifacts> {
 }
 
 fn chosen(own: &OwnDisk) -> anyhow::Result<(Artifacts, Chosen)> {
-    let hint = "`eci-builder rm` removes the instance with its data";
+    let hint = "`eci-builder reset --keep-data` drops a version on trial; `eci-builder rm` removes the instance with its data";
     let chosen = own.chosen().or_exit_with_hint(Exit::Instance, hint)?;
     Ok((own.artifacts(chosen.slot).or_exit_with_hint(Exit::Untrusted, hint)?, chosen))
 }

@@ -4,7 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Signal, kill_process};
 
 use super::exit::{Classify, Exit};
 use crate::instance::home::{DEFAULT_NAME, Home};
@@ -28,25 +28,23 @@ pub struct Args {
 /// When there is no such instance, or it does not end.
 pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let home = Home::of(&args.name).or_exit(Exit::Instance)?;
-    if !home.is_running().or_exit(Exit::Instance)? {
+    if !stop(&home, ui)? {
         ui.note(&format!("the instance `{}` is not running", home.name()));
-        return Ok(());
     }
-    stop(&home, ui)
+    Ok(())
 }
 
-/// Tells the supervisor to stop and waits until it has.
+/// Tells the supervisor to stop and waits until it has. Gives whether there was one.
 ///
 /// # Errors
-/// When it cannot be told, or does not end.
-pub fn stop(home: &Home, ui: &Ui) -> anyhow::Result<()> {
+/// When it cannot be told, or does not end, or when something else than a supervisor holds the instance.
+pub fn stop(home: &Home, ui: &Ui) -> anyhow::Result<bool> {
+    let supervisor = home.supervisor().or_exit_with_hint(Exit::Instance, "wait for it to end")?;
+    let Some(pid) = supervisor else { return Ok(false) };
     let stage = ui.stage("stop");
-    let record = home.record().or_exit(Exit::Instance)?;
-    let pid =
-        i32::try_from(record.pid).ok().and_then(Pid::from_raw).context("the record names no process")?;
     kill_process(pid, Signal::TERM).context("cannot signal the supervisor")?;
     let started = Instant::now();
-    while home.is_running().or_exit(Exit::Instance)? {
+    while home.supervisor().is_ok_and(|now| now == Some(pid)) {
         if started.elapsed() > DEADLINE {
             return Err(anyhow::anyhow!("the instance `{}` does not end", home.name()))
                 .or_exit(Exit::Instance);
@@ -54,5 +52,5 @@ pub fn stop(home: &Home, ui: &Ui) -> anyhow::Result<()> {
         thread::sleep(POLL);
     }
     stage.done(home.name());
-    Ok(())
+    Ok(true)
 }

@@ -89,7 +89,7 @@ impl OwnDisk {
         remove_file(&beside)?;
         disk::rewrite(&image, Vec::new(), &beside)?;
         File::open(&beside).and_then(|file| file.sync_all()).map_err(failed("write", &beside))?;
-        fs::rename(&beside, &path).map_err(failed("put in place", &path))?;
+        put_in_place(&beside, &path)?;
         Ok(Self { home: home.clone(), path })
     }
 
@@ -159,7 +159,18 @@ pub(super) fn place_files(from: &Path, folder: &Path, manifest: &Manifest) -> Re
     remove_folder(folder)?;
     fs::create_dir(&beside).map_err(failed("make", &beside))?;
     copy_files(from, &beside, manifest)?;
-    fs::rename(&beside, folder).map_err(failed("put in place", folder))
+    put_in_place(&beside, folder)
+}
+
+/// Renames what is finished to its name, and has the disk keep that: what comes after may rely on it, whenever the power goes.
+pub(super) fn put_in_place(finished: &Path, path: &Path) -> Result<(), Error> {
+    let parent = path.parent().unwrap_or(path);
+    let sync = |folder: &Path| File::open(folder).and_then(|folder| folder.sync_all());
+    if finished.is_dir() {
+        sync(finished).map_err(failed("write", finished))?;
+    }
+    fs::rename(finished, path).map_err(failed("put in place", path))?;
+    sync(parent).map_err(failed("write", parent))
 }
 
 /// Copies what boots an image, and whose it is, from one folder to another.

@@ -8,7 +8,8 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use eci_contract::disk::Slot;
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, fcntl_lock, flock};
+use rustix::process::{Flock, FlockOffsetType, FlockType, Pid, fcntl_getlk};
 
 mod record;
 
@@ -18,6 +19,12 @@ pub use record::{RECORD_VERSION, Record};
 pub const DEFAULT_NAME: &str = "default";
 /// Bytes of a Unix socket's path that the kernel takes: `sun_path` is 108 bytes with a NUL at the end (unix(7)).
 const MAX_SOCKET_PATH: usize = 107;
+/// File that a running instance is locked by.
+const LOCK: &str = "lock";
+/// File that an update of an instance is locked by.
+const UPDATE_LOCK: &str = "update.lock";
+/// Files that go last when an instance is removed.
+const LAST: [&str; 3] = [LOCK, UPDATE_LOCK, record::FILE];
 /// Longest instance name; it is part of socket paths.
 const MAX_NAME: usize = 32;
 
@@ -55,6 +62,12 @@ pub enum Error {
         /// The name.
         name: String,
     },
+    /// A command other than a run of the instance holds it.
+    #[error("another command is starting or changing the instance `{name}`")]
+    Busy {
+        /// The name.
+        name: String,
+    },
     /// An update of the instance is under way.
     #[error("another update of the instance `{name}` is under way")]
     Updating {
@@ -89,6 +102,9 @@ pub struct Home {
 }
 
 /// Held by the supervisor for as long as the instance runs; the kernel lets go of it when the process ends.
+///
+/// It is two locks of one file: flock(2) keeps others out, and a record lock of fcntl(2) tells whoever asks which process that is,
+/// without taking anything.
 #[derive(Debug)]
 pub struct Lock {
     _file: File,
@@ -227,7 +243,7 @@ impl Home {
     /// # Errors
     /// [`Error::Running`] when it is taken, [`Error::File`].
     pub fn lock(&self) -> Result<Lock, Error> {
-        self.lock_file("lock")
+        self.lock_file(LOCK)
     }
 
     /// Takes the lock of an update, which there is one of at a time.
@@ -235,7 +251,7 @@ impl Home {
     /// # Errors
     /// [`Error::Updating`] when it is taken, [`Error::File`].
     pub fn lock_update(&self) -> Result<UpdateLock, Error> {
-        match self.lock_file("update.lock") {
+        match self.lock_file(UPDATE_LOCK) {
             Err(Error::Running { name }) => Err(Error::Updating { name }),
             lock => lock.map(UpdateLock),
         }
@@ -251,23 +267,52 @@ impl Home {
             .open(&path)
             .map_err(failed("open", &path))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Lock { _file: file }),
+            Ok(()) => {
+                let told = fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive);
+                told.map_err(|error| failed("lock", &path)(error.into()))?;
+                Ok(Lock { _file: file })
+            }
             Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::Running { name: self.name.clone() }),
             Err(error) => Err(failed("lock", &path)(error.into())),
         }
     }
 
-    /// Whether a supervisor holds the lock.
+    /// Whether another process holds the lock: a supervisor, or for a moment a command that changes the instance.
     ///
     /// # Errors
     /// [`Error::Missing`] when there is no such instance, [`Error::File`].
     pub fn is_running(&self) -> Result<bool, Error> {
         self.record()?;
-        match self.lock() {
-            Ok(_) => Ok(false),
-            Err(Error::Running { .. }) => Ok(true),
-            Err(error) => Err(error),
-        }
+        Ok(self.held()?.is_some())
+    }
+
+    /// The supervisor of the instance, if it runs.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] when there is no such instance, [`Error::Busy`] when what holds it is no supervisor, [`Error::File`].
+    pub fn supervisor(&self) -> Result<Option<Pid>, Error> {
+        let recorded = self.record()?.pid;
+        let Some(lock) = self.held()? else { return Ok(None) };
+        // A process that is not seen from here, such as a container's, has no number.
+        let pid = lock.pid.filter(|pid| u32::try_from(pid.as_raw_nonzero().get()) == Ok(recorded));
+        pid.map(Some).ok_or_else(|| Error::Busy { name: self.name.clone() })
+    }
+
+    /// The lock, if another process holds it.
+    fn held(&self) -> Result<Option<Flock>, Error> {
+        let path = self.root.join(LOCK);
+        let file = match OpenOptions::new().write(true).open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file.map_err(failed("open", &path))?,
+        };
+        let whole = Flock {
+            start: 0,
+            length: 0,
+            pid: None,
+            typ: FlockType::WriteLock,
+            offset_type: FlockOffsetType::Set,
+        };
+        fcntl_getlk(&file, &whole).map_err(|error| failed("ask for the lock of", &path)(error.into()))
     }
 
     /// Makes the sparse data disk if it is not there.
@@ -298,11 +343,21 @@ impl Home {
         Ok(())
     }
 
-    /// Removes the folder and everything in it.
+    /// Removes the folder and everything in it, the record last: cut off at any moment, it is done by the next call.
     ///
     /// # Errors
     /// [`Error::File`].
-    pub fn remove(&self, _held: Lock) -> Result<(), Error> {
+    pub fn remove(&self, _held: Lock, _updating: UpdateLock) -> Result<(), Error> {
+        let entries = fs::read_dir(&self.root).map_err(failed("list", &self.root))?;
+        for entry in entries {
+            let entry = entry.map_err(failed("list", &self.root))?;
+            if LAST.iter().any(|last| entry.file_name() == *last) {
+                continue;
+            }
+            let (path, kind) = (entry.path(), entry.file_type().map_err(failed("look at", &self.root))?);
+            let removed = if kind.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            removed.map_err(failed("remove", &path))?;
+        }
         fs::remove_dir_all(&self.root).map_err(failed("remove", &self.root))
     }
 
@@ -337,6 +392,35 @@ mod tests {
         let state = |length: usize| PathBuf::from(format!("/{}", "s".repeat(length - fixed - 1)));
         assert!(Home::under(&state(107), "n").is_ok());
         assert!(matches!(Home::under(&state(108), "n"), Err(Error::LongPath { length: 108, .. })));
+    }
+
+    /// Record locks are a process's own: what holds one has to be another process.
+    #[test]
+    fn what_holds_an_instance_and_is_no_run_of_it_is_told_apart() {
+        use std::process::{Command, Stdio};
+
+        let state = tempfile::tempdir().expect("temporary folder");
+        let home = Home::under(state.path(), "x").expect("legal");
+        home.create().expect("made");
+        drop(home.lock().expect("free"));
+        let mut record = record::example(&home);
+        home.save(&record).expect("saved");
+        assert!(matches!(home.supervisor(), Ok(None)));
+        let script = "import fcntl, sys; file = open(sys.argv[1], 'r+'); fcntl.lockf(file, fcntl.LOCK_EX); print(flush=True); sys.stdin.read()";
+        let mut holder = Command::new("python3");
+        holder.args(["-c", script]).arg(home.root().join(LOCK));
+        let mut holder =
+            holder.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("python3 is there");
+        io::Read::read_exact(holder.stdout.as_mut().expect("a pipe"), &mut [0]).expect("it holds the lock");
+        assert!(home.is_running().expect("known"));
+        assert!(matches!(home.supervisor(), Err(Error::Busy { .. })));
+        record.pid = holder.id();
+        home.save(&record).expect("saved");
+        let found = home.supervisor().expect("it is recorded").expect("it runs");
+        assert_eq!(found.as_raw_nonzero().get().unsigned_abs(), holder.id());
+        drop(holder.stdin.take());
+        holder.wait().expect("it ends");
+        assert!(matches!(home.supervisor(), Ok(None)));
     }
 
     #[test]

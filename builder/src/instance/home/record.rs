@@ -11,7 +11,7 @@ use super::{Error, Home, failed};
 /// Format version of `instance.json`.
 pub const RECORD_VERSION: u32 = 1;
 /// File name of the record.
-const FILE: &str = "instance.json";
+pub(super) const FILE: &str = "instance.json";
 
 /// What is remembered of an instance: `instance.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +62,20 @@ impl Home {
     }
 }
 
+/// A record of an instance that nobody runs.
+#[cfg(test)]
+pub(super) fn example(home: &Home) -> Record {
+    Record {
+        version: RECORD_VERSION,
+        artifacts: "/out".into(),
+        data: home.data_disk(),
+        accel: "tcg".to_owned(),
+        memory_mib: 2048,
+        cpus: 2,
+        pid: 1,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,15 +86,7 @@ mod tests {
         let home = Home::under(state.path(), "x").expect("legal");
         assert_eq!(home.is_running().expect_err("missing").to_string(), "there is no instance `x`");
         home.create().expect("made");
-        let record = Record {
-            version: RECORD_VERSION,
-            artifacts: "/out".into(),
-            data: home.data_disk(),
-            accel: "tcg".to_owned(),
-            memory_mib: 2048,
-            cpus: 2,
-            pid: 1,
-        };
+        let record = example(&home);
         home.save(&record).expect("saved");
         assert_eq!(home.record().expect("read"), record);
         assert!(!home.is_running().expect("known"));

@@ -15,7 +15,7 @@ use crate::image::verify::{self, Expected};
 use crate::image::{disk, manifest};
 use crate::instance::artifacts::Artifacts;
 use crate::instance::home::{Home, UpdateLock};
-use crate::instance::own_disk::{OwnDisk, copy_files, failed, remove_folder};
+use crate::instance::own_disk::{OwnDisk, copy_files, failed, put_in_place, remove_folder};
 use crate::staging::WorkFolder;
 use crate::ui::Ui;
 
@@ -84,7 +84,7 @@ pub fn stage(
         let work = WorkFolder::inside(home.root(), ".next")?;
         copy(&image, work.path())?;
         remove_folder(&next)?;
-        fs::rename(work.path(), &next).map_err(failed("put in place", &next))?;
+        put_in_place(work.path(), &next)?;
         stage.done("");
     } else {
         remove_folder(&next)?;
