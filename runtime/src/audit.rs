@@ -5,7 +5,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -72,14 +72,31 @@ fn append(path: &Path, denial: &Denial, most: u64) -> io::Result<()> {
         fs::rename(path, older(path))?;
         file = open(path)?;
     }
-    file.write_all(&line)?;
-    file.sync_data()
+    let length = file.metadata()?.len();
+    if !ends_a_line(&file, length)? {
+        line.insert(0, b'\n');
+    }
+    let written = file.write_all(&line).and_then(|()| file.sync_data());
+    if written.is_err() {
+        // Where the disk is full, half a line is worse than none: the next one would be its end.
+        file.set_len(length)?;
+    }
+    written
+}
+
+/// Whether what is there ends with a line: power that went may have left half of one.
+fn ends_a_line(file: &File, length: u64) -> io::Result<bool> {
+    let mut last = [b'\n'];
+    if let Some(at) = length.checked_sub(1) {
+        file.read_exact_at(&mut last, at)?;
+    }
+    Ok(last == *b"\n")
 }
 
 /// Opens the log and waits for those that write to it, until it is not one that became the older file meanwhile.
 fn open(path: &Path) -> io::Result<File> {
     loop {
-        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
+        let file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
         flock(&file, FlockOperation::LockExclusive)?;
         if fs::metadata(path).is_ok_and(|now| file.metadata().is_ok_and(|held| now.ino() == held.ino())) {
             return Ok(file);
@@ -122,6 +139,19 @@ mod tests {
         assert_eq!((lines(&path), lines(&older(&path)).len()), (vec![denial("c")], 2));
         append(&path, &denial("d"), 1).unwrap();
         assert_eq!((lines(&path), lines(&older(&path))), (vec![denial("d")], vec![denial("c")]));
+    }
+
+    #[test]
+    fn half_a_line_that_was_left_spoils_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit.jsonl");
+        fs::write(&path, "{\"version\":1,\"ti").unwrap();
+        append(&path, &denial("a"), 1000).unwrap();
+        append(&path, &denial("b"), 1000).unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        let whole: Vec<Denial> =
+            text.lines().skip(1).map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(whole, [denial("a"), denial("b")]);
     }
 
     #[test]

@@ -60,7 +60,7 @@ pub const REFUSED: &[Refused] = &[
     refused("containerd*", "the image has one containerd, whose only runtime is the one that isolates"),
     refused("storage-driver", "the runtime builds containers on layers of overlay2"),
     refused("storage-opts", "the runtime builds containers on layers of overlay2"),
-    refused("userland-proxy*", "it names a program of the VM; the kernel forwards ports"),
+    refused("userland-proxy*", "it names a program of the VM; ports are published by one of ours"),
     refused("features", "they change how the engine keeps images, which the runtime relies on"),
     refused("experimental", "what it turns on is not looked at for isolation"),
     refused("builder", "BuildKit's steps are isolated as they are set up"),
