@@ -215,7 +215,7 @@ fn rows() -> Vec<Row<Ground>> {
             "a_call_that_is_worked_on_while_the_maker_of_nodes_is_killed_is_answered",
             answers_what_it_worked_on,
         ),
-        row("a_container_starts_while_there_is_no_maker_of_nodes", |ground| {
+        thorough_row("a_container_starts_while_there_is_no_maker_of_nodes", |ground| {
             ground.bench.run(&format!("service=eci-nodes\n{KILL_AGAIN}"), PATIENCE)?;
             let state = ground.state_of("nodes")?;
             ensure!(state == "backing-off", "it is {state}: nothing is shown");
@@ -234,7 +234,7 @@ fn rows() -> Vec<Row<Ground>> {
             ensure!(after <= before + 5, "PID 1 had {before} descriptors and has {after}");
             Ok(())
         }),
-        row("containers_read_on_while_what_keeps_their_figures_is_killed", read_on),
+        thorough_row("containers_read_on_while_what_keeps_their_figures_is_killed", read_on),
         row("a_gate_that_is_killed_comes_back", |ground| ground.survives_killing("eci-gate")),
         row("clients_that_are_killed_while_they_are_answered_leave_nothing", clients_are_killed),
         row("after_all_of_it_every_promise_still_holds", |ground| ground.bench.vm.every_check_holds()),

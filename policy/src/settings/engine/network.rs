@@ -87,7 +87,8 @@ pub fn judge_resolver(text: &str) -> Result<(), Wrong> {
     const FIX: &str = "write the address of a resolver that containers reach, such as 192.0.2.53";
     let address: IpAddr = text.parse().map_err(|_| Wrong { reason: "it is not an IP address", fix: FIX })?;
     // `::ffff:127.0.0.1` is 127.0.0.1.
-    let reason = match address.to_canonical() {
+    let address = address.to_canonical();
+    let reason = match address {
         _ if address.is_loopback() => "a container would ask itself",
         _ if address.is_unspecified() => "nobody has that address",
         _ if address.is_multicast() => "it is the address of a group",
