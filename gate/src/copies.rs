@@ -35,7 +35,7 @@ const MAX_ANSWER_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Why a container may still see what it saw before.
 #[derive(Debug, thiserror::Error)]
-enum Error {
+pub enum Error {
     /// The engine is not there.
     #[error("cannot connect to the engine")]
     Connect(#[source] io::Error),
@@ -78,7 +78,7 @@ pub async fn watch() -> Infallible {
 
 /// Follows the events until the engine ends.
 async fn follow() -> Result<(), Error> {
-    let mut events = ask(EVENTS).await?;
+    let mut events = ask(Path::new(ENGINE_SOCKET), EVENTS).await?;
     while let Some(line) = events.next_line().await.map_err(Error::Ask)? {
         let event = parse(&line)?;
         if let Some(id) = event.get("id").and_then(Value::as_str).filter(|id| is_name(id)) {
@@ -93,7 +93,12 @@ async fn follow() -> Result<(), Error> {
 #[must_use]
 pub fn looked_into(head: &[u8]) -> Option<String> {
     let line = head.get(..head.len().min(MAX_LINE_BYTES))?.split(|byte| *byte == b'\r').next()?;
-    let target = std::str::from_utf8(line).ok()?.split(' ').nth(1)?;
+    looked_into_by(std::str::from_utf8(line).ok()?.split(' ').nth(1)?)
+}
+
+/// The same, by a request's path and query.
+#[must_use]
+pub fn looked_into_by(target: &str) -> Option<String> {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let mut parts = path.split('/').skip_while(|part| *part != "containers" && *part != "commit");
     let name = match (parts.next()?, parts.next(), parts.next()) {
@@ -118,13 +123,11 @@ pub async fn refresh(name: &str) {
 }
 
 async fn try_refresh(name: &str) -> Result<(), Error> {
-    let mut answer = match ask(&format!("/containers/{name}/json")).await {
+    let container = match describe(Path::new(ENGINE_SOCKET), &format!("/containers/{name}/json")).await {
         // The request will be told.
         Err(Error::Answer { .. }) => return Ok(()),
-        answer => answer?,
+        container => container?,
     };
-    let line = answer.next_line().await.map_err(Error::Ask)?.unwrap_or_default();
-    let container = parse(&line)?;
     let id = container.get("Id").and_then(Value::as_str).unwrap_or_default();
     let pid = container.pointer("/State/Pid").and_then(Value::as_u64).unwrap_or_default();
     let merged = container.pointer("/GraphDriver/Data/MergedDir").and_then(Value::as_str);
@@ -164,10 +167,19 @@ fn forget_names(root: &OwnedFd) -> Result<(), Errno> {
 
 type Answer = Lines<BufReader<tokio::io::Take<UnixStream>>>;
 
+/// What the engine says of something that it has.
+///
+/// # Errors
+/// [`Error::Answer`] when it knows nothing of it, [`Error::Connect`] and [`Error::Ask`].
+pub async fn describe(engine: &Path, path: &str) -> Result<Value, Error> {
+    let line = ask(engine, path).await?.next_line().await.map_err(Error::Ask)?;
+    parse(&line.unwrap_or_default())
+}
+
 /// Asks the engine; gives the lines of its answer. HTTP/1.0, so that the answer is not cut into chunks and ends with the
 /// connection.
-async fn ask(path: &str) -> Result<Answer, Error> {
-    let mut stream = UnixStream::connect(ENGINE_SOCKET).await.map_err(Error::Connect)?;
+async fn ask(engine: &Path, path: &str) -> Result<Answer, Error> {
+    let mut stream = UnixStream::connect(engine).await.map_err(Error::Connect)?;
     let request = format!("GET {path} HTTP/1.0\r\nHost: engine\r\n\r\n");
     stream.write_all(request.as_bytes()).await.map_err(Error::Ask)?;
     let mut lines = BufReader::new(stream.take(MAX_ANSWER_BYTES)).lines();

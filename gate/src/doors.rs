@@ -9,12 +9,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use eci_contract::paths::ENGINE_SOCKET;
 use eci_contract::wsl::ENGINE_SOCKET_NAME;
 use eci_service::log::{self, Level};
 use tokio::net::UnixListener;
 use tokio::time::sleep;
 
-use crate::serve::{Sockets, engine_on};
+use crate::api;
 
 /// Root alone, in every distro that sees the folder: who reaches the engine gets at all containers and volumes.
 const MODE: u32 = 0o600;
@@ -52,11 +53,7 @@ pub async fn serve(listener: UnixListener) -> Infallible {
     loop {
         match listener.accept().await {
             Ok((client, _)) => {
-                tokio::spawn(async move {
-                    if let Err(error) = engine_on(client, Sockets::of_image()).await {
-                        log::failure(Level::Warn, "a client was not served", &error);
-                    }
-                });
+                tokio::spawn(api::serve(client, Path::new(ENGINE_SOCKET)));
             }
             Err(error) => {
                 log::failure(Level::Warn, "cannot accept a client", &error);

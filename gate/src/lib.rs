@@ -6,7 +6,7 @@
 //!
 //! In reading order: [`port`] (the virtio-serial port as an asynchronous stream), [`serve`] (what is done with a stream),
 //! `copies` (one view of a container's files), [`ports`] (what containers publish), `audit` (what was refused), [`vsock`] (the same
-//! where the hypervisor has sockets), [`doors`] (the way in for distros).
+//! where the hypervisor has sockets), [`doors`] (the way in for distros), [`api`] (their requests, read one by one).
 //!
 //! Asynchronous on one thread: it moves bytes for many slow connections, and the guest may have one processor.
 
@@ -25,6 +25,7 @@ use eci_service::log::{self, Level};
 use tokio::runtime::Builder;
 use tokio::time::sleep;
 
+pub mod api;
 mod audit;
 mod copies;
 pub mod doors;

@@ -24,6 +24,9 @@ use crate::{audit, copies};
 /// How long a stream may take to say what it wants. The host writes the request together with opening the stream.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(30);
 
+/// What a client of an engine that is not there is told.
+pub const UNAVAILABLE: &str = "the engine in the VM is not running; `eci-builder status` says why, in a distro of WSL `systemctl status`";
+
 /// Why a stream was not served to its end.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -134,9 +137,7 @@ where
         }
         Err(error) => {
             // Docker's client shows the message of such an answer, and only "cannot connect" for a closed stream.
-            let answer = unavailable(
-                "the engine in the VM is not running; `eci-builder status` says why, in a distro of WSL `systemctl status`",
-            );
+            let answer = unavailable(UNAVAILABLE);
             drop(stream.write_all(answer.as_bytes()).await);
             finish(&mut stream).await;
             Err(error)

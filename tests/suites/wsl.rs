@@ -16,6 +16,8 @@ fn main() -> ExitCode {
         row("wsl_finds_the_distro_running", running),
         row("status_has_the_root_hash_of_the_build_and_says_what_is_left_out", status),
         row("a_container_of_another_distro_s_client_has_its_own_user_namespace", container),
+        row("the_engine_opens_no_folder_of_the_distro_by_itself", no_folder),
+        row("input_copies_and_builds_go_through_the_gate", through),
         row("systemctl_answers_and_there_is_no_shell", systemctl),
         row("neither_mounts_nor_sockets_of_the_system_are_in_the_distro", hidden),
         row("poweroff_stops_in_order_and_leaves_nothing_behind", poweroff),
@@ -120,6 +122,69 @@ fn container(machine: &Machine) -> Result<()> {
         wsl.docker(&mount, &[])?.refused(&["restricted host mount"])?;
         let named = ["run", "--rm", "-v", "kept:/kept", "busybox", "sh", "-c", "echo data >/kept/file"];
         wsl.docker(&named, &[])?.ok().map(drop)
+    })
+}
+
+/// There is no AppArmor here: the gate reads what is asked. The neighbours, which are allowed, are in the next row.
+fn no_folder(machine: &Machine) -> Result<()> {
+    machine.with(|wsl| {
+        wsl.docker(&["create", "--name", "bound", "-v", "/run:/x", "busybox", "true"], &[])?.ok()?;
+        let why =
+            &["enhanced container isolation: can't copy from or to container `bound`: it mounts `/run`"];
+        wsl.docker(&["cp", "bound:/x", "-"], &[])?.refused(why)?;
+        wsl.docker(&["cp", "bound:/etc", "-"], &[])?.refused(why)?;
+        wsl.docker(&["cp", "-", "bound:/x"], &image::busybox_tar()?)?.refused(why)?;
+        wsl.docker(&["rm", "bound"], &[])?.ok()?;
+        let why = &["enhanced container isolation: can't make a volume with `"];
+        for options in [
+            ["none", "bind", "/run"],
+            ["tmpfs", "bind", "/run"],
+            ["overlay", "lowerdir=/run:/etc", "overlay"],
+        ] {
+            let [kind, o, device] = options;
+            let create = ["volume", "create", "-o"];
+            let (kind, o, device) = (format!("type={kind}"), format!("o={o}"), format!("device={device}"));
+            wsl.docker(&[&create[..], &[&kind, "-o", &o, "-o", &device]].concat(), &[])?.refused(why)?;
+            let mount =
+                format!("type=volume,dst=/x,volume-opt={kind},\"volume-opt={o}\",volume-opt={device}");
+            wsl.docker(&["create", "--mount", &mount, "busybox", "true"], &[])?.refused(why)?;
+        }
+        let volumes = wsl.docker(&["volume", "ls", "-q"], &[])?.ok()?;
+        ensure!(volumes == "kept", "{volumes}");
+        let containers = wsl.docker(&["ps", "-aq"], &[])?.ok()?;
+        ensure!(containers.is_empty(), "{containers}");
+        let odd = ["service", "create", "busybox"];
+        wsl.docker(&odd, &[])?
+            .refused(&["neither swarms and services nor plugins in a distro of WSL 2"])
+            .map(drop)
+    })
+}
+
+fn through(machine: &Machine) -> Result<()> {
+    machine.with(|wsl| {
+        let echo = ["run", "--rm", "-i", "busybox", "sh", "-c", "cat; echo end"];
+        let said = wsl.docker(&echo, b"input\n")?.ok()?;
+        ensure!(said == "input\nend", "{said}");
+        let create = ["create", "--name", "plain", "-v", "kept:/kept", "busybox", "cat", "/kept/bin/busybox"];
+        wsl.docker(&create, &[])?.ok()?;
+        wsl.docker(&["cp", "-", "plain:/kept"], &image::busybox_tar()?)?.ok()?;
+        let back = wsl.docker(&["start", "-a", "plain"], &[])?;
+        ensure!(back.code == 0 && back.bytes.len() > 100_000, "{} bytes: {}", back.bytes.len(), back.stderr);
+        let copied = wsl.docker(&["cp", "plain:/kept/bin/busybox", "-"], &[])?;
+        ensure!(copied.code == 0 && copied.bytes.len() > back.bytes.len(), "{}", copied.stderr);
+        wsl.docker(&["rm", "plain"], &[])?.ok()?;
+        let tmpfs =
+            ["volume", "create", "-o", "type=tmpfs", "-o", "device=tmpfs", "-o", "o=size=1m", "small"];
+        wsl.docker(&tmpfs, &[])?.ok()?;
+        let size = ["run", "--rm", "-v", "small:/s", "busybox", "sh", "-c", "df -k /s | tail -n 1"];
+        let said = wsl.docker(&size, &[])?.ok()?;
+        ensure!(said.contains(" 1024 "), "{said}");
+        wsl.docker(&["volume", "rm", "small"], &[])?.ok()?;
+        let made = wsl.docker(&["build", "-q", "-t", "made", "-"], b"FROM busybox\nRUN id -u >/made\n")?;
+        made.ok()?;
+        let said = wsl.docker(&["run", "--rm", "made", "cat", "/made"], &[])?.ok()?;
+        ensure!(said == "0", "{said}");
+        Ok(())
     })
 }
 

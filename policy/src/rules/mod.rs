@@ -1,6 +1,7 @@
 //! The rules, a file each: identifier, why, message and remedy.
 
 pub mod device;
+pub mod engine_mount;
 pub mod engine_socket;
 pub mod figure;
 pub mod hidden_path;

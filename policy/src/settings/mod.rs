@@ -17,7 +17,9 @@ use std::fmt;
 use docker::{Feature, feature_of};
 use engine::Engine;
 use isolation::Isolation;
-use json::{At, Json};
+use json::At;
+
+use crate::json::Json;
 
 /// Most bytes of a file. A script for proxies among Docker's keys is the longest that anybody has, and what comes of the file has
 /// to fit into a pipe, 64 KiB, with the engine's own settings.

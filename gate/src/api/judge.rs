@@ -1,0 +1,87 @@
+//! What is asked of the engine before a request may go on to it.
+
+use std::path::Path;
+
+use eci_policy::Verdict;
+use eci_policy::rules::engine_mount::{self, Request};
+use percent_encoding::percent_decode_str;
+use serde_json::Value;
+
+use super::Refusal;
+use crate::copies::{self, describe};
+
+/// A request that may go on.
+pub enum Judged {
+    /// As it is.
+    Plain,
+    /// It looks into this container, by this path: a name could be another container's a moment later.
+    LooksInto {
+        /// The container's id.
+        id: String,
+        /// The path with the id in place of a name.
+        path: String,
+    },
+    /// If this finds nothing wrong with its body.
+    ByBody(fn(&[u8]) -> Verdict),
+}
+
+/// Why one may not.
+#[derive(Debug)]
+pub struct Told(pub String);
+
+/// Judges a request by its path, and the container that it looks into by what the engine at `socket` says of it.
+///
+/// # Errors
+/// When it may not go on.
+pub async fn request(path: &str, socket: &Path) -> Result<Judged, Refusal> {
+    let decoded = percent_decode_str(path).decode_utf8();
+    let decoded = decoded.map_err(|_| Refusal::bad("the request's path is no text"))?;
+    match engine_mount::classify(&decoded) {
+        Request::Plain => Ok(Judged::Plain),
+        Request::MakesVolume => Ok(Judged::ByBody(engine_mount::judge_volume)),
+        Request::MakesContainer => Ok(Judged::ByBody(engine_mount::judge_container)),
+        Request::Refused(verdict) => {
+            told(verdict)?;
+            Ok(Judged::Plain)
+        }
+        Request::LooksInto(name) => looks_into(&decoded, &name, socket).await,
+    }
+}
+
+/// What a verdict tells a user.
+///
+/// # Errors
+/// [`Told`] when it is no.
+pub fn told(verdict: Verdict) -> Result<(), Told> {
+    match verdict {
+        Verdict::Allow => Ok(()),
+        Verdict::Deny { message, remedy, .. } => Err(Told(format!("{message} ({remedy})"))),
+    }
+}
+
+async fn looks_into(path: &str, name: &str, engine: &Path) -> Result<Judged, Refusal> {
+    let container = match describe(engine, &format!("/containers/{name}/json")).await {
+        // Not for the engine to say: one could be made of that name meanwhile.
+        Err(copies::Error::Answer { .. }) => return Err(Refusal::no_container(name)),
+        container => container?,
+    };
+    let id = text(&container, "Id");
+    for mount in container.get("Mounts").and_then(Value::as_array).into_iter().flatten() {
+        let kind = text(mount, "Type");
+        told(engine_mount::judge_mount(name, kind, text(mount, "Source")))?;
+        if kind == "volume" {
+            let volume = describe(engine, &format!("/volumes/{}", text(mount, "Name"))).await?;
+            let options = volume.get("Options").cloned().unwrap_or_default();
+            let options =
+                serde_json::from_value(options).map_err(|_| Refusal::bad("a volume has odd options"))?;
+            told(engine_mount::judge_options(&options))?;
+        }
+    }
+    let before = path.strip_suffix(&format!("/{name}/archive"));
+    let before = before.ok_or_else(|| Refusal::bad("the request's path is not understood"))?;
+    Ok(Judged::LooksInto { path: format!("{before}/{id}/archive"), id: id.to_owned() })
+}
+
+fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+    value.get(key).and_then(Value::as_str).unwrap_or_default()
+}

@@ -1,0 +1,251 @@
+//! The engine's API as requests, for where the gate has to know what a client asks: in a distro of WSL 2, whose kernel keeps the engine
+//! from nothing. Elsewhere the gate moves bytes, and the engine's AppArmor profile refuses ([`crate::serve`]).
+//!
+//! A request is read, judged by [`eci_policy::rules::engine_mount`], and written anew by hyper: what two readers could read
+//! differently does not get through. Answers, and connections that stop being HTTP (`docker run -it`, builds), are passed on as they come.
+//!
+//! In reading order: this file (one client's connection), [`judge`] (what is asked of the engine before a request may go on), [`ends`]
+//! (a client that has ended its half).
+
+use std::convert::Infallible;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use eci_contract::errors::chain;
+use eci_link::pipe;
+use eci_service::log::{self, Level};
+use http_body_util::{BodyExt, Either, Full, Limited};
+use hyper::body::{Body, Bytes, Incoming};
+use hyper::client::conn as client;
+use hyper::client::conn::http1::SendRequest;
+use hyper::header::{
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue, TRANSFER_ENCODING, UPGRADE,
+};
+use hyper::http::uri::PathAndQuery;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::upgrade::{OnUpgrade, on};
+use hyper::{Request, Response, StatusCode, Uri, Version};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::UnixStream;
+use tokio::sync::Mutex;
+
+use self::ends::{ClientEnd, Ends, EngineEnd, Watched};
+use self::judge::{Judged, Told};
+use crate::copies;
+
+pub mod ends;
+pub mod judge;
+
+/// What goes to the engine: a body as it comes, or one that was read whole.
+type Question = Watched<Either<Incoming, Full<Bytes>>>;
+/// What goes to the client: the engine's body as it comes, or a message of ours.
+type Answer = Watched<Either<Incoming, Full<Bytes>>>;
+
+/// Why a connection came to no ordinary end.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The engine is not there.
+    #[error("cannot connect to `{}`", .socket.display())]
+    Connect {
+        /// Its socket.
+        socket: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It did not answer.
+    #[error("the engine gave no answer")]
+    Silent(#[source] hyper::Error),
+}
+
+/// Serves one client to its end.
+pub async fn serve<T>(client: T, engine: &Path)
+where
+    T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let ends = Arc::new(Ends::default());
+    let connection =
+        Arc::new(Engine { socket: engine.to_owned(), ends: Arc::clone(&ends), sender: Mutex::default() });
+    let service = service_fn(move |request: Request<Incoming>| {
+        let connection = Arc::clone(&connection);
+        // At once, before hyper reads on and finds the client's end.
+        connection.ends.begin(request.body().is_end_stream());
+        async move { Ok::<_, Infallible>(connection.answer(request).await) }
+    });
+    let io = TokioIo::new(ClientEnd::new(client, ends));
+    let served =
+        http1::Builder::new().preserve_header_case(true).serve_connection(io, service).with_upgrades();
+    // That a client is gone, or speaks something else, is its own affair: it has been told as far as its protocol allows.
+    drop(served.await);
+}
+
+/// The engine, for one client.
+struct Engine {
+    socket: PathBuf,
+    ends: Arc<Ends>,
+    /// A connection that takes another request.
+    sender: Mutex<Option<SendRequest<Question>>>,
+}
+
+impl Engine {
+    /// Never fails: whatever goes wrong is an answer.
+    async fn answer(&self, request: Request<Incoming>) -> Response<Answer> {
+        let answer = match self.pass_on(request).await {
+            Ok(answer) => answer.map(Either::Left),
+            Err(refusal) => refusal.into_response().map(Either::Right),
+        };
+        answer.map(|body| Watched::answer(body, Arc::clone(&self.ends)))
+    }
+
+    async fn pass_on(&self, request: Request<Incoming>) -> Result<Response<Incoming>, Refusal> {
+        let (mut head, body) = request.into_parts();
+        let question = |body| Watched::question(body, Arc::clone(&self.ends));
+        let body = match judge::request(head.uri.path(), &self.socket).await? {
+            Judged::Plain => {
+                let target = head.uri.path_and_query().map(PathAndQuery::as_str).unwrap_or_default();
+                if let Some(name) = copies::looked_into_by(target) {
+                    copies::refresh(&name).await;
+                }
+                Either::Left(body)
+            }
+            Judged::LooksInto { id, path } => {
+                copies::refresh(&id).await;
+                head.uri = with_path(&head.uri, &path)?;
+                Either::Left(body)
+            }
+            Judged::ByBody(judge) => {
+                let bytes = read_whole(question(Either::Left(body))).await?;
+                judge::told(judge(&bytes))?;
+                head.headers.remove(TRANSFER_ENCODING);
+                head.headers.insert(CONTENT_LENGTH, bytes.len().into());
+                Either::Right(Full::new(bytes))
+            }
+        };
+        let path = head.uri.path_and_query().cloned();
+        head.uri = Uri::from(path.ok_or_else(|| Refusal::bad("the request has no path"))?);
+        // A client of HTTP/1.0 need not name a host, nor keep the connection; the engine's connection is our own.
+        head.version = Version::HTTP_11;
+        head.headers.entry(HOST).or_insert(HeaderValue::from_static("engine"));
+        if !head.headers.contains_key(UPGRADE) {
+            head.headers.remove(CONNECTION);
+        }
+        let mut request = Request::from_parts(head, question(body));
+        let client = on(&mut request);
+        let mut answer = self.ask(request).await?;
+        if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+            self.ends.upgraded();
+            self.sender.lock().await.take();
+            tokio::spawn(join(client, on(&mut answer)));
+        }
+        Ok(answer)
+    }
+
+    async fn ask(&self, request: Request<Question>) -> Result<Response<Incoming>, Error> {
+        let mut slot = self.sender.lock().await;
+        let mut kept = slot.take();
+        let usable = match &mut kept {
+            Some(sender) => sender.ready().await.is_ok(),
+            None => false,
+        };
+        let mut sender = match kept.filter(|_| usable) {
+            Some(sender) => sender,
+            None => self.connect().await?,
+        };
+        let answer = sender.send_request(request).await.map_err(Error::Silent)?;
+        *slot = Some(sender);
+        Ok(answer)
+    }
+
+    async fn connect(&self) -> Result<SendRequest<Question>, Error> {
+        let failed = |source| Error::Connect { socket: self.socket.clone(), source };
+        let engine = UnixStream::connect(&self.socket).await.map_err(failed)?;
+        let engine = EngineEnd::new(engine, Arc::clone(&self.ends)).map_err(failed)?;
+        let (sender, connection) = client::http1::Builder::new()
+            .preserve_header_case(true)
+            .handshake(TokioIo::new(engine))
+            .await
+            .map_err(Error::Silent)?;
+        // It ends with the sender, or with the engine.
+        tokio::spawn(connection.with_upgrades());
+        Ok(sender)
+    }
+}
+
+/// Joins two connections that stopped being HTTP.
+async fn join(client: OnUpgrade, engine: OnUpgrade) {
+    if let (Ok(client), Ok(engine)) = (client.await, engine.await) {
+        drop(pipe(&mut TokioIo::new(client), &mut TokioIo::new(engine)).await);
+    }
+}
+
+fn with_path(uri: &Uri, path: &str) -> Result<Uri, Refusal> {
+    let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    let path = PathAndQuery::try_from(format!("{path}{query}"));
+    path.map(Uri::from).map_err(|_| Refusal::bad("the request's path is not understood"))
+}
+
+async fn read_whole(body: Question) -> Result<Bytes, Refusal> {
+    let most = eci_policy::rules::engine_mount::MAX_BODY_BYTES;
+    let read = Limited::new(body, most).collect().await;
+    read.map(|body| body.to_bytes())
+        .map_err(|_| Refusal::bad(&format!("the request broke off, or is longer than {most} bytes")))
+}
+
+/// An answer of our own.
+#[derive(Debug)]
+pub struct Refusal {
+    status: StatusCode,
+    message: String,
+}
+
+impl Refusal {
+    fn bad(message: &str) -> Self {
+        Self { status: StatusCode::BAD_REQUEST, message: message.to_owned() }
+    }
+
+    /// As the engine says it.
+    fn no_container(name: &str) -> Self {
+        Self { status: StatusCode::NOT_FOUND, message: format!("No such container: {name}") }
+    }
+
+    /// In the engine's own words and form, which its clients show.
+    fn into_response(self) -> Response<Full<Bytes>> {
+        let body = serde_json::json!({ "message": self.message }).to_string();
+        let mut response = Response::new(Full::new(body.into()));
+        *response.status_mut() = self.status;
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response
+    }
+}
+
+impl From<Told> for Refusal {
+    fn from(told: Told) -> Self {
+        log::line(Level::Warn, &format!("refused: {}", told.0));
+        Self { status: StatusCode::FORBIDDEN, message: told.0 }
+    }
+}
+
+impl From<copies::Error> for Refusal {
+    fn from(error: copies::Error) -> Self {
+        log::failure(Level::Warn, "a request could not be judged", &error);
+        Self { status: StatusCode::SERVICE_UNAVAILABLE, message: chain(&error) }
+    }
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        log::failure(Level::Warn, "a client was not served", &error);
+        match error {
+            Error::Connect { .. } => Self {
+                status: StatusCode::SERVICE_UNAVAILABLE,
+                message: crate::serve::UNAVAILABLE.to_owned(),
+            },
+            Error::Silent(_) => Self { status: StatusCode::BAD_GATEWAY, message: chain(&error) },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
