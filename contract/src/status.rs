@@ -66,6 +66,9 @@ pub struct Image {
 pub struct Settings {
     /// Where they come from.
     pub source: SettingsSource,
+    /// Edition of the settings disk that they come from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub edition: Option<u64>,
     /// SHA-256 of the file, hexadecimal.
     pub sha256: String,
     /// Nobody below the administrator may switch isolation off.
@@ -84,6 +87,8 @@ pub enum SettingsSource {
     Default,
     /// They were baked into the image.
     Image,
+    /// They are on a settings disk.
+    Disk,
 }
 
 /// Milestones in milliseconds on the kernel's boot clock; 0 means "not yet".

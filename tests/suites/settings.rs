@@ -19,6 +19,8 @@ use tempfile::TempDir;
 /// Name of the instance, and of the settings among the project's files.
 const NAME: &str = "settings";
 const FILE: &str = "own.json";
+/// The key that signs settings disks of the image, and is not the image's own.
+const KEY: &str = "keys/image.key";
 /// Exit code of `eci-builder --help` for an engine that does not get ready.
 const BOOT: i32 = 6;
 
@@ -175,7 +177,7 @@ fn rows() -> Vec<Row<Own>> {
             let inspected = own.built.builder(&["inspect", "out", "--json"])?.ok()?;
             let inspected: Value = serde_json::from_str(&inspected)?;
             ensure!(
-                inspected["settings"] == json!({ "source": "image", "sha256": digest }),
+                inspected["settings"] == json!({ "source": "image", "sha256": digest, "takesDisks": true }),
                 "{}",
                 inspected["settings"]
             );
@@ -188,11 +190,72 @@ fn rows() -> Vec<Row<Own>> {
             ensure!(settings == "default", "{settings}");
             Ok(())
         }),
+        row("a_settings_disk_of_the_right_key_is_in_force", |own| {
+            let vm = &own.vm;
+            vm.stop()?;
+            let disk = own.disk("second.img", 2, KEY)?;
+            vm.run(&["--settings", &disk])?.ok()?;
+            let settings = vm.status()?["settings"].clone();
+            let found = (&settings["source"], &settings["edition"], &settings["locked"]);
+            ensure!(found == (&json!("disk"), &json!(2), &json!(true)), "{settings}");
+            let mtu = vm.sh(&[], "cat /sys/class/net/eth0/mtu")?;
+            ensure!(mtu == "1300", "{mtu}");
+            let digest = settings["sha256"].as_str().context("a digest")?;
+            let labels = vm.docker(&["info", "--format", "{{json .Labels}}"])?.ok()?;
+            ensure!(labels.contains(digest) && labels.contains("org.eci.isolation=locked"), "{labels}");
+            vm.every_check_holds()?;
+            vm.stop()
+        }),
+        row("an_older_one_of_another_key_or_a_changed_one_starts_no_engine", |own| {
+            let older = own.disk("older.img", 1, KEY)?;
+            own.vm_refuses(&older, "edition 1 on the settings disk is older than 2, which was taken before")?;
+            let theirs = own.disk("theirs.img", 3, "their-keys/image.key")?;
+            let untrusted = "is not signed by the key that this image takes settings from";
+            own.vm_refuses(&theirs, &format!("edition 3 on the settings disk {untrusted}"))?;
+            // One digit of a good disk.
+            let changed = own.disk("changed.img", 3, KEY)?;
+            let mut bytes = fs::read(&changed)?;
+            let digit =
+                bytes.windows(10).position(|part| part == b"\"edition\":").context("an edition")? + 10;
+            ensure!(bytes[digit] == b'3', "the edition is elsewhere");
+            bytes[digit] = b'4';
+            fs::write(&changed, bytes)?;
+            own.vm_refuses(&changed, &format!("edition 4 on the settings disk {untrusted}"))
+        }),
+        row("an_image_without_a_key_takes_no_settings_disk", |own| {
+            let vm = Vm::prepare("keyless", &image::out()?)?;
+            let disk = own.disk("good.img", 3, KEY)?;
+            let outcome = vm.run(&["--settings", &disk])?;
+            ensure!(outcome.code == BOOT, "exit code {}: {}", outcome.code, outcome.stderr);
+            outcome.refused(&["this image takes no settings disk"])?;
+            let none = own.built.folder().join(FILE);
+            let outcome = vm.run(&["--settings", &none.to_string_lossy()])?;
+            outcome
+                .refused(&["is not a settings disk", "hint: `eci-builder settings sign FILE` makes one"])
+                .map(drop)
+        }),
         row("settings_that_are_not_understood_start_no_engine_and_say_why", refused),
     ]
 }
 
 impl Own {
+    /// A settings disk with packets of another length, and nothing else of [`own`].
+    fn disk(&self, name: &str, edition: u64, key: &str) -> Result<String> {
+        let folder = self.built.folder();
+        let settings = json!({ "configurationFileVersion": 2, "eci": { "engine": { "mtu": 1300 } } });
+        fs::write(folder.join("disk.json"), settings.to_string())?;
+        let edition = edition.to_string();
+        let sign = ["settings", "sign", "disk.json", "--key", key, "--edition", &edition, "--out", name];
+        self.built.builder(&sign)?.ok()?;
+        Ok(folder.join(name).to_string_lossy().into_owned())
+    }
+
+    fn vm_refuses(&self, disk: &str, why: &str) -> Result<()> {
+        let outcome = self.vm.run(&["--settings", disk])?;
+        ensure!(outcome.code == BOOT, "exit code {}: {}", outcome.code, outcome.stderr);
+        outcome.refused(&[why]).map(drop)
+    }
+
     fn info_is(&self, pointer: &str, expected: &Value) -> Result<()> {
         let found = self.info.pointer(pointer).unwrap_or(&Value::Null);
         ensure!(found == expected, "`docker info` has {found} at {pointer}");
@@ -242,9 +305,12 @@ impl Built {
     fn new(settings: &str, changes: &[(&str, &str)]) -> Result<Self> {
         let built = Self(image::copy_of_project()?);
         fs::write(built.0.path().join(FILE), settings)?;
+        for folder in ["keys", "their-keys"] {
+            built.builder(&["keygen", folder])?.ok()?;
+        }
         let path = built.0.path().join("eci.toml");
         let mut text = fs::read_to_string(&path)?;
-        let named = ("[settings]", format!("[settings]\nfile = \"{FILE}\""));
+        let named = ("[settings]", format!("[settings]\nfile = \"{FILE}\"\nkey = \"keys/image.pub\""));
         let changes = changes.iter().map(|(from, to)| (*from, (*to).to_owned())).chain([named]);
         for (from, to) in changes {
             ensure!(text.contains(from), "eci.toml has no `{from}`");

@@ -109,12 +109,14 @@ fn text(inspection: &Inspection) -> Vec<String> {
         format!("salt        {}", manifest.root.salt),
         format!("root        {}", human_size(manifest.root.data_blocks.saturating_mul(4096))),
     ];
-    if let Some(SettingsInfo { source, sha256 }) = &inspection.settings {
+    if let Some(SettingsInfo { source, sha256, takes_disks }) = &inspection.settings {
         let source = match source {
             SettingsSource::Default => "default: isolation, locked",
             SettingsSource::Image => "of an administrator",
+            SettingsSource::Disk => "of a settings disk",
         };
-        lines.push(format!("settings    {source}, sha256 {sha256}"));
+        let disks = if *takes_disks { "; takes settings disks" } else { "" };
+        lines.push(format!("settings    {source}, sha256 {sha256}{disks}"));
     }
     section(
         &mut lines,

@@ -22,6 +22,7 @@ use crate::instance::machine::{Accelerator, Body, PROGRAM, Plan};
 use crate::instance::own_disk::{Chosen, OwnDisk};
 use crate::instance::update::apply;
 use crate::instance::{client, console, context, supervise};
+use crate::settings::disk;
 use crate::tool;
 use crate::ui::Ui;
 
@@ -59,6 +60,9 @@ pub struct Args {
     /// Raw file or block device to use as the data disk.
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
+    /// Settings disk that `eci-builder settings sign` made, for this run.
+    #[arg(long, value_name = "FILE")]
+    settings: Option<PathBuf>,
     /// Addresses of this host on which ports of containers (`docker run -p`) may be.
     #[arg(long, value_enum, default_value = "loopback")]
     publish_on: PublishOn,
@@ -295,6 +299,7 @@ fn prepare(
             home.data_disk()
         }
     };
+    let settings = args.settings.as_deref().map(settings_disk).transpose()?;
     let record = Record {
         version: RECORD_VERSION,
         artifacts: artifacts.folder.clone(),
@@ -315,11 +320,18 @@ fn prepare(
             image: artifacts.disk.clone(),
             own: home.own_disk().exists(),
             data,
+            settings,
             port_socket: home.port_socket(),
             qmp_socket: home.qmp_socket(),
         }),
     };
     Ok((plan, record))
+}
+
+/// The path of a settings disk. What is on it the VM judges; that it is one at all is told at once.
+fn settings_disk(path: &Path) -> anyhow::Result<PathBuf> {
+    disk::read(path).or_exit_with_hint(Exit::Config, "`eci-builder settings sign FILE` makes one")?;
+    path.canonicalize().with_context(|| format!("cannot use the settings disk `{}`", path.display()))
 }
 
 /// This program again, in a session of its own, with its messages in the instance's folder.
@@ -331,6 +343,9 @@ fn start_supervisor(args: &Args, home: &Home, accelerator: Accelerator) -> anyho
     command.args(["--publish-on", args.publish_on.name()]);
     if let Some(data) = &args.data {
         command.arg("--data").arg(data);
+    }
+    if let Some(settings) = &args.settings {
+        command.arg("--settings").arg(settings);
     }
     command.arg("--").args(&args.folder);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);

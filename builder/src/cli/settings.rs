@@ -1,4 +1,4 @@
-//! `eci-builder settings`: what an `admin-settings.json` would have in force.
+//! `eci-builder settings`: what an `admin-settings.json` would have in force, and a settings disk of it.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,9 @@ use serde_json::{Map, Value, json};
 
 use super::exit::{Classify, Exit};
 use super::print_data;
-use crate::settings::{self, Error};
+use super::sign::parse_key;
+use crate::image::sign::Source;
+use crate::settings::{self, Error, disk};
 use crate::ui::Ui;
 
 /// Version of what `--json` prints.
@@ -30,6 +32,20 @@ enum What {
         #[arg(long)]
         json: bool,
     },
+    /// Make a settings disk: the file with an edition and a signature, which images that name the key's public half take.
+    Sign {
+        /// The file, `admin-settings.json`.
+        file: PathBuf,
+        /// Ed25519 private key (PEM), or the `pkcs11:` URI of one (see `eci-builder sign --help`).
+        #[arg(long, value_name = "FILE|URI", value_parser = parse_key)]
+        key: Source,
+        /// Counts up with each disk: a VM takes none that is older than the one that it took last.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        edition: u64,
+        /// The disk.
+        #[arg(long, short, value_name = "FILE", default_value = "eci-settings.img")]
+        out: PathBuf,
+    },
 }
 
 /// Runs the subcommand.
@@ -37,15 +53,36 @@ enum What {
 /// # Errors
 /// When the file cannot be read or an image would not take it.
 pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
-    let What::Check { file, json } = &args.what;
+    match &args.what {
+        What::Check { file, json } => check(file, *json, ui),
+        What::Sign { file, key, edition, out } => sign(file, key, *edition, out, ui),
+    }
+}
+
+fn sign(file: &Path, key: &Source, edition: u64, out: &Path, ui: &Ui) -> anyhow::Result<()> {
+    let hint = "`eci-builder settings check` tells all that is wrong with a file";
+    let (bytes, _) = settings::read(file).or_exit_with_hint(Exit::Config, hint)?;
+    disk::write(&bytes, edition, key, out).or_exit_with_hint(
+        Exit::Config,
+        "name a key of `eci-builder keygen`, and a place that can be written to",
+    )?;
+    let sha256 = settings::digest(&bytes);
+    ui.note(&format!("`{}`: edition {edition}, sha256 {sha256}", out.display()));
+    ui.note(
+        "boot with it: eci-builder run --settings FILE; elsewhere: a virtio disk with serial `eci-settings`",
+    );
+    Ok(())
+}
+
+fn check(file: &Path, as_data: bool, ui: &Ui) -> anyhow::Result<()> {
     let bytes = settings::bytes(file).or_exit(Exit::Config)?;
     let outcome = match reader::read(&bytes) {
         Ok(settings) => Ok(settings),
         Err(reader::Error::Refused(problems)) => Err(problems),
-        Err(source) => return Err(Error::Refused { path: file.clone(), source }).or_exit(Exit::Config),
+        Err(source) => return Err(Error::Refused { path: file.to_owned(), source }).or_exit(Exit::Config),
     };
     let sha256 = settings::digest(&bytes).to_string();
-    print_data(&if *json { as_json(file, &sha256, &outcome) } else { as_text(&sha256, &outcome, ui) })?;
+    print_data(&if as_data { as_json(file, &sha256, &outcome) } else { as_text(&sha256, &outcome, ui) })?;
     match outcome {
         Ok(_) => Ok(()),
         Err(problems) => {

@@ -91,7 +91,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn parse_key(text: &str) -> Result<Source, UriError> {
+pub(super) fn parse_key(text: &str) -> Result<Source, UriError> {
     if text.starts_with(SCHEME) {
         text.parse().map(Box::new).map(Source::Token)
     } else {

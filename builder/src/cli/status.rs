@@ -56,14 +56,16 @@ fn settings(settings: &Settings) -> String {
     let source = match settings.source {
         SettingsSource::Default => "default",
         SettingsSource::Image => "of the image",
+        SettingsSource::Disk => "of the settings disk",
     };
+    let edition = settings.edition.map(|edition| format!(", edition {edition}")).unwrap_or_default();
     let locked = if settings.locked { "locked" } else { "not locked" };
     let apart = match settings.kept_apart.as_slice() {
         [] => String::new(),
         keys => format!("; not in force: {}", keys.join(", ")),
     };
     format!(
-        "{source}, isolation {locked}, engine: {}, sha256 {}{apart}",
+        "{source}{edition}, isolation {locked}, engine: {}, sha256 {}{apart}",
         settings.engine.join(", "),
         settings.sha256
     )

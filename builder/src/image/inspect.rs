@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use eci_contract::disk::{BootCount, ESP_NAME, Slot};
 use eci_contract::manifest::Manifest;
-use eci_contract::paths::ADMIN_SETTINGS;
+use eci_contract::paths::{ADMIN_SETTINGS, SETTINGS_ANCHOR};
 use eci_contract::status::SettingsSource;
 use eci_policy::settings::DEFAULT;
 use serde::Serialize;
@@ -145,6 +145,9 @@ pub struct SettingsInfo {
     pub source: SettingsSource,
     /// SHA-256 of the file: `settings check` and `status` show the same of the same.
     pub sha256: String,
+    /// Whether it takes others from a settings disk; who signs those is on the root.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub takes_disks: bool,
 }
 
 /// Boot counting of a slot.
@@ -363,8 +366,8 @@ impl Bill {
 }
 
 fn settings_of(files: &[Value]) -> Option<SettingsInfo> {
-    let place = format!(".{ADMIN_SETTINGS}");
-    let entry = files.iter().find(|entry| text_of(entry, "fileName") == place)?;
+    let file = |path: &str| files.iter().find(|entry| text_of(entry, "fileName") == format!(".{path}"));
+    let entry = file(ADMIN_SETTINGS)?;
     let sums = entry["checksums"].as_array()?;
     let sum = sums.iter().find(|sum| text_of(sum, "algorithm") == "SHA256")?;
     let sha256 = text_of(sum, "checksumValue");
@@ -372,6 +375,7 @@ fn settings_of(files: &[Value]) -> Option<SettingsInfo> {
     Some(SettingsInfo {
         source: if is_default { SettingsSource::Default } else { SettingsSource::Image },
         sha256,
+        takes_disks: file(SETTINGS_ANCHOR).is_some(),
     })
 }
 

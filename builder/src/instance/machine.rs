@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use eci_contract::disk::DATA_NAME;
 use eci_contract::link::PORT_NAME;
+use eci_contract::settings_disk::DISK_NAME;
 
 /// The program.
 pub const PROGRAM: &str = "qemu-system-x86_64";
@@ -56,6 +57,8 @@ pub struct Body {
     pub own: bool,
     /// The data disk, raw.
     pub data: PathBuf,
+    /// The administrator's settings disk, if there is one.
+    pub settings: Option<PathBuf>,
     /// Socket of the virtio-serial port that carries the link.
     pub port_socket: PathBuf,
     /// Control socket.
@@ -106,6 +109,10 @@ impl Body {
         let data = "if=none,id=data,format=raw,discard=unmap,detect-zeroes=unmap,file=";
         arguments.with_path("-drive", data, &self.data, "");
         arguments.option("-device", &format!("virtio-blk-pci,drive=data,serial={DATA_NAME}"));
+        if let Some(settings) = &self.settings {
+            arguments.with_path("-drive", "if=none,id=settings,format=raw,readonly=on,file=", settings, "");
+            arguments.option("-device", &format!("virtio-blk-pci,drive=settings,serial={DISK_NAME}"));
+        }
         arguments.option("-netdev", "user,id=net");
         arguments.option("-device", "virtio-net-pci,netdev=net,romfile=");
         arguments.option("-device", "virtio-rng-pci");
@@ -157,6 +164,7 @@ mod tests {
                 image: "/out/eci.raw".into(),
                 own: false,
                 data: data.into(),
+                settings: None,
                 port_socket: "/s/port.sock".into(),
                 qmp_socket: "/s/qmp.sock".into(),
             }),
@@ -185,6 +193,18 @@ mod tests {
         }
         let shown = shown(&plan);
         assert!(shown.contains("id=image,format=raw,file=/out/eci.raw "), "{shown}");
+    }
+
+    #[test]
+    fn a_settings_disk_is_found_by_its_serial_and_not_written_to() {
+        let mut plan = plan("/s/data.raw");
+        if let Some(body) = &mut plan.body {
+            body.settings = Some("/s/settings.img".into());
+        }
+        let shown = shown(&plan);
+        let wanted =
+            "readonly=on,file=/s/settings.img -device virtio-blk-pci,drive=settings,serial=eci-settings";
+        assert!(shown.contains(wanted), "{shown}");
     }
 
     #[test]

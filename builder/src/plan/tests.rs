@@ -2,6 +2,7 @@ use std::fs;
 
 use super::lock::tests::locked;
 use super::*;
+use crate::image::signature::generate;
 
 const CONFIG: &str = r#"
 version = 1
@@ -166,6 +167,28 @@ fn settings_are_the_default_or_a_file_that_is_checked() {
     assert!(error.to_string().ends_with("own.json` cannot be used as settings"), "{error}");
     let error = with("[settings]\nfile = \"none.json\"\n", "").expect_err("not there");
     assert!(error.to_string().contains("none.json"), "{error}");
+}
+
+#[test]
+fn settings_disks_are_taken_by_a_key_and_required_with_one() {
+    let home = tempfile::tempdir().expect("temporary folder");
+    fs::write(home.path().join("files.toml"), LIST).expect("list");
+    generate(&home.path().join("keys")).expect("keys");
+    let with = |table: &str| {
+        let path = home.path().join("eci.toml");
+        fs::write(&path, format!("{CONFIG}[settings]\n{table}\n")).expect("configuration");
+        Plan::read(&path, None)
+    };
+    assert_eq!(with("").expect("a plan").settings().anchor, None);
+    for (table, required) in [("", false), ("\nrequired = true", true)] {
+        let plan = with(&format!("key = \"keys/image.pub\"{table}")).expect("a plan");
+        let anchor = plan.settings().anchor.clone().expect("an anchor");
+        assert_eq!((anchor.key.len(), anchor.required), (44, required));
+    }
+    let error = with("required = true").expect_err("nobody could sign it").to_string();
+    assert!(error.contains("settings.required needs `key`"), "{error}");
+    let error = with("key = \"none.pub\"").expect_err("not there").to_string();
+    assert_eq!(error, "the key for settings disks");
 }
 
 #[test]

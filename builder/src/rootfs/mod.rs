@@ -153,7 +153,7 @@ fn gather(plan: &Plan<Locked>, archives: &[Archive], programs: &Path, folder: &P
     }
     let overlays: Vec<_> = plan.config().rootfs.overlays.iter().map(|folder| plan.resolve(folder)).collect();
     overlay::add_overlays(&overlays, &mut tree)?;
-    overlay::add_settings(&plan.settings().text, &mut tree)?;
+    overlay::add_settings(plan.settings(), &mut tree)?;
     overlay::add_programs(&lists, programs, &mut tree)?;
     Ok(tree)
 }

@@ -6,12 +6,13 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use eci_contract::paths::ADMIN_SETTINGS;
+use eci_contract::paths::{ADMIN_SETTINGS, SETTINGS_ANCHOR};
 use serde::Deserialize;
 
 use super::tree::{self, Origin, Tree};
 use crate::plan::document;
 use crate::plan::list::{List, Permit};
+use crate::plan::settings::Baked;
 
 /// Why something of ours cannot be laid into the tree.
 #[derive(Debug, thiserror::Error)]
@@ -102,12 +103,17 @@ pub fn add_links(lists: &[&List], tree: &mut Tree) -> Result<(), Error> {
     Ok(())
 }
 
-/// Adds the administrator's settings, which no overlay has in their place.
+/// Adds the administrator's settings, and whose settings disks the image takes. No overlay has either in its place.
 ///
 /// # Errors
 /// [`Error::Tree`].
-pub fn add_settings(text: &[u8], tree: &mut Tree) -> Result<(), Error> {
-    Ok(tree.add_file(ADMIN_SETTINGS, &mut &text[..], false, Origin::Settings)?)
+pub fn add_settings(baked: &Baked, tree: &mut Tree) -> Result<(), Error> {
+    tree.add_file(ADMIN_SETTINGS, &mut &baked.text[..], false, Origin::Settings)?;
+    if let Some(anchor) = &baked.anchor {
+        let text = serde_json::to_vec(anchor).expect("texts and a number are JSON");
+        tree.add_file(SETTINGS_ANCHOR, &mut &text[..], false, Origin::Settings)?;
+    }
+    Ok(())
 }
 
 /// Adds our programs from the folder that they were built in.
@@ -196,7 +202,8 @@ mod tests {
         let place = home.path().join("overlay/etc/eci/admin-settings.json");
         fs::write(place, "{}").expect("file");
         add_overlays(&[home.path().join("overlay")], &mut tree).expect("sound");
-        let error = add_settings(b"{ }", &mut tree).expect_err("both are there");
+        let error = add_settings(&Baked { anchor: None, text: b"{ }".to_vec(), settings: None }, &mut tree)
+            .expect_err("both are there");
         assert_eq!(
             error.to_string(),
             "`/etc/eci/admin-settings.json` comes from the overlay and, with another content, from the administrator's settings"

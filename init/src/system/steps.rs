@@ -140,6 +140,12 @@ const STEPS: &[BootStep] = &[
         run: |machine| Ok(data::mount(&machine.handover.disk)?),
     },
     BootStep {
+        name: "settings taken",
+        on_failure: OnFailure::RefuseEngine,
+        why: "an older edition of a settings disk does not follow a newer one",
+        run: |machine| Ok(machine.settings.as_ref().map_or(Ok(()), settings::Administered::take)?),
+    },
+    BootStep {
         name: "firewall in force",
         on_failure: OnFailure::RefuseEngine,
         why: "before the engine opens anything",

@@ -124,15 +124,20 @@ pub fn mount(boot_disk: &str) -> Result<(), Error> {
 
 /// A separate disk with our serial, else the partition of the boot disk with our name, if that disk may be written to.
 fn find(boot_disk: &str) -> Option<PathBuf> {
+    let partition = || find_partition(boot_disk).map(|name| Path::new("/dev").join(name));
+    disk_with_serial(DATA_NAME).or_else(partition)
+}
+
+/// The disk with this serial number; of several the first by name.
+pub(in crate::system) fn disk_with_serial(wanted: &str) -> Option<PathBuf> {
     let disks = fs::read_dir("/sys/block").into_iter().flatten().flatten();
     let mut names: Vec<_> = disks.map(|disk| disk.file_name().to_string_lossy().into_owned()).collect();
     names.sort();
-    let is_ours = |name: &String| {
+    let is_it = |name: &String| {
         let serial = fs::read_to_string(format!("/sys/block/{name}/serial"));
-        serial.is_ok_and(|serial| serial.trim() == DATA_NAME)
+        serial.is_ok_and(|serial| serial.trim() == wanted)
     };
-    let separate = names.into_iter().find(is_ours);
-    separate.or_else(|| find_partition(boot_disk)).map(|name| Path::new("/dev").join(name))
+    names.into_iter().find(is_it).map(|name| Path::new("/dev").join(name))
 }
 
 fn find_partition(disk: &str) -> Option<String> {

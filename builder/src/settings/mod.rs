@@ -1,4 +1,6 @@
-//! The administrator's settings as a file of this host, read by the reader that PID 1 has.
+//! The administrator's settings as a file of this host, read by the reader that PID 1 has, and as a settings disk ([`disk`]).
+
+pub mod disk;
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -7,6 +9,7 @@ use std::path::{Path, PathBuf};
 use eci_policy::settings::{self, MAX_BYTES, Settings};
 
 use crate::image::digest::Sha256;
+use crate::image::signature;
 
 /// Why a file is not used.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +30,9 @@ pub enum Error {
         /// What is wrong with it.
         source: settings::Error,
     },
+    /// The key for settings disks cannot be used.
+    #[error("the key for settings disks")]
+    Key(#[source] signature::Error),
 }
 
 /// A file's bytes.
@@ -34,11 +40,15 @@ pub enum Error {
 /// # Errors
 /// [`Error::Read`].
 pub fn bytes(path: &Path) -> Result<Vec<u8>, Error> {
-    let failed = |source| Error::Read { path: path.to_owned(), source };
-    let mut bytes = Vec::new();
     // One more than may be: then the reader says that it is too long.
-    let most = u64::try_from(MAX_BYTES).unwrap_or(u64::MAX).saturating_add(1);
-    File::open(path).and_then(|file| file.take(most).read_to_end(&mut bytes)).map_err(failed)?;
+    head(path, MAX_BYTES + 1).map_err(|source| Error::Read { path: path.to_owned(), source })
+}
+
+/// The first bytes of a file, which may have no end.
+fn head(path: &Path, most: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let most = u64::try_from(most).unwrap_or(u64::MAX);
+    File::open(path)?.take(most).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 

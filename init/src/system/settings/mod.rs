@@ -1,7 +1,10 @@
-//! The administrator's settings, on the verified root: what is in force for as long as the machine runs.
+//! The administrator's settings: what is in force for as long as the machine runs. They are those of the image, on its verified root, or of
+//! a settings disk that is signed by the key that the image names ([`disk`]).
 //!
-//! They are read with the reader that the builder checked them with. One that is not there or not understood refuses the engine: an
+//! They are read with the reader that the builder checked them with. Settings that are not there or not understood refuse the engine: an
 //! image has a file in any case, and what this program does not understand it does not enforce.
+
+mod disk;
 
 use std::fs;
 use std::io;
@@ -22,11 +25,16 @@ pub enum Error {
         source: io::Error,
     },
     /// It is not understood, or asks for what this version does not enforce.
-    #[error("the administrator's settings `{ADMIN_SETTINGS}` are not understood")]
+    #[error("the administrator's settings {whose} are not understood")]
     Refused {
+        /// Where they are.
+        whose: String,
         /// What is wrong with them.
         source: settings::Error,
     },
+    /// The settings disk cannot be used.
+    #[error(transparent)]
+    Disk(#[from] disk::Error),
 }
 
 /// Settings that were read, and what is told of them.
@@ -34,22 +42,37 @@ pub enum Error {
 pub struct Administered {
     settings: Settings,
     source: SettingsSource,
+    edition: Option<u64>,
     sha256: String,
 }
 
-/// Reads the file of the image.
+/// Reads those of the disk if there is one, else those of the image.
 ///
 /// # Errors
-/// When it cannot be read or is not understood.
+/// When they cannot be read or are not understood, when a disk is not to be trusted, or there has to be one and is none.
 pub fn read() -> Result<Administered, Error> {
-    parse(&fs::read(ADMIN_SETTINGS).map_err(|source| Error::Read { source })?)
+    if let Some(disk) = disk::read()? {
+        let whose = format!("of edition {} on the settings disk", disk.edition);
+        return parse(&disk.settings, SettingsSource::Disk, Some(disk.edition), whose);
+    }
+    let bytes = fs::read(ADMIN_SETTINGS).map_err(|source| Error::Read { source })?;
+    of_image(&bytes)
 }
 
-fn parse(bytes: &[u8]) -> Result<Administered, Error> {
+fn of_image(bytes: &[u8]) -> Result<Administered, Error> {
     let source = if bytes == DEFAULT.as_bytes() { SettingsSource::Default } else { SettingsSource::Image };
-    let settings = settings::read(bytes).map_err(|source| Error::Refused { source })?;
+    parse(bytes, source, None, format!("`{ADMIN_SETTINGS}`"))
+}
+
+fn parse(
+    bytes: &[u8],
+    source: SettingsSource,
+    edition: Option<u64>,
+    whose: String,
+) -> Result<Administered, Error> {
+    let settings = settings::read(bytes).map_err(|source| Error::Refused { whose, source })?;
     let sha256 = digest(&SHA256, bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(Administered { settings, source, sha256 })
+    Ok(Administered { settings, source, edition, sha256 })
 }
 
 impl Administered {
@@ -64,12 +87,21 @@ impl Administered {
         ])
     }
 
+    /// Takes them: on the data disk it is written that none that is older is taken from here on.
+    ///
+    /// # Errors
+    /// When a newer edition was taken before, or that cannot be read or written.
+    pub fn take(&self) -> Result<(), Error> {
+        Ok(self.edition.map_or(Ok(()), disk::take)?)
+    }
+
     /// For the status.
     #[must_use]
     pub fn report(&self) -> Report {
         let Settings { isolation, engine, kept_apart } = &self.settings;
         Report {
             source: self.source,
+            edition: self.edition,
             sha256: self.sha256.clone(),
             locked: isolation.locked,
             engine: engine.iter().map(|(key, _)| key.to_owned()).collect(),
@@ -85,14 +117,14 @@ mod tests {
 
     #[test]
     fn settings_are_told_with_where_they_come_from() {
-        let report = parse(DEFAULT.as_bytes()).unwrap().report();
+        let report = of_image(DEFAULT.as_bytes()).unwrap().report();
         assert_eq!((report.source, report.locked), (SettingsSource::Default, true));
         assert_eq!(report.engine, ["log-driver", "log-opts"]);
         let text = br#"{
             "configurationFileVersion": 2, "enhancedContainerIsolation": {"value": true, "locked": false},
             "scout": {}, "eci": {"engine": {"mtu": 1400}}
         }"#;
-        let administered = parse(text).unwrap();
+        let administered = of_image(text).unwrap();
         let report = administered.report();
         assert_eq!((report.source, report.locked), (SettingsSource::Image, false));
         assert_eq!(report.engine, ["log-driver", "log-opts", "mtu"]);
@@ -107,7 +139,8 @@ mod tests {
 
     #[test]
     fn what_is_not_understood_is_refused_with_place_and_reason() {
-        let error = parse(br#"{"configurationFileVersion": 2, "eci": {"registryAccess": {}}}"#).unwrap_err();
+        let error =
+            of_image(br#"{"configurationFileVersion": 2, "eci": {"registryAccess": {}}}"#).unwrap_err();
         assert_eq!(
             kmsg::chain(&error),
             "the administrator's settings `/etc/eci/admin-settings.json` are not understood: `eci.registryAccess` is {}: this \

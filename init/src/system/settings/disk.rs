@@ -1,0 +1,259 @@
+//! The settings disk: found by its serial number, trusted by its signature, and never older than the one before.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use eci_contract::paths::{SETTINGS_ANCHOR, SETTINGS_EDITION};
+use eci_contract::settings_disk::{Anchor, DISK_NAME, MAX_BYTES, SettingsDisk, VERSION, signed};
+use ring::signature::{ED25519, UnparsedPublicKey};
+
+use crate::system::data::disk_with_serial;
+
+/// Why a settings disk is not used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There has to be one.
+    #[error(
+        "there is no settings disk, and this image does not go without: attach the one that `eci-builder settings sign` made as a \
+         virtio disk with serial `{DISK_NAME}` (`eci-builder run --settings FILE`)"
+    )]
+    Missing,
+    /// The image names nobody whose disks it takes.
+    #[error(
+        "this image takes no settings disk, for it names no key for them (`[settings] key` in eci.toml): detach it"
+    )]
+    NotTaken,
+    /// A file or the disk cannot be read or written.
+    #[error("cannot {operation} `{}`", .path.display())]
+    File {
+        /// What was tried.
+        operation: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// What the image or the disk holds is not understood.
+    #[error("{what} is not understood")]
+    Malformed {
+        /// Whose.
+        what: &'static str,
+        /// What is wrong.
+        source: serde_json::Error,
+    },
+    /// It is of another version, or has a value that is none.
+    #[error("{what} is not understood: {why}")]
+    Odd {
+        /// Whose.
+        what: &'static str,
+        /// What is wrong.
+        why: String,
+    },
+    /// Somebody else signed it, or something in it was changed.
+    #[error(
+        "edition {edition} on the settings disk is not signed by the key that this image takes settings from"
+    )]
+    Untrusted {
+        /// What it says that it is.
+        edition: u64,
+    },
+    /// A newer one was taken before.
+    #[error(
+        "edition {edition} on the settings disk is older than {taken}, which was taken before: attach that one, or a newer"
+    )]
+    Older {
+        /// Of the disk.
+        edition: u64,
+        /// Of the one before.
+        taken: u64,
+    },
+}
+
+/// Settings that the right key signed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Signed {
+    /// Counts up.
+    pub edition: u64,
+    /// The file.
+    pub settings: Vec<u8>,
+}
+
+/// Reads the disk; `None` when there is none and need not be.
+///
+/// # Errors
+/// [`Error`].
+pub fn read() -> Result<Option<Signed>, Error> {
+    let anchor = match fs::read(SETTINGS_ANCHOR) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        read => Some(anchor(&read.map_err(failed("read", Path::new(SETTINGS_ANCHOR)))?)?),
+    };
+    match (anchor, disk_with_serial(DISK_NAME)) {
+        (None, None) => Ok(None),
+        (None, Some(_)) => Err(Error::NotTaken),
+        (Some(anchor), None) if anchor.required => Err(Error::Missing),
+        (Some(_), None) => Ok(None),
+        (Some(anchor), Some(device)) => {
+            let mut bytes = Vec::new();
+            let most = u64::try_from(MAX_BYTES).unwrap_or(u64::MAX);
+            let read = File::open(&device).and_then(|disk| disk.take(most).read_to_end(&mut bytes));
+            read.map_err(failed("read", &device))?;
+            trusted(&anchor, &bytes).map(Some)
+        }
+    }
+}
+
+fn anchor(bytes: &[u8]) -> Result<Anchor, Error> {
+    const WHAT: &str = "what this image says of settings disks";
+    let anchor: Anchor =
+        serde_json::from_slice(bytes).map_err(|source| Error::Malformed { what: WHAT, source })?;
+    of_this_version(WHAT, anchor.version)?;
+    Ok(anchor)
+}
+
+fn of_this_version(what: &'static str, version: u32) -> Result<(), Error> {
+    let why = || format!("it is of version {version}, and this is {VERSION}");
+    if version == VERSION { Ok(()) } else { Err(Error::Odd { what, why: why() }) }
+}
+
+/// The settings in these bytes of a disk, if the anchor's key signed them.
+fn trusted(anchor: &Anchor, bytes: &[u8]) -> Result<Signed, Error> {
+    const WHAT: &str = "the settings disk";
+    let length = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+    let text = bytes.get(..length).unwrap_or_default();
+    let disk: SettingsDisk =
+        serde_json::from_slice(text).map_err(|source| Error::Malformed { what: WHAT, source })?;
+    of_this_version(WHAT, disk.version)?;
+    let decode = |what: &'static str, text: &str| {
+        BASE64.decode(text).map_err(|error| Error::Odd { what: WHAT, why: format!("{what}: {error}") })
+    };
+    let (settings, signature) = (decode("settings", &disk.settings)?, decode("signature", &disk.signature)?);
+    let key = UnparsedPublicKey::new(&ED25519, decode("the image's key", &anchor.key)?);
+    let untrusted = |_| Error::Untrusted { edition: disk.edition };
+    key.verify(&signed(disk.edition, &settings), &signature).map_err(untrusted)?;
+    Ok(Signed { edition: disk.edition, settings })
+}
+
+/// See [`super::Administered::take`].
+///
+/// # Errors
+/// [`Error::Older`] and [`Error::File`].
+pub fn take(edition: u64) -> Result<(), Error> {
+    take_at(Path::new(SETTINGS_EDITION), edition)
+}
+
+fn take_at(path: &Path, edition: u64) -> Result<(), Error> {
+    const WHAT: &str = "the edition that was taken last";
+    let taken = match fs::read_to_string(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+        read => {
+            let text = read.map_err(failed("read", path))?;
+            let odd = || Error::Odd { what: WHAT, why: format!("`{}` says {text:?}", path.display()) };
+            text.trim().parse().map_err(|_| odd())?
+        }
+    };
+    if edition < taken {
+        return Err(Error::Older { edition, taken });
+    }
+    if edition == taken {
+        return Ok(());
+    }
+    let folder = path.parent().unwrap_or(path);
+    fs::create_dir_all(folder).map_err(failed("make", folder))?;
+    let beside = path.with_extension("new");
+    let mut file = File::create(&beside).map_err(failed("make", &beside))?;
+    let written = file.write_all(format!("{edition}\n").as_bytes()).and_then(|()| file.sync_all());
+    written.map_err(failed("write", &beside))?;
+    fs::rename(&beside, path).map_err(failed("replace", path))?;
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed("write", folder))
+}
+
+fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_owned();
+    move |source| Error::File { operation, path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use ring::signature::{Ed25519KeyPair, KeyPair};
+
+    use super::*;
+
+    fn pair(seed: u8) -> Ed25519KeyPair {
+        Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).unwrap()
+    }
+
+    fn anchor_of(pair: &Ed25519KeyPair) -> Anchor {
+        Anchor { version: VERSION, key: BASE64.encode(pair.public_key()), required: true }
+    }
+
+    fn disk(pair: &Ed25519KeyPair, edition: u64, settings: &[u8]) -> SettingsDisk {
+        let signature = pair.sign(&signed(edition, settings));
+        SettingsDisk {
+            version: VERSION,
+            edition,
+            settings: BASE64.encode(settings),
+            signature: BASE64.encode(signature),
+        }
+    }
+
+    fn bytes(disk: &SettingsDisk) -> Vec<u8> {
+        let mut bytes = serde_json::to_vec(disk).unwrap();
+        bytes.resize(4096, 0);
+        bytes
+    }
+
+    #[test]
+    fn settings_are_those_that_the_right_key_signed_with_their_edition() {
+        let (right, other) = (pair(1), pair(2));
+        let good = disk(&right, 7, b"{}");
+        let read = |disk: &SettingsDisk| trusted(&anchor_of(&right), &bytes(disk));
+        assert_eq!(read(&good).unwrap(), Signed { edition: 7, settings: b"{}".to_vec() });
+        let cases = [
+            disk(&other, 7, b"{}"),
+            SettingsDisk { edition: 8, ..good.clone() },
+            SettingsDisk { settings: BASE64.encode(b"{ }"), ..good.clone() },
+            SettingsDisk { signature: BASE64.encode([0; 64]), ..good.clone() },
+            SettingsDisk { signature: String::new(), ..good.clone() },
+        ];
+        for bad in cases {
+            assert!(matches!(read(&bad), Err(Error::Untrusted { .. })), "{bad:?}");
+        }
+        for bad in [
+            SettingsDisk { version: 2, ..good.clone() },
+            SettingsDisk { settings: "?".to_owned(), ..good.clone() },
+            SettingsDisk { signature: "?".to_owned(), ..good },
+        ] {
+            assert!(matches!(read(&bad), Err(Error::Odd { .. })), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_disk_of_something_else_is_named_as_such() {
+        for text in ["", "\0\0", "{}", "settings", "{\"version\": 1, \"edition\": -1}"] {
+            let error = trusted(&anchor_of(&pair(1)), text.as_bytes()).unwrap_err();
+            assert_eq!(error.to_string(), "the settings disk is not understood", "{text:?}");
+        }
+        // One key more could be one that a later version heeds.
+        let mut text = serde_json::to_value(disk(&pair(1), 1, b"{}")).unwrap();
+        text["until"] = 1.into();
+        assert!(trusted(&anchor_of(&pair(1)), text.to_string().as_bytes()).is_err());
+        assert!(matches!(anchor(b"{\"version\":2,\"key\":\"\",\"required\":false}"), Err(Error::Odd { .. })));
+    }
+
+    #[test]
+    fn an_edition_does_not_go_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("eci/edition");
+        for edition in [1, 3, 3, 4] {
+            take_at(&path, edition).unwrap();
+        }
+        let error = take_at(&path, 3).unwrap_err().to_string();
+        assert!(error.starts_with("edition 3 on the settings disk is older than 4, "), "{error}");
+        take_at(&path, 4).unwrap();
+        fs::write(&path, "four").unwrap();
+        assert!(matches!(take_at(&path, 5), Err(Error::Odd { .. })));
+    }
+}
