@@ -34,9 +34,9 @@ pub const IMAGE_KEY: &str = "/etc/eci/image.pub";
 pub const APPARMOR_DIR: &str = "/etc/eci/apparmor";
 /// The administrator's settings, on the verified root: what `eci.toml` names, or the default.
 pub const ADMIN_SETTINGS: &str = "/etc/eci/admin-settings.json";
-/// Whose settings disks the image takes, [`crate::settings_disk::Anchor`], on the verified root; not there where it takes none.
+/// Whose config disks the image takes, [`crate::config_disk::Anchor`], on the verified root; not there where it takes none.
 pub const SETTINGS_ANCHOR: &str = "/etc/eci/settings-anchor.json";
-/// The edition of the settings disk that was taken last, on the data disk: a number. No rule lets a container have its folder.
+/// The edition of the config disk that was taken last, on the data disk: a number. No rule lets a container have its folder.
 pub const SETTINGS_EDITION: &str = "/var/lib/docker/eci/settings-edition";
 /// The signed manifest, handed from the initramfs stage to the system stage.
 pub const RUN_MANIFEST: &str = "/run/eci/manifest.json";

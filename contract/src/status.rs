@@ -66,7 +66,7 @@ pub struct Image {
 pub struct Settings {
     /// Where they come from.
     pub source: SettingsSource,
-    /// Edition of the settings disk that they come from.
+    /// Edition of the config disk that they come from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub edition: Option<u64>,
     /// SHA-256 of the file, hexadecimal.
@@ -87,7 +87,7 @@ pub enum SettingsSource {
     Default,
     /// They were baked into the image.
     Image,
-    /// They are on a settings disk.
+    /// They are on a config disk.
     Disk,
 }
 

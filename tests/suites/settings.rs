@@ -19,7 +19,7 @@ use tempfile::TempDir;
 /// Name of the instance, and of the settings among the project's files.
 const NAME: &str = "settings";
 const FILE: &str = "own.json";
-/// The key that signs settings disks of the image, and is not the image's own.
+/// The key that signs config disks of the image, and is not the image's own.
 const KEY: &str = "keys/image.key";
 /// Exit code of `eci-builder --help` for an engine that does not get ready.
 const BOOT: i32 = 6;
@@ -190,7 +190,7 @@ fn rows() -> Vec<Row<Own>> {
             ensure!(settings == "default", "{settings}");
             Ok(())
         }),
-        row("a_settings_disk_of_the_right_key_is_in_force", |own| {
+        row("a_config_disk_of_the_right_key_is_in_force", |own| {
             let vm = &own.vm;
             vm.stop()?;
             let disk = own.disk("second.img", 2, KEY)?;
@@ -208,10 +208,10 @@ fn rows() -> Vec<Row<Own>> {
         }),
         row("an_older_one_of_another_key_or_a_changed_one_starts_no_engine", |own| {
             let older = own.disk("older.img", 1, KEY)?;
-            own.vm_refuses(&older, "edition 1 on the settings disk is older than 2, which was taken before")?;
+            own.vm_refuses(&older, "edition 1 on the config disk is older than 2, which was taken before")?;
             let theirs = own.disk("theirs.img", 3, "their-keys/image.key")?;
             let untrusted = "is not signed by the key that this image takes settings from";
-            own.vm_refuses(&theirs, &format!("edition 3 on the settings disk {untrusted}"))?;
+            own.vm_refuses(&theirs, &format!("edition 3 on the config disk {untrusted}"))?;
             // One digit of a good disk.
             let changed = own.disk("changed.img", 3, KEY)?;
             let mut bytes = fs::read(&changed)?;
@@ -220,18 +220,18 @@ fn rows() -> Vec<Row<Own>> {
             ensure!(bytes[digit] == b'3', "the edition is elsewhere");
             bytes[digit] = b'4';
             fs::write(&changed, bytes)?;
-            own.vm_refuses(&changed, &format!("edition 4 on the settings disk {untrusted}"))
+            own.vm_refuses(&changed, &format!("edition 4 on the config disk {untrusted}"))
         }),
-        row("an_image_without_a_key_takes_no_settings_disk", |own| {
+        row("an_image_without_a_key_takes_no_config_disk", |own| {
             let vm = Vm::prepare("keyless", &image::out()?)?;
             let disk = own.disk("good.img", 3, KEY)?;
             let outcome = vm.run(&["--settings", &disk])?;
             ensure!(outcome.code == BOOT, "exit code {}: {}", outcome.code, outcome.stderr);
-            outcome.refused(&["this image takes no settings disk"])?;
+            outcome.refused(&["this image takes no config disk"])?;
             let none = own.built.folder().join(FILE);
             let outcome = vm.run(&["--settings", &none.to_string_lossy()])?;
             outcome
-                .refused(&["is not a settings disk", "hint: `eci-builder settings sign FILE` makes one"])
+                .refused(&["is not a config disk", "hint: `eci-builder settings sign FILE` makes one"])
                 .map(drop)
         }),
         row("settings_that_are_not_understood_start_no_engine_and_say_why", refused),
@@ -239,7 +239,7 @@ fn rows() -> Vec<Row<Own>> {
 }
 
 impl Own {
-    /// A settings disk with packets of another length, and nothing else of [`own`].
+    /// A config disk with packets of another length, and nothing else of [`own`].
     fn disk(&self, name: &str, edition: u64, key: &str) -> Result<String> {
         let folder = self.built.folder();
         let settings = json!({ "configurationFileVersion": 2, "eci": { "engine": { "mtu": 1300 } } });

@@ -133,7 +133,8 @@ fn no_folder(machine: &Machine) -> Result<()> {
             &["enhanced container isolation: can't copy from or to container `bound`: it mounts `/run`"];
         wsl.docker(&["cp", "bound:/x", "-"], &[])?.refused(why)?;
         wsl.docker(&["cp", "bound:/etc", "-"], &[])?.refused(why)?;
-        wsl.docker(&["cp", "-", "bound:/x"], &image::busybox_tar()?)?.refused(why)?;
+        // The client asks by HEAD first, whose answers have no words.
+        wsl.docker(&["cp", "-", "bound:/x"], &image::busybox_tar()?)?.refused(&["bound:/x"])?;
         wsl.docker(&["rm", "bound"], &[])?.ok()?;
         let why = &["enhanced container isolation: can't make a volume with `"];
         for options in [

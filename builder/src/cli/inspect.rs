@@ -113,9 +113,9 @@ fn text(inspection: &Inspection) -> Vec<String> {
         let source = match source {
             SettingsSource::Default => "default: isolation, locked",
             SettingsSource::Image => "of an administrator",
-            SettingsSource::Disk => "of a settings disk",
+            SettingsSource::Disk => "of a config disk",
         };
-        let disks = if *takes_disks { "; takes settings disks" } else { "" };
+        let disks = if *takes_disks { "; takes config disks" } else { "" };
         lines.push(format!("settings    {source}, sha256 {sha256}{disks}"));
     }
     section(

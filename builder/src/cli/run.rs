@@ -60,7 +60,7 @@ pub struct Args {
     /// Raw file or block device to use as the data disk.
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
-    /// Settings disk that `eci-builder settings sign` made, for this run.
+    /// Config disk that `eci-builder settings sign` made, for this run.
     #[arg(long, value_name = "FILE")]
     settings: Option<PathBuf>,
     /// Addresses of this host on which ports of containers (`docker run -p`) may be.
@@ -122,6 +122,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let home = Home::of(&args.name)
         .or_exit_with_hint(Exit::Instance, "choose a short name, or set XDG_STATE_HOME")?;
     let artifacts = what_to_boot(args, &home)?;
+    args.settings.as_deref().map(config_disk).transpose()?;
     tool::require(PROGRAM).or_exit_with_hint(Exit::Host, "apt-get install qemu-system-x86")?;
     home.create().or_exit(Exit::Instance)?;
     if args.detach { detached(args, &home, &artifacts, ui) } else { foreground(args, &home, &artifacts, ui) }
@@ -299,7 +300,7 @@ fn prepare(
             home.data_disk()
         }
     };
-    let settings = args.settings.as_deref().map(settings_disk).transpose()?;
+    let settings = args.settings.as_deref().map(config_disk).transpose()?;
     let record = Record {
         version: RECORD_VERSION,
         artifacts: artifacts.folder.clone(),
@@ -328,10 +329,10 @@ fn prepare(
     Ok((plan, record))
 }
 
-/// The path of a settings disk. What is on it the VM judges; that it is one at all is told at once.
-fn settings_disk(path: &Path) -> anyhow::Result<PathBuf> {
+/// The path of a config disk. What is on it the VM judges; that it is one at all is told at once.
+fn config_disk(path: &Path) -> anyhow::Result<PathBuf> {
     disk::read(path).or_exit_with_hint(Exit::Config, "`eci-builder settings sign FILE` makes one")?;
-    path.canonicalize().with_context(|| format!("cannot use the settings disk `{}`", path.display()))
+    path.canonicalize().with_context(|| format!("cannot use the config disk `{}`", path.display()))
 }
 
 /// This program again, in a session of its own, with its messages in the instance's folder.

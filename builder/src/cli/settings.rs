@@ -1,4 +1,4 @@
-//! `eci-builder settings`: what an `admin-settings.json` would have in force, and a settings disk of it.
+//! `eci-builder settings`: what an `admin-settings.json` would have in force, and a config disk of it.
 
 use std::path::{Path, PathBuf};
 
@@ -32,7 +32,7 @@ enum What {
         #[arg(long)]
         json: bool,
     },
-    /// Make a settings disk: the file with an edition and a signature, which images that name the key's public half take.
+    /// Make a config disk: the file with an edition and a signature, which images that name the key's public half take.
     Sign {
         /// The file, `admin-settings.json`.
         file: PathBuf,
@@ -43,7 +43,7 @@ enum What {
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
         edition: u64,
         /// The disk.
-        #[arg(long, short, value_name = "FILE", default_value = "eci-settings.img")]
+        #[arg(long, short, value_name = "FILE", default_value = "eci-config.img")]
         out: PathBuf,
     },
 }
@@ -69,7 +69,7 @@ fn sign(file: &Path, key: &Source, edition: u64, out: &Path, ui: &Ui) -> anyhow:
     let sha256 = settings::digest(&bytes);
     ui.note(&format!("`{}`: edition {edition}, sha256 {sha256}", out.display()));
     ui.note(
-        "boot with it: eci-builder run --settings FILE; elsewhere: a virtio disk with serial `eci-settings`",
+        "boot with it: eci-builder run --settings FILE; elsewhere: a virtio disk with serial `eci-config`",
     );
     Ok(())
 }

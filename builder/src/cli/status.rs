@@ -56,7 +56,7 @@ fn settings(settings: &Settings) -> String {
     let source = match settings.source {
         SettingsSource::Default => "default",
         SettingsSource::Image => "of the image",
-        SettingsSource::Disk => "of the settings disk",
+        SettingsSource::Disk => "of the config disk",
     };
     let edition = settings.edition.map(|edition| format!(", edition {edition}")).unwrap_or_default();
     let locked = if settings.locked { "locked" } else { "not locked" };

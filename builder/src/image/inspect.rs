@@ -145,7 +145,7 @@ pub struct SettingsInfo {
     pub source: SettingsSource,
     /// SHA-256 of the file: `settings check` and `status` show the same of the same.
     pub sha256: String,
-    /// Whether it takes others from a settings disk; who signs those is on the root.
+    /// Whether it takes others from a config disk; who signs those is on the root.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub takes_disks: bool,
 }

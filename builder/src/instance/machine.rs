@@ -4,9 +4,9 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use eci_contract::config_disk::DISK_NAME;
 use eci_contract::disk::DATA_NAME;
 use eci_contract::link::PORT_NAME;
-use eci_contract::settings_disk::DISK_NAME;
 
 /// The program.
 pub const PROGRAM: &str = "qemu-system-x86_64";
@@ -57,7 +57,7 @@ pub struct Body {
     pub own: bool,
     /// The data disk, raw.
     pub data: PathBuf,
-    /// The administrator's settings disk, if there is one.
+    /// The administrator's config disk, if there is one.
     pub settings: Option<PathBuf>,
     /// Socket of the virtio-serial port that carries the link.
     pub port_socket: PathBuf,
@@ -196,14 +196,14 @@ mod tests {
     }
 
     #[test]
-    fn a_settings_disk_is_found_by_its_serial_and_not_written_to() {
+    fn a_config_disk_is_found_by_its_serial_and_not_written_to() {
         let mut plan = plan("/s/data.raw");
         if let Some(body) = &mut plan.body {
             body.settings = Some("/s/settings.img".into());
         }
         let shown = shown(&plan);
         let wanted =
-            "readonly=on,file=/s/settings.img -device virtio-blk-pci,drive=settings,serial=eci-settings";
+            "readonly=on,file=/s/settings.img -device virtio-blk-pci,drive=settings,serial=eci-config";
         assert!(shown.contains(wanted), "{shown}");
     }
 

@@ -92,10 +92,10 @@ pub struct Settings {
     /// The administrator's `admin-settings.json`, which is baked in. Isolation that is locked and nothing else where this is absent.
     #[serde(default)]
     pub file: Option<PathBuf>,
-    /// Ed25519 public key (PEM) of who signs settings disks (`eci-builder settings sign`). An image without one takes none.
+    /// Ed25519 public key (PEM) of who signs config disks (`eci-builder settings sign`). An image without one takes none.
     #[serde(default)]
     pub key: Option<PathBuf>,
-    /// Without a settings disk there is no engine.
+    /// Without a config disk there is no engine.
     #[serde(default)]
     pub required: bool,
     /// Nobody looks at the file before the VM does. Only an image of the test flavour may say so: it is how the suites get one whose

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use eci_contract::config_disk::{Anchor, VERSION};
 use eci_contract::manifest::Flavour;
-use eci_contract::settings_disk::{Anchor, VERSION};
 use eci_policy::settings::{DEFAULT, Settings};
 
 use super::Error;
@@ -16,7 +16,7 @@ use crate::settings;
 /// What is baked in.
 #[derive(Clone, Debug)]
 pub struct Baked {
-    /// Whose settings disks the image takes.
+    /// Whose config disks the image takes.
     pub anchor: Option<Anchor>,
     /// The file's bytes.
     pub text: Vec<u8>,

@@ -170,7 +170,7 @@ fn settings_are_the_default_or_a_file_that_is_checked() {
 }
 
 #[test]
-fn settings_disks_are_taken_by_a_key_and_required_with_one() {
+fn config_disks_are_taken_by_a_key_and_required_with_one() {
     let home = tempfile::tempdir().expect("temporary folder");
     fs::write(home.path().join("files.toml"), LIST).expect("list");
     generate(&home.path().join("keys")).expect("keys");
@@ -188,7 +188,7 @@ fn settings_disks_are_taken_by_a_key_and_required_with_one() {
     let error = with("required = true").expect_err("nobody could sign it").to_string();
     assert!(error.contains("settings.required needs `key`"), "{error}");
     let error = with("key = \"none.pub\"").expect_err("not there").to_string();
-    assert_eq!(error, "the key for settings disks");
+    assert_eq!(error, "the key for config disks");
 }
 
 #[test]

@@ -103,7 +103,7 @@ pub fn add_links(lists: &[&List], tree: &mut Tree) -> Result<(), Error> {
     Ok(())
 }
 
-/// Adds the administrator's settings, and whose settings disks the image takes. No overlay has either in its place.
+/// Adds the administrator's settings, and whose config disks the image takes. No overlay has either in its place.
 ///
 /// # Errors
 /// [`Error::Tree`].

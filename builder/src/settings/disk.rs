@@ -1,4 +1,4 @@
-//! Settings disks: made of a checked file, a key and an edition; [`eci_contract::settings_disk`] has the format.
+//! Config disks: made of a checked file, a key and an edition; [`eci_contract::config_disk`] has the format.
 
 use std::fs;
 use std::io;
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use eci_contract::settings_disk::{BLOCK_BYTES, MAX_BYTES, SettingsDisk, VERSION, signed};
+use eci_contract::config_disk::{BLOCK_BYTES, ConfigDisk, MAX_BYTES, VERSION, signed};
 
 use crate::image::sign::Source;
 use crate::image::signature::{self, SigningKey};
@@ -26,7 +26,7 @@ pub enum Error {
         source: io::Error,
     },
     /// It is something else.
-    #[error("`{}` is not a settings disk", .path.display())]
+    #[error("`{}` is not a config disk", .path.display())]
     Other {
         /// The file.
         path: PathBuf,
@@ -41,7 +41,7 @@ pub enum Error {
     Token(#[from] token::Error),
 }
 
-/// Writes a settings disk, in the place of one that is there.
+/// Writes a config disk, in the place of one that is there.
 ///
 /// # Errors
 /// [`Error`]; what was there is still there.
@@ -52,7 +52,7 @@ pub fn write(settings: &[u8], edition: u64, key: &Source, path: &Path) -> Result
         Source::Token(uri) => token::sign(uri, Algorithm::Ed25519, &message)?,
         Source::Signature(signature) => fs::read(signature).map_err(failed("read", signature))?,
     };
-    let disk = SettingsDisk {
+    let disk = ConfigDisk {
         version: VERSION,
         edition,
         settings: BASE64.encode(settings),
@@ -68,11 +68,11 @@ pub fn write(settings: &[u8], edition: u64, key: &Source, path: &Path) -> Result
     fs::rename(&beside, path).map_err(failed("replace", path))
 }
 
-/// Reads a settings disk. Whose it is the VM finds out.
+/// Reads a config disk. Whose it is the VM finds out.
 ///
 /// # Errors
 /// [`Error::File`] and [`Error::Other`].
-pub fn read(path: &Path) -> Result<SettingsDisk, Error> {
+pub fn read(path: &Path) -> Result<ConfigDisk, Error> {
     let bytes = super::head(path, MAX_BYTES).map_err(failed("read", path))?;
     let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
     serde_json::from_slice(text).map_err(|source| Error::Other { path: path.to_owned(), source })
@@ -115,7 +115,7 @@ mod tests {
         write(b"{}", 1, &Source::Key(folder.path().join("none")), &path).expect_err("no key");
         assert_eq!(fs::read(&path).expect("there"), b"before");
         let error = read(&path).expect_err("no disk").to_string();
-        assert_eq!(error, format!("`{}` is not a settings disk", path.display()));
+        assert_eq!(error, format!("`{}` is not a config disk", path.display()));
         assert!(matches!(read(&folder.path().join("none")), Err(Error::File { .. })));
     }
 }

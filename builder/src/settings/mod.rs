@@ -1,4 +1,4 @@
-//! The administrator's settings as a file of this host, read by the reader that PID 1 has, and as a settings disk ([`disk`]).
+//! The administrator's settings as a file of this host, read by the reader that PID 1 has, and as a config disk ([`disk`]).
 
 pub mod disk;
 
@@ -30,8 +30,8 @@ pub enum Error {
         /// What is wrong with it.
         source: settings::Error,
     },
-    /// The key for settings disks cannot be used.
-    #[error("the key for settings disks")]
+    /// The key for config disks cannot be used.
+    #[error("the key for config disks")]
     Key(#[source] signature::Error),
 }
 

@@ -142,7 +142,7 @@ const STEPS: &[BootStep] = &[
     BootStep {
         name: "settings taken",
         on_failure: OnFailure::RefuseEngine,
-        why: "an older edition of a settings disk does not follow a newer one",
+        why: "an older edition of a config disk does not follow a newer one",
         run: |machine| Ok(machine.settings.as_ref().map_or(Ok(()), settings::Administered::take)?),
     },
     BootStep {

@@ -1,4 +1,4 @@
-//! The settings disk: found by its serial number, trusted by its signature, and never older than the one before.
+//! The config disk: found by its serial number, trusted by its signature, and never older than the one before.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -6,24 +6,24 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use eci_contract::config_disk::{Anchor, ConfigDisk, DISK_NAME, MAX_BYTES, VERSION, signed};
 use eci_contract::paths::{SETTINGS_ANCHOR, SETTINGS_EDITION};
-use eci_contract::settings_disk::{Anchor, DISK_NAME, MAX_BYTES, SettingsDisk, VERSION, signed};
 use ring::signature::{ED25519, UnparsedPublicKey};
 
 use crate::system::data::disk_with_serial;
 
-/// Why a settings disk is not used.
+/// Why a config disk is not used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// There has to be one.
     #[error(
-        "there is no settings disk, and this image does not go without: attach the one that `eci-builder settings sign` made as a \
+        "there is no config disk, and this image does not go without: attach the one that `eci-builder settings sign` made as a \
          virtio disk with serial `{DISK_NAME}` (`eci-builder run --settings FILE`)"
     )]
     Missing,
     /// The image names nobody whose disks it takes.
     #[error(
-        "this image takes no settings disk, for it names no key for them (`[settings] key` in eci.toml): detach it"
+        "this image takes no config disk, for it names no key for them (`[settings] key` in eci.toml): detach it"
     )]
     NotTaken,
     /// A file or the disk cannot be read or written.
@@ -54,7 +54,7 @@ pub enum Error {
     },
     /// Somebody else signed it, or something in it was changed.
     #[error(
-        "edition {edition} on the settings disk is not signed by the key that this image takes settings from"
+        "edition {edition} on the config disk is not signed by the key that this image takes settings from"
     )]
     Untrusted {
         /// What it says that it is.
@@ -62,7 +62,7 @@ pub enum Error {
     },
     /// A newer one was taken before.
     #[error(
-        "edition {edition} on the settings disk is older than {taken}, which was taken before: attach that one, or a newer"
+        "edition {edition} on the config disk is older than {taken}, which was taken before: attach that one, or a newer"
     )]
     Older {
         /// Of the disk.
@@ -106,7 +106,7 @@ pub fn read() -> Result<Option<Signed>, Error> {
 }
 
 fn anchor(bytes: &[u8]) -> Result<Anchor, Error> {
-    const WHAT: &str = "what this image says of settings disks";
+    const WHAT: &str = "what this image says of config disks";
     let anchor: Anchor =
         serde_json::from_slice(bytes).map_err(|source| Error::Malformed { what: WHAT, source })?;
     of_this_version(WHAT, anchor.version)?;
@@ -120,10 +120,10 @@ fn of_this_version(what: &'static str, version: u32) -> Result<(), Error> {
 
 /// The settings in these bytes of a disk, if the anchor's key signed them.
 fn trusted(anchor: &Anchor, bytes: &[u8]) -> Result<Signed, Error> {
-    const WHAT: &str = "the settings disk";
+    const WHAT: &str = "the config disk";
     let length = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
     let text = bytes.get(..length).unwrap_or_default();
-    let disk: SettingsDisk =
+    let disk: ConfigDisk =
         serde_json::from_slice(text).map_err(|source| Error::Malformed { what: WHAT, source })?;
     of_this_version(WHAT, disk.version)?;
     let decode = |what: &'static str, text: &str| {
@@ -189,9 +189,9 @@ mod tests {
         Anchor { version: VERSION, key: BASE64.encode(pair.public_key()), required: true }
     }
 
-    fn disk(pair: &Ed25519KeyPair, edition: u64, settings: &[u8]) -> SettingsDisk {
+    fn disk(pair: &Ed25519KeyPair, edition: u64, settings: &[u8]) -> ConfigDisk {
         let signature = pair.sign(&signed(edition, settings));
-        SettingsDisk {
+        ConfigDisk {
             version: VERSION,
             edition,
             settings: BASE64.encode(settings),
@@ -199,7 +199,7 @@ mod tests {
         }
     }
 
-    fn bytes(disk: &SettingsDisk) -> Vec<u8> {
+    fn bytes(disk: &ConfigDisk) -> Vec<u8> {
         let mut bytes = serde_json::to_vec(disk).unwrap();
         bytes.resize(4096, 0);
         bytes
@@ -209,22 +209,22 @@ mod tests {
     fn settings_are_those_that_the_right_key_signed_with_their_edition() {
         let (right, other) = (pair(1), pair(2));
         let good = disk(&right, 7, b"{}");
-        let read = |disk: &SettingsDisk| trusted(&anchor_of(&right), &bytes(disk));
+        let read = |disk: &ConfigDisk| trusted(&anchor_of(&right), &bytes(disk));
         assert_eq!(read(&good).unwrap(), Signed { edition: 7, settings: b"{}".to_vec() });
         let cases = [
             disk(&other, 7, b"{}"),
-            SettingsDisk { edition: 8, ..good.clone() },
-            SettingsDisk { settings: BASE64.encode(b"{ }"), ..good.clone() },
-            SettingsDisk { signature: BASE64.encode([0; 64]), ..good.clone() },
-            SettingsDisk { signature: String::new(), ..good.clone() },
+            ConfigDisk { edition: 8, ..good.clone() },
+            ConfigDisk { settings: BASE64.encode(b"{ }"), ..good.clone() },
+            ConfigDisk { signature: BASE64.encode([0; 64]), ..good.clone() },
+            ConfigDisk { signature: String::new(), ..good.clone() },
         ];
         for bad in cases {
             assert!(matches!(read(&bad), Err(Error::Untrusted { .. })), "{bad:?}");
         }
         for bad in [
-            SettingsDisk { version: 2, ..good.clone() },
-            SettingsDisk { settings: "?".to_owned(), ..good.clone() },
-            SettingsDisk { signature: "?".to_owned(), ..good },
+            ConfigDisk { version: 2, ..good.clone() },
+            ConfigDisk { settings: "?".to_owned(), ..good.clone() },
+            ConfigDisk { signature: "?".to_owned(), ..good },
         ] {
             assert!(matches!(read(&bad), Err(Error::Odd { .. })), "{bad:?}");
         }
@@ -234,7 +234,7 @@ mod tests {
     fn a_disk_of_something_else_is_named_as_such() {
         for text in ["", "\0\0", "{}", "settings", "{\"version\": 1, \"edition\": -1}"] {
             let error = trusted(&anchor_of(&pair(1)), text.as_bytes()).unwrap_err();
-            assert_eq!(error.to_string(), "the settings disk is not understood", "{text:?}");
+            assert_eq!(error.to_string(), "the config disk is not understood", "{text:?}");
         }
         // One key more could be one that a later version heeds.
         let mut text = serde_json::to_value(disk(&pair(1), 1, b"{}")).unwrap();
@@ -251,7 +251,7 @@ mod tests {
             take_at(&path, edition).unwrap();
         }
         let error = take_at(&path, 3).unwrap_err().to_string();
-        assert!(error.starts_with("edition 3 on the settings disk is older than 4, "), "{error}");
+        assert!(error.starts_with("edition 3 on the config disk is older than 4, "), "{error}");
         take_at(&path, 4).unwrap();
         fs::write(&path, "four").unwrap();
         assert!(matches!(take_at(&path, 5), Err(Error::Odd { .. })));

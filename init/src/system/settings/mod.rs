@@ -1,5 +1,5 @@
 //! The administrator's settings: what is in force for as long as the machine runs. They are those of the image, on its verified root, or of
-//! a settings disk that is signed by the key that the image names ([`disk`]).
+//! a config disk that is signed by the key that the image names ([`disk`]).
 //!
 //! They are read with the reader that the builder checked them with. Settings that are not there or not understood refuse the engine: an
 //! image has a file in any case, and what this program does not understand it does not enforce.
@@ -32,7 +32,7 @@ pub enum Error {
         /// What is wrong with them.
         source: settings::Error,
     },
-    /// The settings disk cannot be used.
+    /// The config disk cannot be used.
     #[error(transparent)]
     Disk(#[from] disk::Error),
 }
@@ -52,7 +52,7 @@ pub struct Administered {
 /// When they cannot be read or are not understood, when a disk is not to be trusted, or there has to be one and is none.
 pub fn read() -> Result<Administered, Error> {
     if let Some(disk) = disk::read()? {
-        let whose = format!("of edition {} on the settings disk", disk.edition);
+        let whose = format!("of edition {} on the config disk", disk.edition);
         return parse(&disk.settings, SettingsSource::Disk, Some(disk.edition), whose);
     }
     let bytes = fs::read(ADMIN_SETTINGS).map_err(|source| Error::Read { source })?;

@@ -1,12 +1,12 @@
-//! The settings disk: an administrator's settings, signed, on a small disk beside the image, and what an image says of whose it takes.
+//! The config disk: an administrator's settings, signed, on a small disk beside the image, and what an image says of whose it takes.
 //!
-//! The disk begins with a [`SettingsDisk`] as JSON and has zeros from there to its end. A key signs [`signed`], which has the edition in
+//! The disk begins with a [`ConfigDisk`] as JSON and has zeros from there to its end. A key signs [`signed`], which has the edition in
 //! front of the file: an older one cannot pass for a newer.
 
 use serde::{Deserialize, Serialize};
 
 /// Serial number of the virtio disk.
-pub const DISK_NAME: &str = "eci-settings";
+pub const DISK_NAME: &str = "eci-config";
 /// Version of both forms.
 pub const VERSION: u32 = 1;
 /// Most bytes of the JSON: settings of 32 KiB in base64, and what is around them.
@@ -17,7 +17,7 @@ pub const BLOCK_BYTES: usize = 4096;
 /// What is on the disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct SettingsDisk {
+pub struct ConfigDisk {
     /// [`VERSION`].
     pub version: u32,
     /// Counts up: a VM takes none that is older than the one that it took last.
