@@ -77,3 +77,8 @@ fn settings_are_accepted_or_refused_as_their_names_say() {
 fn notifications_keep_their_promises() {
     replay("notification", eci_fuzz::notification::check);
 }
+
+#[test]
+fn requests_keep_their_promises() {
+    replay("request", eci_fuzz::request::check);
+}
