@@ -4,7 +4,7 @@
 //! They are read with the reader that the builder checked them with. Settings that are not there or not understood refuse the engine: an
 //! image has a file in any case, and what this program does not understand it does not enforce.
 
-mod disk;
+pub mod disk;
 
 use std::fs;
 use std::io;
