@@ -19,10 +19,12 @@ pub enum PublishOn {
 pub enum Error {
     /// The user has not allowed it.
     #[error(
-        "{ip} is not on the loopback of the host, and others could reach the port; \
+        "port {port} is wanted at {ip}, which is not on the loopback of the host: others could reach it; \
          `eci-builder run --publish-on all` allows that"
     )]
     NotLoopback {
+        /// The port.
+        port: u16,
         /// The address.
         ip: IpAddr,
     },
@@ -50,7 +52,7 @@ impl PublishOn {
             Self::All => ip,
             Self::Loopback if ip.is_loopback() => ip,
             Self::Loopback if ip.is_unspecified() => loopback(ip),
-            Self::Loopback => return Err(Error::NotLoopback { ip }),
+            Self::Loopback => return Err(Error::NotLoopback { port, ip }),
         };
         Ok(Place { address: SocketAddr::new(ip, port), needed })
     }
