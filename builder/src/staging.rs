@@ -133,6 +133,24 @@ fn make(path: &Path) -> Result<(), Error> {
     fs::create_dir_all(path).map_err(|source| Error::Create { path: path.to_owned(), source })
 }
 
+/// Takes a folder away at once, if it is there: who looks sees all of it or nothing. What a cut leaves has the name of a [`WorkFolder`].
+///
+/// # Errors
+/// What the system said; the folder is there then, or is not.
+pub fn discard(folder: &Path) -> io::Result<()> {
+    let bad = || io::Error::from(io::ErrorKind::InvalidInput);
+    let (parent, name) = (folder.parent().ok_or_else(bad)?, folder.file_name().ok_or_else(bad)?);
+    let prefix = format!(".{}-", name.to_string_lossy());
+    remove_abandoned(parent, &prefix);
+    let aside = parent.join(format!("{prefix}{}", process::id()));
+    match fs::rename(folder, &aside) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        renamed => renamed?,
+    }
+    fs::File::open(parent)?.sync_all()?;
+    fs::remove_dir_all(aside)
+}
+
 /// Removes folders of processes that no longer exist; best effort, for they only take space.
 fn remove_abandoned(parent: &Path, prefix: &str) {
     let Ok(entries) = fs::read_dir(parent) else { return };
@@ -171,5 +189,18 @@ mod tests {
         fs::create_dir(&abandoned).expect("abandoned folder");
         drop(Staging::beside(&home.path().join("out")).expect("staging"));
         assert!(!abandoned.exists());
+    }
+
+    #[test]
+    fn a_folder_is_discarded_whole_with_what_a_cut_left_of_another() {
+        let home = tempfile::tempdir().expect("temporary folder");
+        let (next, cut) = (home.path().join("next"), home.path().join(".next-4194999"));
+        for folder in [&next, &cut] {
+            fs::create_dir(folder).expect("folder");
+            fs::write(folder.join("root"), "").expect("file");
+        }
+        discard(&next).expect("there");
+        discard(&next).expect("gone already");
+        assert_eq!(fs::read_dir(home.path()).expect("listing").count(), 0);
     }
 }

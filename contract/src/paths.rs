@@ -36,8 +36,9 @@ pub const APPARMOR_DIR: &str = "/etc/eci/apparmor";
 pub const ADMIN_SETTINGS: &str = "/etc/eci/admin-settings.json";
 /// Whose config disks the image takes, [`crate::config_disk::Anchor`], on the verified root; not there where it takes none.
 pub const SETTINGS_ANCHOR: &str = "/etc/eci/settings-anchor.json";
-/// The edition of the config disk that was taken last, on the data disk: a number. No rule lets a container have its folder.
-pub const SETTINGS_EDITION: &str = "/var/lib/docker/eci/settings-edition";
+/// Editions of the config disks that were taken last, on the data disk: a file with a number for each key. No rule lets a container have
+/// the folder.
+pub const SETTINGS_EDITIONS: &str = "/var/lib/docker/eci/settings-editions";
 /// The signed manifest, handed from the initramfs stage to the system stage.
 pub const RUN_MANIFEST: &str = "/run/eci/manifest.json";
 /// The resolver configuration that PID 1 writes from DHCP; `/etc/resolv.conf` is a symlink to it.

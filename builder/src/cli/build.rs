@@ -106,6 +106,15 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         let (key, what) = (feature.key, feature.what);
         ui.warn(&format!("settings: `{key}` is kept apart and not in force: {what}"));
     }
+    let required = plan.settings().anchor.as_ref().is_some_and(|anchor| anchor.required);
+    if required && args.formats.contains(&Format::Wsl) {
+        let never =
+            anyhow::anyhow!("a distro for WSL 2 gets no config disk, and this image does not go without");
+        return Err(never).or_exit_with_hint(
+            Exit::Config,
+            "leave out `required` in the table [settings], or the format wsl",
+        );
+    }
     let keys = if args.unsigned { public_keys(&plan, ui)? } else { private_keys(&plan, ui)? };
     let cache = Cache::open().or_exit(Exit::Host)?;
     let offline = if args.offline { Offline::Yes } else { Offline::No };

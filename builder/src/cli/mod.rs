@@ -13,7 +13,7 @@ use clap::{Parser, Subcommand};
 use serde_json::{Value, json};
 
 use crate::image::assemble::Placed;
-use crate::ui::{Ui, human_size};
+use crate::ui::{Ui, human_size, printable};
 
 pub mod audit;
 pub mod build;
@@ -128,9 +128,10 @@ pub fn main() -> ExitCode {
 
 /// Prints the error as the whole program does, and gives its exit code.
 fn report(ui: &Ui, error: &anyhow::Error) -> ExitCode {
-    let mut lines = format!("{} {error}", ui.paint("31", "error:"));
+    // Some of it may be the VM's own words.
+    let mut lines = format!("{} {}", ui.paint("31", "error:"), printable(&error.to_string()));
     for cause in error.chain().skip(1) {
-        lines.push_str(&format!("\n  caused by: {cause}"));
+        lines.push_str(&format!("\n  caused by: {}", printable(&cause.to_string())));
     }
     let (code, hint) = judge(error);
     if let Some(hint) = hint {

@@ -60,9 +60,12 @@ pub struct Args {
     /// Raw file or block device to use as the data disk.
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
-    /// Config disk that `eci-builder settings sign` made, for this run.
+    /// Config disk that `eci-builder settings sign` made, for this run and those that follow.
     #[arg(long, value_name = "FILE")]
     settings: Option<PathBuf>,
+    /// No config disk, from this run on: the image's own settings.
+    #[arg(long, conflicts_with = "settings")]
+    no_settings: bool,
     /// Addresses of this host on which ports of containers (`docker run -p`) may be.
     #[arg(long, value_enum, default_value = "loopback")]
     publish_on: PublishOn,
@@ -122,7 +125,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let home = Home::of(&args.name)
         .or_exit_with_hint(Exit::Instance, "choose a short name, or set XDG_STATE_HOME")?;
     let artifacts = what_to_boot(args, &home)?;
-    args.settings.as_deref().map(config_disk).transpose()?;
+    settings_of(args, &home)?;
     tool::require(PROGRAM).or_exit_with_hint(Exit::Host, "apt-get install qemu-system-x86")?;
     home.create().or_exit(Exit::Instance)?;
     if args.detach { detached(args, &home, &artifacts, ui) } else { foreground(args, &home, &artifacts, ui) }
@@ -190,7 +193,8 @@ fn foreground(args: &Args, home: &Home, artifacts: &Artifacts, ui: &Ui) -> anyho
         };
         let outcome = one_boot(args, home, &held, &artifacts, accelerator, ui);
         match (outcome, trial.filter(|(_, chosen)| chosen.count.on_trial())) {
-            (Err(error), Some((own, chosen))) if was_a_try(own, chosen)? => {
+            // Settings that are refused are not the version's fault, and would be the next one's.
+            (Err(error), Some((own, chosen))) if !is_about_settings(&error) && was_a_try(own, chosen)? => {
                 let version = &artifacts.manifest.version;
                 ui.note(&format!("version {version} is on trial and did not get the engine ready: {error}"));
             }
@@ -207,6 +211,14 @@ fn bring_in(home: &Home, held: &Lock, ui: &Ui) -> anyhow::Result<()> {
     let updating = home.lock_update().or_exit_with_hint(Exit::Instance, "wait for it to end")?;
     let built = home.record().or_exit(Exit::Instance)?.artifacts;
     apply::apply(home, held, &updating, &built, ui).map(drop).map_err(super::update::classified)
+}
+
+/// Whether PID 1 refused the settings: its reasons begin with the step's name.
+fn is_about_settings(error: &anyhow::Error) -> bool {
+    match error.downcast_ref() {
+        Some(supervise::Error::Refused { reason }) => reason.starts_with("settings"),
+        _ => false,
+    }
 }
 
 /// Whether a boot that failed took a try from a version on trial: then another one follows, of that version or of the old one.
@@ -300,7 +312,7 @@ fn prepare(
             home.data_disk()
         }
     };
-    let settings = args.settings.as_deref().map(config_disk).transpose()?;
+    let settings = settings_of(args, home)?;
     let record = Record {
         version: RECORD_VERSION,
         artifacts: artifacts.folder.clone(),
@@ -309,6 +321,7 @@ fn prepare(
         memory_mib: args.memory,
         cpus: args.cpus,
         pid: std::process::id(),
+        settings: settings.clone(),
     };
     let plan = Plan {
         accelerator,
@@ -329,6 +342,12 @@ fn prepare(
     Ok((plan, record))
 }
 
+/// The config disk that is named, or that of the run before.
+fn settings_of(args: &Args, home: &Home) -> anyhow::Result<Option<PathBuf>> {
+    let before = || home.record().ok().and_then(|record| record.settings).filter(|_| !args.no_settings);
+    args.settings.clone().or_else(before).as_deref().map(config_disk).transpose()
+}
+
 /// The path of a config disk. What is on it the VM judges; that it is one at all is told at once.
 fn config_disk(path: &Path) -> anyhow::Result<PathBuf> {
     disk::read(path).or_exit_with_hint(Exit::Config, "`eci-builder settings sign FILE` makes one")?;
@@ -347,6 +366,9 @@ fn start_supervisor(args: &Args, home: &Home, accelerator: Accelerator) -> anyho
     }
     if let Some(settings) = &args.settings {
         command.arg("--settings").arg(settings);
+    }
+    if args.no_settings {
+        command.arg("--no-settings");
     }
     command.arg("--").args(&args.folder);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);

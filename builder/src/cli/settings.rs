@@ -40,7 +40,7 @@ enum What {
         #[arg(long, value_name = "FILE|URI", value_parser = parse_key)]
         key: Source,
         /// Counts up with each disk: a VM takes none that is older than the one that it took last.
-        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=u64::from(u32::MAX)))]
         edition: u64,
         /// The disk.
         #[arg(long, short, value_name = "FILE", default_value = "eci-config.img")]

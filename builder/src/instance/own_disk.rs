@@ -14,6 +14,7 @@ use super::artifacts::{self, Artifacts};
 use super::home::{Home, Lock};
 use crate::image::assemble::KEY_FILE;
 use crate::image::{disk, manifest};
+use crate::staging;
 
 /// Bytes of a sector of our images.
 const SECTOR: u64 = disk::SECTOR;
@@ -198,12 +199,9 @@ pub(super) fn remove_file(path: &Path) -> Result<(), Error> {
     }
 }
 
-/// Removes a folder, if it is there.
+/// Removes a folder, if it is there. Cut off at any moment, it is whole or gone.
 pub(super) fn remove_folder(folder: &Path) -> Result<(), Error> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", folder)(error)),
-        _ => Ok(()),
-    }
+    staging::discard(folder).map_err(failed("remove", folder))
 }
 
 pub(super) fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {

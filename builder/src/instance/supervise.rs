@@ -116,7 +116,9 @@ async fn supervise(
             Verdict::Ready => ready(started.elapsed()),
             Verdict::Refused(reason) => {
                 stop(&mut qemu, &link, home).await?;
-                return Err(Error::Refused { reason });
+                // Who asked meanwhile asked for this; another boot must not follow.
+                let told = timeout(Duration::ZERO, asked(&mut interrupt, &mut terminate)).await.is_ok();
+                return if told { Ok(()) } else { Err(Error::Refused { reason }) };
             }
         },
     }

@@ -37,6 +37,11 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// An overlay says whose config disks the image takes.
+    #[error(
+        "an overlay has `{SETTINGS_ANCHOR}`; that comes from `key` in the table [settings] of the configuration alone"
+    )]
+    Anchor,
     /// The table has a folder that everyone could write to, or one with special bits.
     #[error("`{}`: the folder `{folder}` has mode {mode:o}; its bits have to be within 755", .table.display())]
     BadMode {
@@ -109,6 +114,9 @@ pub fn add_links(lists: &[&List], tree: &mut Tree) -> Result<(), Error> {
 /// [`Error::Tree`].
 pub fn add_settings(baked: &Baked, tree: &mut Tree) -> Result<(), Error> {
     tree.add_file(ADMIN_SETTINGS, &mut &baked.text[..], false, Origin::Settings)?;
+    if baked.anchor.is_none() && tree.get(SETTINGS_ANCHOR).is_some() {
+        return Err(Error::Anchor);
+    }
     if let Some(anchor) = &baked.anchor {
         let text = serde_json::to_vec(anchor).expect("texts and a number are JSON");
         tree.add_file(SETTINGS_ANCHOR, &mut &text[..], false, Origin::Settings)?;
@@ -202,12 +210,22 @@ mod tests {
         let place = home.path().join("overlay/etc/eci/admin-settings.json");
         fs::write(place, "{}").expect("file");
         add_overlays(&[home.path().join("overlay")], &mut tree).expect("sound");
-        let error = add_settings(&Baked { anchor: None, text: b"{ }".to_vec(), settings: None }, &mut tree)
-            .expect_err("both are there");
+        let baked = Baked { anchor: None, text: b"{ }".to_vec(), settings: None };
+        let error = add_settings(&baked, &mut tree).expect_err("both are there");
         assert_eq!(
             error.to_string(),
             "`/etc/eci/admin-settings.json` comes from the overlay and, with another content, from the administrator's settings"
         );
+    }
+
+    #[test]
+    fn no_overlay_says_whose_config_disks_are_taken() {
+        let (home, mut tree) = home();
+        fs::write(home.path().join("overlay/etc/eci/settings-anchor.json"), "{}").expect("file");
+        add_overlays(&[home.path().join("overlay")], &mut tree).expect("sound");
+        let baked = Baked { anchor: None, text: b"{}".to_vec(), settings: None };
+        let error = add_settings(&baked, &mut tree).expect_err("nobody asked for it").to_string();
+        assert!(error.starts_with("an overlay has `/etc/eci/settings-anchor.json`"), "{error}");
     }
 
     #[test]

@@ -143,7 +143,14 @@ const STEPS: &[BootStep] = &[
         name: "settings taken",
         on_failure: OnFailure::RefuseEngine,
         why: "an older edition of a config disk does not follow a newer one",
-        run: |machine| Ok(machine.settings.as_ref().map_or(Ok(()), settings::Administered::take)?),
+        run: |machine| {
+            let taken = machine.settings.as_ref().map_or(Ok(()), settings::Administered::take);
+            if taken.is_err() {
+                // Nothing is in force.
+                machine.settings = None;
+            }
+            Ok(taken?)
+        },
     },
     BootStep {
         name: "firewall in force",

@@ -6,6 +6,8 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use eci_contract::disk::Slot;
 use rustix::fs::{FlockOperation, fcntl_lock, flock};
@@ -21,10 +23,14 @@ pub const DEFAULT_NAME: &str = "default";
 const MAX_SOCKET_PATH: usize = 107;
 /// File that a running instance is locked by.
 const LOCK: &str = "lock";
+/// File with the record lock of who holds it.
+const HOLDER: &str = "lock.holder";
+/// How long a lock is waited for whose holder is ending.
+const ENDING: Duration = Duration::from_secs(2);
 /// File that an update of an instance is locked by.
 const UPDATE_LOCK: &str = "update.lock";
 /// Files that go last when an instance is removed.
-const LAST: [&str; 3] = [LOCK, UPDATE_LOCK, record::FILE];
+const LAST: [&str; 4] = [LOCK, HOLDER, UPDATE_LOCK, record::FILE];
 /// Longest instance name; it is part of socket paths.
 const MAX_NAME: usize = 32;
 
@@ -103,16 +109,19 @@ pub struct Home {
 
 /// Held by the supervisor for as long as the instance runs; the kernel lets go of it when the process ends.
 ///
-/// It is two locks of one file: flock(2) keeps others out, and a record lock of fcntl(2) tells whoever asks which process that is,
-/// without taking anything.
+/// It is two locks: flock(2) keeps others out, and a record lock of fcntl(2), on a file beside it, tells whoever asks which process that
+/// is, without taking anything. Two files, for NFS makes record locks of both.
 #[derive(Debug)]
 pub struct Lock {
     _file: File,
+    _holder: File,
 }
 
 /// Held by who brings an update, or puts it into a slot.
 #[derive(Debug)]
-pub struct UpdateLock(#[expect(dead_code, reason = "held until it is dropped")] Lock);
+pub struct UpdateLock {
+    _file: File,
+}
 
 impl Home {
     /// The folder of the instance of this name.
@@ -243,7 +252,21 @@ impl Home {
     /// # Errors
     /// [`Error::Running`] when it is taken, [`Error::File`].
     pub fn lock(&self) -> Result<Lock, Error> {
-        self.lock_file(LOCK)
+        let started = Instant::now();
+        let file = loop {
+            match self.lock_file(LOCK) {
+                // A process that ends lets go of the record first.
+                Err(Error::Running { .. }) if started.elapsed() < ENDING && self.held()?.is_none() => {
+                    thread::sleep(Duration::from_millis(10));
+                }
+                file => break file?,
+            }
+        };
+        let path = self.root.join(HOLDER);
+        let holder = open_lock(&path)?;
+        let told = fcntl_lock(&holder, FlockOperation::NonBlockingLockExclusive);
+        told.map_err(|error| failed("lock", &path)(error.into()))?;
+        Ok(Lock { _file: file, _holder: holder })
     }
 
     /// Takes the lock of an update, which there is one of at a time.
@@ -253,25 +276,15 @@ impl Home {
     pub fn lock_update(&self) -> Result<UpdateLock, Error> {
         match self.lock_file(UPDATE_LOCK) {
             Err(Error::Running { name }) => Err(Error::Updating { name }),
-            lock => lock.map(UpdateLock),
+            file => file.map(|file| UpdateLock { _file: file }),
         }
     }
 
-    fn lock_file(&self, name: &str) -> Result<Lock, Error> {
+    fn lock_file(&self, name: &str) -> Result<File, Error> {
         let path = self.root.join(name);
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(failed("open", &path))?;
+        let file = open_lock(&path)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {
-                let told = fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive);
-                told.map_err(|error| failed("lock", &path)(error.into()))?;
-                Ok(Lock { _file: file })
-            }
+            Ok(()) => Ok(file),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::Running { name: self.name.clone() }),
             Err(error) => Err(failed("lock", &path)(error.into())),
         }
@@ -300,7 +313,7 @@ impl Home {
 
     /// The lock, if another process holds it.
     fn held(&self) -> Result<Option<Flock>, Error> {
-        let path = self.root.join(LOCK);
+        let path = self.root.join(HOLDER);
         let file = match OpenOptions::new().write(true).open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             file => file.map_err(failed("open", &path))?,
@@ -343,7 +356,7 @@ impl Home {
         Ok(())
     }
 
-    /// Removes the folder and everything in it, the record last: cut off at any moment, it is done by the next call.
+    /// Removes the folder and everything in it, the record last but for the locks: cut off before that, it is done by the next call.
     ///
     /// # Errors
     /// [`Error::File`].
@@ -358,12 +371,19 @@ impl Home {
             let removed = if kind.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
             removed.map_err(failed("remove", &path))?;
         }
+        let record = self.root.join(record::FILE);
+        fs::remove_file(&record).map_err(failed("remove", &record))?;
         fs::remove_dir_all(&self.root).map_err(failed("remove", &self.root))
     }
 
     fn sockets(&self) -> [PathBuf; 4] {
         [self.docker_socket(), self.link_socket(), self.port_socket(), self.qmp_socket()]
     }
+}
+
+fn open_lock(path: &Path) -> Result<File, Error> {
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
+    file.map_err(failed("open", path))
 }
 
 fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
@@ -408,7 +428,7 @@ mod tests {
         assert!(matches!(home.supervisor(), Ok(None)));
         let script = "import fcntl, sys; file = open(sys.argv[1], 'r+'); fcntl.lockf(file, fcntl.LOCK_EX); print(flush=True); sys.stdin.read()";
         let mut holder = Command::new("python3");
-        holder.args(["-c", script]).arg(home.root().join(LOCK));
+        holder.args(["-c", script]).arg(home.root().join(HOLDER));
         let mut holder =
             holder.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("python3 is there");
         io::Read::read_exact(holder.stdout.as_mut().expect("a pipe"), &mut [0]).expect("it holds the lock");

@@ -31,6 +31,9 @@ pub struct Record {
     pub cpus: u32,
     /// Process id of the supervisor of the last run.
     pub pid: u32,
+    /// The config disk; runs that name none have this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<PathBuf>,
 }
 
 impl Home {
@@ -73,6 +76,7 @@ pub(super) fn example(home: &Home) -> Record {
         memory_mib: 2048,
         cpus: 2,
         pid: 1,
+        settings: None,
     }
 }
 

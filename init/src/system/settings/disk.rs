@@ -2,12 +2,14 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use eci_contract::config_disk::{Anchor, ConfigDisk, DISK_NAME, MAX_BYTES, VERSION, signed};
-use eci_contract::paths::{SETTINGS_ANCHOR, SETTINGS_EDITION};
+use eci_contract::paths::{SETTINGS_ANCHOR, SETTINGS_EDITIONS};
+use ring::digest::{SHA256, digest};
 use ring::signature::{ED25519, UnparsedPublicKey};
 
 use crate::system::data::disk_with_serial;
@@ -75,10 +77,19 @@ pub enum Error {
 /// Settings that the right key signed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Signed {
-    /// Counts up.
-    pub edition: u64,
+    /// Counts up, for each key by itself.
+    pub edition: Edition,
     /// The file.
     pub settings: Vec<u8>,
+}
+
+/// Which settings of a key's these are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Edition {
+    /// The key's short name: 16 digits of the SHA-256 of its bytes.
+    key: String,
+    /// Counts up.
+    pub number: u64,
 }
 
 /// Reads the disk; `None` when there is none and need not be.
@@ -90,18 +101,22 @@ pub fn read() -> Result<Option<Signed>, Error> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         read => Some(anchor(&read.map_err(failed("read", Path::new(SETTINGS_ANCHOR)))?)?),
     };
-    match (anchor, disk_with_serial(DISK_NAME)) {
+    let Some((anchor, device)) = due(anchor, disk_with_serial(DISK_NAME))? else { return Ok(None) };
+    let mut bytes = Vec::new();
+    let most = u64::try_from(MAX_BYTES).unwrap_or(u64::MAX);
+    let read = File::open(&device).and_then(|disk| disk.take(most).read_to_end(&mut bytes));
+    read.map_err(failed("read", &device))?;
+    trusted(&anchor, &bytes).map(Some)
+}
+
+/// Whether a disk is to be read, by what the image says and what is attached.
+fn due<D>(anchor: Option<Anchor>, device: Option<D>) -> Result<Option<(Anchor, D)>, Error> {
+    match (anchor, device) {
         (None, None) => Ok(None),
         (None, Some(_)) => Err(Error::NotTaken),
         (Some(anchor), None) if anchor.required => Err(Error::Missing),
         (Some(_), None) => Ok(None),
-        (Some(anchor), Some(device)) => {
-            let mut bytes = Vec::new();
-            let most = u64::try_from(MAX_BYTES).unwrap_or(u64::MAX);
-            let read = File::open(&device).and_then(|disk| disk.take(most).read_to_end(&mut bytes));
-            read.map_err(failed("read", &device))?;
-            trusted(&anchor, &bytes).map(Some)
-        }
+        (Some(anchor), Some(device)) => Ok(Some((anchor, device))),
     }
 }
 
@@ -130,22 +145,27 @@ fn trusted(anchor: &Anchor, bytes: &[u8]) -> Result<Signed, Error> {
         BASE64.decode(text).map_err(|error| Error::Odd { what: WHAT, why: format!("{what}: {error}") })
     };
     let (settings, signature) = (decode("settings", &disk.settings)?, decode("signature", &disk.signature)?);
-    let key = UnparsedPublicKey::new(&ED25519, decode("the image's key", &anchor.key)?);
+    let key = decode("the image's key", &anchor.key)?;
+    let name = digest(&SHA256, &key).as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
     let untrusted = |_| Error::Untrusted { edition: disk.edition };
+    let key = UnparsedPublicKey::new(&ED25519, key);
     key.verify(&signed(disk.edition, &settings), &signature).map_err(untrusted)?;
-    Ok(Signed { edition: disk.edition, settings })
+    Ok(Signed { edition: Edition { key: name, number: disk.edition }, settings })
 }
 
 /// See [`super::Administered::take`].
 ///
 /// # Errors
 /// [`Error::Older`] and [`Error::File`].
-pub fn take(edition: u64) -> Result<(), Error> {
-    take_at(Path::new(SETTINGS_EDITION), edition)
+pub fn take(edition: &Edition) -> Result<(), Error> {
+    take_at(Path::new(SETTINGS_EDITIONS), edition)
 }
 
-fn take_at(path: &Path, edition: u64) -> Result<(), Error> {
+/// Each key has a file: an image that names another one, and the image before it, do not keep each other's disks out.
+fn take_at(folder: &Path, edition: &Edition) -> Result<(), Error> {
     const WHAT: &str = "the edition that was taken last";
+    let Edition { key, number: edition } = edition;
+    let (path, edition) = (&folder.join(key), *edition);
     let taken = match fs::read_to_string(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
         read => {
@@ -160,8 +180,7 @@ fn take_at(path: &Path, edition: u64) -> Result<(), Error> {
     if edition == taken {
         return Ok(());
     }
-    let folder = path.parent().unwrap_or(path);
-    fs::create_dir_all(folder).map_err(failed("make", folder))?;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed("make", folder))?;
     let beside = path.with_extension("new");
     let mut file = File::create(&beside).map_err(failed("make", &beside))?;
     let written = file.write_all(format!("{edition}\n").as_bytes()).and_then(|()| file.sync_all());
@@ -210,7 +229,10 @@ mod tests {
         let (right, other) = (pair(1), pair(2));
         let good = disk(&right, 7, b"{}");
         let read = |disk: &ConfigDisk| trusted(&anchor_of(&right), &bytes(disk));
-        assert_eq!(read(&good).unwrap(), Signed { edition: 7, settings: b"{}".to_vec() });
+        let signed = read(&good).unwrap();
+        assert_eq!((signed.edition.number, signed.settings.as_slice()), (7, &b"{}"[..]));
+        let theirs = trusted(&anchor_of(&other), &bytes(&disk(&other, 7, b"{}"))).unwrap();
+        assert_ne!(theirs.edition, signed.edition, "two keys have one number");
         let cases = [
             disk(&other, 7, b"{}"),
             ConfigDisk { edition: 8, ..good.clone() },
@@ -244,16 +266,31 @@ mod tests {
     }
 
     #[test]
+    fn a_disk_is_read_where_the_image_names_a_key_and_missed_where_it_has_to_be() {
+        let taken = anchor_of(&pair(1));
+        let optional = Anchor { required: false, ..taken.clone() };
+        assert!(matches!(due::<()>(None, None), Ok(None)));
+        assert!(matches!(due(None, Some(())), Err(Error::NotTaken)));
+        assert!(matches!(due::<()>(Some(taken.clone()), None), Err(Error::Missing)));
+        assert!(matches!(due::<()>(Some(optional), None), Ok(None)));
+        assert_eq!(due(Some(taken.clone()), Some(7)).unwrap(), Some((taken, 7)));
+    }
+
+    #[test]
     fn an_edition_does_not_go_back() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("eci/edition");
-        for edition in [1, 3, 3, 4] {
-            take_at(&path, edition).unwrap();
+        let home = tempfile::tempdir().unwrap();
+        let folder = home.path().join("eci/editions");
+        let of = |key: &str, number| Edition { key: key.to_owned(), number };
+        for number in [1, 3, 3, 4] {
+            take_at(&folder, &of("one", number)).unwrap();
         }
-        let error = take_at(&path, 3).unwrap_err().to_string();
+        let error = take_at(&folder, &of("one", 3)).unwrap_err().to_string();
         assert!(error.starts_with("edition 3 on the config disk is older than 4, "), "{error}");
-        take_at(&path, 4).unwrap();
-        fs::write(&path, "four").unwrap();
-        assert!(matches!(take_at(&path, 5), Err(Error::Odd { .. })));
+        take_at(&folder, &of("one", 4)).unwrap();
+        // Another key counts by itself.
+        take_at(&folder, &of("two", 1)).unwrap();
+        take_at(&folder, &of("one", 4)).unwrap();
+        fs::write(folder.join("one"), "four").unwrap();
+        assert!(matches!(take_at(&folder, &of("one", 5)), Err(Error::Odd { .. })));
     }
 }

@@ -42,7 +42,7 @@ pub enum Error {
 pub struct Administered {
     settings: Settings,
     source: SettingsSource,
-    edition: Option<u64>,
+    edition: Option<disk::Edition>,
     sha256: String,
 }
 
@@ -52,7 +52,7 @@ pub struct Administered {
 /// When they cannot be read or are not understood, when a disk is not to be trusted, or there has to be one and is none.
 pub fn read() -> Result<Administered, Error> {
     if let Some(disk) = disk::read()? {
-        let whose = format!("of edition {} on the config disk", disk.edition);
+        let whose = format!("of edition {} on the config disk", disk.edition.number);
         return parse(&disk.settings, SettingsSource::Disk, Some(disk.edition), whose);
     }
     let bytes = fs::read(ADMIN_SETTINGS).map_err(|source| Error::Read { source })?;
@@ -67,7 +67,7 @@ fn of_image(bytes: &[u8]) -> Result<Administered, Error> {
 fn parse(
     bytes: &[u8],
     source: SettingsSource,
-    edition: Option<u64>,
+    edition: Option<disk::Edition>,
     whose: String,
 ) -> Result<Administered, Error> {
     let settings = settings::read(bytes).map_err(|source| Error::Refused { whose, source })?;
@@ -92,7 +92,7 @@ impl Administered {
     /// # Errors
     /// When a newer edition was taken before, or that cannot be read or written.
     pub fn take(&self) -> Result<(), Error> {
-        Ok(self.edition.map_or(Ok(()), disk::take)?)
+        Ok(self.edition.as_ref().map_or(Ok(()), disk::take)?)
     }
 
     /// For the status.
@@ -101,7 +101,7 @@ impl Administered {
         let Settings { isolation, engine, kept_apart } = &self.settings;
         Report {
             source: self.source,
-            edition: self.edition,
+            edition: self.edition.as_ref().map(|edition| edition.number),
             sha256: self.sha256.clone(),
             locked: isolation.locked,
             engine: engine.iter().map(|(key, _)| key.to_owned()).collect(),
