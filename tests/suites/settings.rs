@@ -204,7 +204,10 @@ fn rows() -> Vec<Row<Own>> {
             let labels = vm.docker(&["info", "--format", "{{json .Labels}}"])?.ok()?;
             ensure!(labels.contains(digest) && labels.contains("org.eci.isolation=locked"), "{labels}");
             vm.every_check_holds()?;
-            vm.stop()
+            vm.stop()?;
+            let record: Value = serde_json::from_slice(&fs::read(vm.state().join("instance.json"))?)?;
+            ensure!(record["settings"] == disk.as_str(), "the next run has another disk: {record}");
+            Ok(())
         }),
         row("an_older_one_of_another_key_or_a_changed_one_starts_no_engine", |own| {
             let older = own.disk("older.img", 1, KEY)?;
