@@ -21,11 +21,14 @@ pub fn check(input: &[u8]) {
     match kind {
         b'p' => check_path(&String::from_utf8_lossy(rest)),
         b'v' => check_body(rest, &judge_volume(rest), &["driveropts"]),
-        _ => check_body(
-            rest,
-            &judge_container(rest),
-            &["hostconfig", "mounts", "", "volumeoptions", "driverconfig", "options"],
-        ),
+        _ => {
+            let verdict = judge_container(rest);
+            for keys in [&["hostconfig", "mounts"][..], &["mounts"]] {
+                let options = [keys, &["", "volumeoptions", "driverconfig", "options"]].concat();
+                check_body(rest, &verdict, &options);
+                check_targets(rest, &verdict, &[keys, &["", "target"]].concat());
+            }
+        }
     }
 }
 
@@ -72,13 +75,38 @@ fn check_body(body: &[u8], verdict: &Verdict, keys: &[&str]) {
     });
 }
 
+/// Nothing is mounted at the three files that the engine would bind by name.
+fn check_targets(body: &[u8], verdict: &Verdict, keys: &[&str]) {
+    if *verdict != Verdict::Allow {
+        return;
+    }
+    let all: All = serde_json::from_slice(body).expect("what is let through is JSON");
+    all.each(keys, &mut |target| {
+        if let All::Text(target) = target {
+            let file = std::path::Path::new(target).file_name().and_then(|name| name.to_str());
+            let plain = !target.contains("..") && !target.contains("//") && !target.contains("/./");
+            let is_there = ["hosts", "hostname", "resolv.conf"].iter().any(|name| file == Some(name));
+            assert!(
+                !(plain
+                    && is_there
+                    && target
+                        .trim_end_matches('/')
+                        .rsplit_once('/')
+                        .is_some_and(|(folder, _)| folder == "/etc")),
+                "{target}"
+            );
+        }
+    });
+}
+
 fn check_options(entries: &[(String, All)]) {
     for (key, value) in entries {
         let All::Text(value) = value else { panic!("{key} is no text") };
         match key.as_str() {
-            "type" | "device" => assert_eq!(value, "tmpfs"),
+            "type" => assert_eq!(value, "tmpfs"),
+            "device" => assert!(["tmpfs", "none", ""].contains(&value.as_str()), "{value}"),
             "o" => {
-                for option in value.split(',') {
+                for option in value.split(',').filter(|_| !value.is_empty()) {
                     let sized = option.split_once('=').is_some_and(|(name, _)| SIZES.contains(&name));
                     assert!(sized || HARMLESS.contains(&option), "{option}");
                 }

@@ -21,10 +21,12 @@ use rustix::mount::{FsPickFlags, fsconfig_reconfigure, fspick};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::UnixStream;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 /// Pause before an engine that is not there is asked again.
 const RETRY: Duration = Duration::from_millis(500);
+/// How long the engine may take to describe something that it has.
+const DESCRIBED: Duration = Duration::from_secs(60);
 /// `{"type":["container"],"event":["extract-to-dir"]}`: the event that ends a copy into a container.
 const EVENTS: &str =
     "/events?filters=%7B%22type%22%3A%5B%22container%22%5D%2C%22event%22%3A%5B%22extract-to-dir%22%5D%7D";
@@ -172,8 +174,12 @@ type Answer = Lines<BufReader<tokio::io::Take<UnixStream>>>;
 /// # Errors
 /// [`Error::Answer`] when it knows nothing of it, [`Error::Connect`] and [`Error::Ask`].
 pub async fn describe(engine: &Path, path: &str) -> Result<Value, Error> {
-    let line = ask(engine, path).await?.next_line().await.map_err(Error::Ask)?;
-    parse(&line.unwrap_or_default())
+    let described = async {
+        let line = ask(engine, path).await?.next_line().await.map_err(Error::Ask)?;
+        parse(&line.unwrap_or_default())
+    };
+    let late = |_| Error::Ask(io::ErrorKind::TimedOut.into());
+    timeout(DESCRIBED, described).await.map_err(late)?
 }
 
 /// Asks the engine; gives the lines of its answer. HTTP/1.0, so that the answer is not cut into chunks and ends with the

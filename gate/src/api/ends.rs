@@ -255,7 +255,9 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Watched<B> {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let frame = Pin::new(&mut self.body).poll_frame(context);
-        let ended = matches!(frame, Poll::Ready(None)) || self.body.is_end_stream();
+        // Nothing follows trailers, and nobody asks whether.
+        let trailers = matches!(&frame, Poll::Ready(Some(Ok(frame))) if frame.is_trailers());
+        let ended = matches!(frame, Poll::Ready(None)) || trailers || self.body.is_end_stream();
         if self.of == Of::Question && (ended || frame.is_pending()) {
             self.ends.taken(ended, context.waker());
         }

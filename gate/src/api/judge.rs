@@ -21,6 +21,8 @@ pub enum Judged {
         /// The path with the id in place of a name.
         path: String,
     },
+    /// With nothing in its body: the engine would take a form there for its query.
+    ByQuery,
     /// If this finds nothing wrong with its body.
     ByBody(fn(&[u8]) -> Verdict),
 }
@@ -33,13 +35,20 @@ pub struct Told(pub String);
 ///
 /// # Errors
 /// When it may not go on.
-pub async fn request(path: &str, socket: &Path) -> Result<Judged, Refusal> {
+pub async fn request(path: &str, query: &str, socket: &Path) -> Result<Judged, Refusal> {
     let decoded = percent_decode_str(path).decode_utf8();
     let decoded = decoded.map_err(|_| Refusal::bad("the request's path is no text"))?;
     match engine_mount::classify(&decoded) {
         Request::Plain => Ok(Judged::Plain),
         Request::MakesVolume => Ok(Judged::ByBody(engine_mount::judge_volume)),
-        Request::MakesContainer => Ok(Judged::ByBody(engine_mount::judge_container)),
+        Request::MakesContainer => {
+            names(query)?;
+            Ok(Judged::ByBody(engine_mount::judge_container))
+        }
+        Request::Renames => {
+            names(query)?;
+            Ok(Judged::ByQuery)
+        }
         Request::Refused(verdict) => {
             told(verdict)?;
             Ok(Judged::Plain)
@@ -59,6 +68,16 @@ pub fn told(verdict: Verdict) -> Result<(), Told> {
     }
 }
 
+/// Every name that the query has: which of them the engine takes is its own affair.
+fn names(query: &str) -> Result<(), Refusal> {
+    for (key, value) in form_urlencoded::parse(query.as_bytes()) {
+        if key == "name" {
+            told(engine_mount::judge_name(&value))?;
+        }
+    }
+    Ok(())
+}
+
 async fn looks_into(path: &str, name: &str, engine: &Path) -> Result<Judged, Refusal> {
     let container = match describe(engine, &format!("/containers/{name}/json")).await {
         // Not for the engine to say: one could be made of that name meanwhile.
@@ -68,7 +87,9 @@ async fn looks_into(path: &str, name: &str, engine: &Path) -> Result<Judged, Ref
     let id = text(&container, "Id");
     for mount in container.get("Mounts").and_then(Value::as_array).into_iter().flatten() {
         let kind = text(mount, "Type");
-        told(engine_mount::judge_mount(name, kind, text(mount, "Source")))?;
+        let writable = mount.get("RW").and_then(Value::as_bool).unwrap_or(true);
+        let source = text(mount, "Source");
+        told(engine_mount::judge_mount(name, engine_mount::Mount { kind, source, writable }))?;
         if kind == "volume" {
             let volume = describe(engine, &format!("/volumes/{}", text(mount, "Name"))).await?;
             let options = volume.get("Options").cloned().unwrap_or_default();
@@ -76,6 +97,9 @@ async fn looks_into(path: &str, name: &str, engine: &Path) -> Result<Judged, Ref
                 serde_json::from_value(options).map_err(|_| Refusal::bad("a volume has odd options"))?;
             told(engine_mount::judge_options(&options))?;
         }
+    }
+    for key in ["HostsPath", "HostnamePath", "ResolvConfPath"] {
+        told(engine_mount::judge_network_file(name, text(&container, key)))?;
     }
     let before = path.strip_suffix(&format!("/{name}/archive"));
     let before = before.ok_or_else(|| Refusal::bad("the request's path is not understood"))?;

@@ -11,6 +11,7 @@ use std::convert::Infallible;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use eci_contract::errors::chain;
 use eci_link::pipe;
@@ -31,6 +32,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tokio::sync::Mutex;
+use tokio::time::timeout;
 
 use self::ends::{ClientEnd, Ends, EngineEnd, Watched};
 use self::judge::{Judged, Told};
@@ -43,6 +45,10 @@ pub mod judge;
 type Question = Watched<Either<Incoming, Full<Bytes>>>;
 /// What goes to the client: the engine's body as it comes, or a message of ours.
 type Answer = Watched<Either<Incoming, Full<Bytes>>>;
+
+/// How long, and how much of it, the body of a request that was refused is taken in. Go's server waits as long.
+const DRAINED: Duration = Duration::from_millis(500);
+const DRAINED_BYTES: usize = 16 * 1024 * 1024;
 
 /// Why a connection came to no ordinary end.
 #[derive(Debug, thiserror::Error)]
@@ -102,7 +108,15 @@ impl Engine {
     async fn pass_on(&self, request: Request<Incoming>) -> Result<Response<Incoming>, Refusal> {
         let (mut head, body) = request.into_parts();
         let question = |body| Watched::question(body, Arc::clone(&self.ends));
-        let body = match judge::request(head.uri.path(), &self.socket).await? {
+        let judged = judge::request(head.uri.path(), head.uri.query().unwrap_or_default(), &self.socket);
+        let judged = match judged.await {
+            Ok(judged) => judged,
+            Err(refusal) => {
+                drain(question(Either::Left(body))).await;
+                return Err(refusal);
+            }
+        };
+        let body = match judged {
             Judged::Plain => {
                 let target = head.uri.path_and_query().map(PathAndQuery::as_str).unwrap_or_default();
                 if let Some(name) = copies::looked_into_by(target) {
@@ -113,6 +127,10 @@ impl Engine {
             Judged::LooksInto { id, path } => {
                 copies::refresh(&id).await;
                 head.uri = with_path(&head.uri, &path)?;
+                Either::Left(body)
+            }
+            Judged::ByQuery => {
+                head.headers.remove(CONTENT_TYPE);
                 Either::Left(body)
             }
             Judged::ByBody(judge) => {
@@ -153,7 +171,17 @@ impl Engine {
             Some(sender) => sender,
             None => self.connect().await?,
         };
-        let answer = sender.send_request(request).await.map_err(Error::Silent)?;
+        let answer = match sender.try_send_request(request).await {
+            Ok(answer) => answer,
+            // A kept connection that the engine has just closed: nothing of this was sent.
+            Err(mut error) => match error.take_message() {
+                Some(request) => {
+                    sender = self.connect().await?;
+                    sender.send_request(request).await.map_err(Error::Silent)?
+                }
+                None => return Err(Error::Silent(error.into_error())),
+            },
+        };
         *slot = Some(sender);
         Ok(answer)
     }
@@ -184,6 +212,11 @@ fn with_path(uri: &Uri, path: &str) -> Result<Uri, Refusal> {
     let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
     let path = PathAndQuery::try_from(format!("{path}{query}"));
     path.map(Uri::from).map_err(|_| Refusal::bad("the request's path is not understood"))
+}
+
+/// Takes in what a client that is refused is still sending, some of it and not for long: it would not hear the refusal while it writes.
+async fn drain(body: Question) {
+    drop(timeout(DRAINED, Limited::new(body, DRAINED_BYTES).collect()).await);
 }
 
 async fn read_whole(body: Question) -> Result<Bytes, Refusal> {

@@ -63,6 +63,9 @@ fn known(head: &str) -> Option<String> {
         "/containers/plain/json" => {
             r#"{"Id": "aa", "Mounts": [{"Type": "volume", "Name": "own", "Source": "/v"}]}"#
         }
+        "/containers/shares/json" => {
+            r#"{"Id": "dd", "Mounts": [], "HostsPath": "/var/lib/docker/volumes/v/_data/d", "HostnamePath": ""}"#
+        }
         "/containers/bound/json" => r#"{"Id": "bb", "Mounts": [{"Type": "bind", "Source": "/run"}]}"#,
         "/containers/odd/json" => {
             r#"{"Id": "cc", "Mounts": [{"Type": "volume", "Name": "odd", "Source": "/v"}]}"#
@@ -251,7 +254,7 @@ async fn a_container_is_looked_into_by_its_id_if_it_mounts_nothing_of_the_system
         let (head, _connection) = engine.next().await;
         assert!(head.starts_with("GET /v1.45/containers/aa/archive?path=%2Fx HTTP/1.1\r\n"), "{head}");
     }
-    for name in ["bound", "odd"] {
+    for name in ["bound", "odd", "shares"] {
         for method in ["GET", "HEAD", "PUT"] {
             let ask =
                 format!("{method} /v1.45/containers/{name}/archive?path=/x HTTP/1.1\r\nHost: d\r\n\r\n");
@@ -297,12 +300,61 @@ async fn a_volume_is_made_without_options_and_its_request_is_what_it_was() {
         chunked,
         post("http://d/volumes/create", bad),
         post("/v1.45/containers/create?name=x", with_options),
+        post(
+            "/containers/create",
+            r#"{"Image": "x", "Mounts": [{"VolumeOptions": {"DriverConfig": {"Options": {"o": "bind"}}}}]}"#,
+        ),
+        post(&format!("/v1.45/containers/create?name=a&n%61me={}", "0a".repeat(32)), "{}"),
+        post(&format!("/containers/x/rename?name=%2F{}", "0a".repeat(32)), ""),
         post("/v1.45/plugins/pull", "{}"),
         post("/services/create", "{}"),
     ] {
         let said = refused(&mut engine, &ask).await;
         assert!(said.starts_with("HTTP/1.1 403 Forbidden\r\n"), "{ask}: {said}");
     }
+}
+
+#[tokio::test]
+async fn a_name_is_in_the_query_alone() {
+    let mut engine = Engine::start();
+    let mut client = engine.client();
+    let form = format!("name={}", "0a".repeat(32));
+    let ask = format!(
+        "POST /containers/x/rename?name=y HTTP/1.1\r\nHost: d\r\nContent-Type: application/x-www-form-urlencoded\r\n\
+         Content-Length: {}\r\n\r\n{form}",
+        form.len()
+    );
+    client.write_all(ask.as_bytes()).await.expect("written");
+    let (head, _connection) = engine.next().await;
+    assert!(head.starts_with("POST /containers/x/rename?name=y ") && !head.contains("form"), "{head}");
+}
+
+#[tokio::test]
+async fn who_is_refused_while_it_sends_hears_of_it() {
+    const MUCH: usize = 4 << 20;
+    let engine = Engine::start();
+    let (mut from_gate, mut to_gate) = engine.client().into_split();
+    let head = format!(
+        "PUT /containers/bound/archive?path=/x HTTP/1.1\r\nHost: d\r\nContent-Length: {MUCH}\r\n\r\n"
+    );
+    to_gate.write_all(head.as_bytes()).await.expect("written");
+    to_gate.write_all(&vec![7; MUCH]).await.expect("all of it is taken");
+    to_gate.shutdown().await.expect("half closed");
+    let mut said = String::new();
+    timeout(SOON, from_gate.read_to_string(&mut said)).await.expect("in time").expect("read");
+    assert!(said.starts_with("HTTP/1.1 403 "), "{said}");
+}
+
+#[tokio::test]
+async fn a_client_that_goes_after_trailers_is_seen_to_go() {
+    let mut engine = Engine::start();
+    let mut client = engine.client();
+    let ask = b"POST /build HTTP/1.1\r\nHost: d\r\nTransfer-Encoding: chunked\r\nTrailer: x\r\n\r\n1\r\na\r\n0\r\nx: y\r\n\r\n";
+    client.write_all(ask).await.expect("written");
+    let (_, mut connection) = engine.next().await;
+    drop(client);
+    let mut body = Vec::new();
+    timeout(SOON, connection.read_to_end(&mut body)).await.expect("in time").expect("read");
 }
 
 #[tokio::test]

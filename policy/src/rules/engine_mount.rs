@@ -6,6 +6,8 @@
 //!
 //! The engine reads JSON as Go does: keys in any case, of those that are there twice the last. What could be read in two ways is refused.
 
+use eci_contract::paths::ENGINE_DATA;
+
 use super::PREFIX;
 use crate::Verdict;
 use crate::json::Json;
@@ -20,6 +22,8 @@ const TMPFS_OPTIONS: [&str; 5] = ["size=", "mode=", "uid=", "gid=", "nr_inodes="
 const TMPFS_FLAGS: [&str; 6] = ["ro", "rw", "nosuid", "nodev", "noexec", "noatime"];
 /// How paths begin of what makes containers and volumes by other requests than those of this rule.
 const NOT_THERE: [&str; 4] = ["/plugins/", "/services/", "/swarm/init", "/swarm/join"];
+/// Files that the engine makes for a container's network, each under the same name in its folder of that container.
+pub const NETWORK_FILES: [&str; 3] = ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"];
 const REMEDY: &str = "use a volume without options, and `docker cp` with containers that have volumes alone";
 
 /// What a request may have the engine mount.
@@ -31,8 +35,10 @@ pub enum Request {
     LooksInto(String),
     /// A volume: [`judge_volume`] says, by the body.
     MakesVolume,
-    /// Volumes of a container: [`judge_container`] says, by the body.
+    /// Volumes of a container: [`judge_container`] says, by the body, and [`judge_name`].
     MakesContainer,
+    /// Nothing, but a container gets another name: [`judge_name`] says.
+    Renames,
     /// What this rule cannot look into.
     Refused(Verdict),
 }
@@ -43,6 +49,7 @@ pub fn classify(path: &str) -> Request {
     match without_version(path) {
         "/volumes/create" => Request::MakesVolume,
         "/containers/create" => Request::MakesContainer,
+        path if path.starts_with("/containers/") && path.ends_with("/rename") => Request::Renames,
         path => match path.strip_prefix("/containers/").and_then(|rest| rest.strip_suffix("/archive")) {
             Some(name) if is_name(name) => Request::LooksInto(name.to_owned()),
             Some(name) => Request::Refused(deny(&format!("`{name}` names no container"))),
@@ -74,16 +81,57 @@ fn is_name(name: &str) -> bool {
     !name.is_empty() && !name.starts_with('.') && name.bytes().all(good)
 }
 
-/// Judges a mount of a container that is to be looked into, by its kind and source as the engine tells them. The options of a volume are
-/// for [`judge_options`].
+/// A mount of a container as the engine tells of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Mount<'a> {
+    /// `bind`, `volume`, `tmpfs`.
+    pub kind: &'a str,
+    /// The folder in the VM.
+    pub source: &'a str,
+    /// The container may write there.
+    pub writable: bool,
+}
+
+/// Judges a mount of a container that is to be looked into. The options of a volume are for [`judge_options`].
 #[must_use]
-pub fn judge_mount(container: &str, kind: &str, source: &str) -> Verdict {
+pub fn judge_mount(container: &str, mount: Mount<'_>) -> Verdict {
+    let Mount { kind, source, writable } = mount;
     match kind {
         "volume" | "tmpfs" => Verdict::Allow,
-        _ => deny(&format!(
-            "can't copy from or to container `{container}`: it mounts `{source}`, which the engine would open by itself"
-        )),
+        // Of the root, and empty; Kubernetes nodes bring it.
+        "bind" if ["/lib/modules", "/usr/lib/modules"].contains(&source) && !writable => Verdict::Allow,
+        _ => looked_into(container, source),
     }
+}
+
+/// Judges one of the three [`NETWORK_FILES`] of a container that is to be looked into, by the path that the engine tells. It is the engine's
+/// own, of this container or of the one whose network it shares.
+#[must_use]
+pub fn judge_network_file(container: &str, path: &str) -> Verdict {
+    let own = path.strip_prefix(ENGINE_DATA).and_then(|rest| rest.strip_prefix("/containers/"));
+    let is_own = own.and_then(|rest| rest.split_once('/')).is_some_and(|(id, file)| {
+        is_id(id) && NETWORK_FILES.iter().any(|known| known.strip_prefix("/etc/") == Some(file))
+    });
+    if path.is_empty() || is_own { Verdict::Allow } else { looked_into(container, path) }
+}
+
+fn looked_into(container: &str, source: &str) -> Verdict {
+    deny(&format!(
+        "can't copy from or to container `{container}`: it mounts `{source}`, which the engine would open by itself"
+    ))
+}
+
+/// Judges a name that a container is to have: one that reads like an id would be taken for another container's.
+#[must_use]
+pub fn judge_name(name: &str) -> Verdict {
+    if is_id(name.strip_prefix('/').unwrap_or(name)) {
+        return deny(&format!("can't name a container `{name}`: that is what ids are like"));
+    }
+    Verdict::Allow
+}
+
+fn is_id(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// Judges the body of a request that makes a volume.
@@ -92,16 +140,55 @@ pub fn judge_volume(body: &[u8]) -> Verdict {
     judged(body, |volume| options(find(volume, &["driveropts"])?))
 }
 
-/// Judges the body of a request that makes a container: volumes with options among its mounts.
+/// Judges the body of a request that makes a container: its volumes with options, and what is in the place of the files for its network.
+/// The engine takes what is under `HostConfig`, or in its absence the same keys beside it.
 #[must_use]
 pub fn judge_container(body: &[u8]) -> Verdict {
-    judged(body, |container| match find(container, &["hostconfig", "mounts"])? {
-        None | Some(Json::Null) => Ok(()),
-        Some(Json::List(mounts)) => mounts
-            .iter()
-            .try_for_each(|mount| options(find(mount, &["volumeoptions", "driverconfig", "options"])?)),
-        Some(_) => Err("`Mounts` is no list".to_owned()),
+    judged(body, |container| {
+        let host_config = find(container, &["hostconfig"])?;
+        [Some(container), host_config].into_iter().flatten().try_for_each(|at| {
+            for bind in list(find(at, &["binds"])?, "Binds")? {
+                let Json::Text(bind) = bind else { return Err("one of `Binds` is no text".to_owned()) };
+                bind.split(':').try_for_each(no_network_file)?;
+            }
+            for mount in list(find(at, &["mounts"])?, "Mounts")? {
+                options(find(mount, &["volumeoptions", "driverconfig", "options"])?)?;
+                match find(mount, &["target"])? {
+                    Some(Json::Text(target)) => no_network_file(target)?,
+                    None | Some(Json::Null) => {}
+                    Some(_) => return Err("a `Target` is no text".to_owned()),
+                }
+            }
+            Ok(())
+        })
     })
+}
+
+fn list<'a>(found: Option<&'a Json>, key: &str) -> Result<&'a [Json], String> {
+    match found {
+        None | Some(Json::Null) => Ok(&[]),
+        Some(Json::List(elements)) => Ok(elements),
+        Some(_) => Err(format!("`{key}` is no list")),
+    }
+}
+
+/// The engine remembers what is mounted there as the container's own, gives it to whoever shares the network, and binds it by name.
+fn no_network_file(target: &str) -> Result<(), String> {
+    let mut clean = Vec::new();
+    for part in target.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(clean.pop()),
+            part => clean.push(part),
+        }
+    }
+    let clean = format!("/{}", clean.join("/"));
+    if NETWORK_FILES.contains(&clean.as_str()) {
+        return Err(format!(
+            "can't mount anything at `{clean}`: the engine would open that by itself, for others too"
+        ));
+    }
+    Ok(())
 }
 
 /// Judges the options of a volume that is there, as the engine tells them.
@@ -135,8 +222,8 @@ fn options(told: Option<&Json>) -> Result<(), String> {
         };
         match key.as_str() {
             "type" if value == "tmpfs" => kind = Some(value),
-            "device" if value == "tmpfs" => {}
-            "o" if value.split(',').all(is_of_tmpfs) => {}
+            "device" if ["tmpfs", "none", ""].contains(&value.as_str()) => {}
+            "o" if value.is_empty() || value.split(',').all(is_of_tmpfs) => {}
             _ => {
                 return Err(format!(
                     "can't make a volume with `{key}={value}`: the engine would mount that by itself"
@@ -206,6 +293,7 @@ mod tests {
             ("/v1/containers/create", Request::MakesContainer),
             ("/v1.45/containers/c.1/archive", looks_into("c.1")),
             ("/containers/archive/archive", looks_into("archive")),
+            ("/v1.45/containers/c/rename", Request::Renames),
             ("/_ping", Request::Plain),
             ("/swarm/leave", Request::Plain),
             ("/vx/volumes/create", Request::Plain),
@@ -233,11 +321,16 @@ mod tests {
     #[test]
     fn of_a_container_s_mounts_volumes_are_looked_into_and_nothing_of_the_system() {
         for kind in ["volume", "tmpfs"] {
-            assert_eq!(judge_mount("c", kind, ""), Verdict::Allow);
+            assert_eq!(judge_mount("c", Mount { kind, source: "", writable: true }), Verdict::Allow);
+        }
+        let modules = Mount { kind: "bind", source: "/lib/modules", writable: false };
+        assert_eq!(judge_mount("c", modules), Verdict::Allow);
+        for other in [Mount { writable: true, ..modules }, Mount { source: "/lib/modules/x", ..modules }] {
+            assert_eq!(judge_mount("c", other).denied_by(), Some(ID));
         }
         for kind in ["bind", "npipe", "cluster", ""] {
             assert_eq!(
-                message(&judge_mount("c", kind, "/run")),
+                message(&judge_mount("c", Mount { kind, source: "/run", writable: false })),
                 "enhanced container isolation: can't copy from or to container `c`: it mounts `/run`, which the engine would \
                  open by itself"
             );
@@ -250,6 +343,7 @@ mod tests {
             "{}",
             r#"{"Name": "v", "Driver": "local", "DriverOpts": null}"#,
             r#"{"DriverOpts": {}}"#,
+            r#"{"DriverOpts": {"type": "tmpfs", "device": "none", "o": ""}}"#,
             r#"{"DriverOpts": {"type": "tmpfs", "device": "tmpfs", "o": "size=10m,uid=1000,noexec"}}"#,
         ] {
             assert_eq!(judge_volume(body.as_bytes()), Verdict::Allow, "{body}");
@@ -309,10 +403,58 @@ mod tests {
             mount(r#"{"volumeoptions": {"DRIVERCONFIG": {"options": {"o": "bind"}}}}"#),
             mount(r#"{"VolumeOptions": []}"#),
             r#"{"HostConfig": {"Mounts": {}}}"#.to_owned(),
+            // What older clients send beside `HostConfig`.
+            r#"{"Mounts": [{"VolumeOptions": {"DriverConfig": {"Options": {"device": "/run"}}}}]}"#.to_owned(),
+            r#"{"HostConfig": null, "mounts": [{"VolumeOptions": {"DriverConfig": {"Options": {"o": "bind"}}}}]}"#
+                .to_owned(),
+            r#"{"HostConfig": {"Binds": [1]}}"#.to_owned(),
             r#"{"HostConfig": {}, "hostconfig": {"Mounts": []}}"#.to_owned(),
             "null null".to_owned(),
         ] {
             assert!(judge_container(body.as_bytes()).denied_by() == Some(ID), "{body}");
+        }
+    }
+
+    #[test]
+    fn files_for_the_network_are_the_engine_s_own() {
+        let folder = format!("/var/lib/docker/containers/{}", "0a".repeat(32));
+        for path in [String::new(), format!("{folder}/hosts"), format!("{folder}/resolv.conf")] {
+            assert_eq!(judge_network_file("c", &path), Verdict::Allow, "{path}");
+        }
+        for path in [
+            "/etc/hosts".to_owned(),
+            "/var/lib/docker/volumes/v/_data/d".to_owned(),
+            format!("{folder}/hosts/.."),
+            format!("{folder}/../x/hosts"),
+            format!("{folder}/other"),
+            folder,
+        ] {
+            assert_eq!(judge_network_file("c", &path).denied_by(), Some(ID), "{path}");
+        }
+        for target in ["/etc/hosts", "/etc//./resolv.conf", "/x/../etc/hostname/"] {
+            for body in [
+                format!(
+                    r#"{{"HostConfig": {{"Binds": ["/var/lib/docker/volumes/v/_data/d:{target}:ro"]}}}}"#
+                ),
+                format!(r#"{{"Binds": ["v:{target}"]}}"#),
+                format!(r#"{{"HostConfig": {{"Mounts": [{{"Type": "bind", "Target": "{target}"}}]}}}}"#),
+                format!(r#"{{"mounts": [{{"TARGET": "{target}"}}]}}"#),
+            ] {
+                assert_eq!(judge_container(body.as_bytes()).denied_by(), Some(ID), "{body}");
+            }
+        }
+        let beside =
+            br#"{"HostConfig": {"Binds": ["v:/etc/hosts.d", "/etc"], "Mounts": [{"Target": "/etc"}]}}"#;
+        assert_eq!(judge_container(beside), Verdict::Allow);
+    }
+
+    #[test]
+    fn no_container_is_named_like_an_id() {
+        let id = "0aF".repeat(22);
+        assert_eq!(judge_name(&id[..64]).denied_by(), Some(ID));
+        assert_eq!(judge_name(&format!("/{}", &id[..64])).denied_by(), Some(ID));
+        for name in ["", "web", &id[..63], &id[..65], &format!("{}g", &id[..63])] {
+            assert_eq!(judge_name(name), Verdict::Allow, "{name}");
         }
     }
 
