@@ -150,6 +150,11 @@ fn no_folder(machine: &Machine) -> Result<()> {
                 format!("type=volume,dst=/x,volume-opt={kind},\"volume-opt={o}\",volume-opt={device}");
             wsl.docker(&["create", "--mount", &mount, "busybox", "true"], &[])?.refused(why)?;
         }
+        wsl.docker(&["create", "-v", "kept:/etc/hosts", "busybox", "true"], &[])?
+            .refused(&["can't mount anything at `/etc/hosts`"])?;
+        let id = "0a".repeat(32);
+        wsl.docker(&["create", "--name", &id, "busybox", "true"], &[])?
+            .refused(&["can't name a container `0a"])?;
         let volumes = wsl.docker(&["volume", "ls", "-q"], &[])?.ok()?;
         ensure!(volumes == "kept", "{volumes}");
         let containers = wsl.docker(&["ps", "-aq"], &[])?.ok()?;
