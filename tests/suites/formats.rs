@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use eci_tests::disk::{Partition, copy_sparse};
 use eci_tests::firmware::Firmware;
 use eci_tests::qemu::{Ending, Qemu};
-use eci_tests::suite::row;
+use eci_tests::suite::{row, thorough_row};
 use eci_tests::vm::{self, Vm};
 use eci_tests::{command, image, suite};
 
@@ -21,7 +21,7 @@ const HOSTILE: &str = "init=/bin/sh rdinit=/bin/sh rd.break lockdown=none apparm
 
 fn main() -> ExitCode {
     let rows = vec![
-        row("the_raw_disk_boots_under_uefi", raw),
+        thorough_row("the_raw_disk_boots_under_uefi", raw),
         row("what_a_boot_loader_appends_to_the_unified_kernel_image_changes_nothing", appended),
         row("the_vhdx_disk_boots_under_uefi_behind_a_scsi_controller", vhdx),
         row("sbverify_accepts_what_we_signed_and_nobody_else_s", sbverify),

@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use eci_tests::attempts::{self, REFUSED, UNCONFINED};
 use eci_tests::image;
-use eci_tests::suite::{Row, row};
+use eci_tests::suite::{Row, row, thorough_row};
 use eci_tests::vm::{self, Vm};
 
 /// An attempt and what it comes to: in a plain container, with every capability, with `--privileged`, and with every
@@ -402,7 +402,7 @@ fn mounts() -> Vec<Row<Vm>> {
             }
             Ok(())
         }),
-        row("an_image_of_120_layers_runs_and_shows_the_topmost", |vm| {
+        thorough_row("an_image_of_120_layers_runs_and_shows_the_topmost", |vm| {
             vm.docker_with(&["load"], &image::layered_tar("layered:120", 120)?)?.ok()?;
             let script = "cat /layers/top; ls /layers | wc -l; touch /layers/new && stat -c %u /layers/new";
             let text = vm.docker(&["run", "--rm", "layered:120", "sh", "-c", script])?.ok()?;
@@ -477,7 +477,7 @@ fn devices_and_settings() -> Vec<Row<Vm>> {
         row("the_kernel_log_of_a_system_container_is_empty", |vm| {
             says(vm, &["--privileged"], "echo x >/dev/kmsg; cat /dev/kmsg; stat -c %t:%T /dev/kmsg", "1:3")
         }),
-        row("connection_tracking_of_a_system_container_is_set_for_nobody_else", |vm| {
+        thorough_row("connection_tracking_of_a_system_container_is_set_for_nobody_else", |vm| {
             for node in [
                 "/proc/sys/net/netfilter/nf_conntrack_max",
                 "/proc/sys/net/netfilter/nf_conntrack_buckets",
@@ -735,7 +735,7 @@ fn figures() -> Vec<Row<Vm>> {
             }
             Ok(())
         }),
-        row("a_load_is_the_container_s_own", |vm| {
+        thorough_row("a_load_is_the_container_s_own", |vm| {
             let script = "timeout 6 sh -c 'while :; do :; done'; cut -d' ' -f1 /proc/loadavg; awk '/^cpu / {print $2 + $4}' /proc/stat";
             let busy = vm.sh(&["-d", "--name", "busy"], "while :; do :; done");
             let idle = vm.sh(&[], "sleep 6; cut -d' ' -f1 /proc/loadavg")?;

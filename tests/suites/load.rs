@@ -12,7 +12,7 @@ use eci_tests::suite::{self, Row, row, thorough_row};
 use eci_tests::workbench::Workbench;
 
 /// Containers one after the other, and at the same time: a leak of one each is above what is allowed.
-const FEW: Many = Many { in_a_row: 12, at_once: 8 };
+const FEW: Many = Many { in_a_row: 8, at_once: 8 };
 /// With `scripts/test --all`.
 const ALL: Many = Many { in_a_row: 200, at_once: 50 };
 /// Longest time that leftovers may take to go, under TCG: containerd's own clean-up of a killed shim has a timeout of ten
@@ -194,14 +194,14 @@ fn rows() -> Vec<Row<Ground>> {
             ensure!(bases.len() == count, "only {} ranges: {bases:?}", bases.len());
             ground.clear()
         }),
-        row("a_runtime_that_is_killed_at_any_moment_leaves_nothing", |ground| {
+        thorough_row("a_runtime_that_is_killed_at_any_moment_leaves_nothing", |ground| {
             ground.survives_sniping("runc")
         }),
         thorough_row("crun_that_is_killed_at_any_moment_leaves_nothing", |ground| {
             ground.survives_sniping("crun")
         }),
         row("a_shim_that_is_killed_leaves_nothing", |ground| ground.survives_killing("containerd-shim")),
-        row("containerd_that_is_killed_comes_back_and_leaves_nothing", |ground| {
+        thorough_row("containerd_that_is_killed_comes_back_and_leaves_nothing", |ground| {
             ground.survives_killing("containerd")
         }),
         row("an_engine_that_is_killed_comes_back_and_leaves_nothing", |ground| {
@@ -211,7 +211,7 @@ fn rows() -> Vec<Row<Ground>> {
             ground.serves_on_after(&killer("eci-nodes", Duration::ZERO))?;
             ground.bench.vm.sh(&[], "mknod /null c 1 3 && echo x >/null").map(drop)
         }),
-        row(
+        thorough_row(
             "a_call_that_is_worked_on_while_the_maker_of_nodes_is_killed_is_answered",
             answers_what_it_worked_on,
         ),

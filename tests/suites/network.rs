@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use eci_tests::qemu::Qemu;
-use eci_tests::suite::{self, Row, row};
+use eci_tests::suite::{self, Row, row, thorough_row};
 use eci_tests::wire::{Asked, RENEWS_AFTER, SERVER, Socket, Wire};
 use eci_tests::{image, vm};
 use smoltcp::wire::DhcpMessageType;
@@ -67,7 +67,7 @@ fn rows() -> Vec<Row<Machine>> {
             ensure!(wire.has(FIRST, SOON)?, "nobody has {FIRST} after it was renewed");
             Ok(())
         }),
-        row("a_renewed_lease_is_a_new_one_and_one_that_is_taken_back_is_given_up", |machine| {
+        thorough_row("a_renewed_lease_is_a_new_one_and_one_that_is_taken_back_is_given_up", |machine| {
             let mut wire = machine.wire.lock().unwrap_or_else(PoisonError::into_inner);
             let asked = renewal(&mut wire)?;
             wire.answer(&asked, DhcpMessageType::Nak, FIRST)?;

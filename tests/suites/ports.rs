@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use eci_tests::attempts::{self, REFUSED};
-use eci_tests::suite::{self, Row, row};
+use eci_tests::suite::{self, Row, row, thorough_row};
 use eci_tests::workbench::Workbench;
 
 /// How long anything may take that is not a start of the engine, under TCG.
@@ -125,7 +125,7 @@ fn rows() -> Vec<Row<Workbench>> {
         row("an_engine_that_is_killed_publishes_again", |bench| {
             survives(bench, "dockerd", &["--restart", "always"])
         }),
-        row("a_boot_publishes_again_and_on_all_addresses_where_that_is_allowed", boot_again),
+        thorough_row("a_boot_publishes_again_and_on_all_addresses_where_that_is_allowed", boot_again),
     ]
 }
 

@@ -308,7 +308,7 @@ fn node() -> Vec<Row<Vm>> {
             ensure!(text == "1\n0::/kubelet/pod", "{text}");
             Ok(())
         }),
-        row("a_node_s_containerd_runs_containers_on_overlayfs", |vm| {
+        thorough_row("a_node_s_containerd_runs_containers_on_overlayfs", |vm| {
             inside(vm, "node", &["systemctl", "start", "containerd"])?.ok()?;
             let archive = vm.docker(&["save", "busybox"])?;
             ensure!(archive.code == 0, "{}", archive.stderr);

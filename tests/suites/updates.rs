@@ -26,7 +26,7 @@ const INSTANCE: i32 = 7;
 /// Name of the instance.
 const NAME: &str = "updates";
 /// How often an update is cut off.
-const FEW_CUTS: u32 = 4;
+const FEW_CUTS: u32 = 3;
 /// With `scripts/test --all`.
 const ALL_CUTS: u32 = 20;
 /// Partitions of slot B, by number.
@@ -47,7 +47,10 @@ fn whole_life(_: &()) -> Result<()> {
     what_may_not_follow_is_refused(&vm, &images).context("refusals")?;
     an_older_version_on_the_disk_is_not_booted(&vm).context("an older version")?;
     a_version_without_an_engine_does_not_stay(&vm, &images).context("a version without an engine")?;
-    an_empty_root_does_not_stay(&vm, &images).context("an empty root")?;
+    if suite::everything() {
+        // Four boots more, which end as the others do: by the count of boots.
+        an_empty_root_does_not_stay(&vm, &images).context("an empty root")?;
+    }
     an_update_is_cut_off(&vm, &images).context("cuts")?;
     a_reset_leaves_the_proven_version(&vm).context("reset")
 }
