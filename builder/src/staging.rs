@@ -133,14 +133,16 @@ fn make(path: &Path) -> Result<(), Error> {
     fs::create_dir_all(path).map_err(|source| Error::Create { path: path.to_owned(), source })
 }
 
-/// Takes a folder away at once, if it is there: who looks sees all of it or nothing. What a cut leaves has the name of a [`WorkFolder`].
+/// Takes a folder away at once, if it is there: who looks sees all of it or nothing. What a cut leaves, the
+/// next call takes away.
 ///
 /// # Errors
 /// What the system said; the folder is there then, or is not.
 pub fn discard(folder: &Path) -> io::Result<()> {
     let bad = || io::Error::from(io::ErrorKind::InvalidInput);
     let (parent, name) = (folder.parent().ok_or_else(bad)?, folder.file_name().ok_or_else(bad)?);
-    let prefix = format!(".{}-", name.to_string_lossy());
+    // Not the name of a folder that is being made in its place.
+    let prefix = format!(".{}.gone-", name.to_string_lossy());
     remove_abandoned(parent, &prefix);
     let aside = parent.join(format!("{prefix}{}", process::id()));
     match fs::rename(folder, &aside) {
@@ -194,13 +196,18 @@ mod tests {
     #[test]
     fn a_folder_is_discarded_whole_with_what_a_cut_left_of_another() {
         let home = tempfile::tempdir().expect("temporary folder");
-        let (next, cut) = (home.path().join("next"), home.path().join(".next-4194999"));
+        let (next, cut) = (home.path().join("next"), home.path().join(".next.gone-4194999"));
         for folder in [&next, &cut] {
             fs::create_dir(folder).expect("folder");
             fs::write(folder.join("root"), "").expect("file");
         }
+        // One that is made for its place stays.
+        let made = WorkFolder::inside(home.path(), ".next").expect("made");
+        fs::write(made.path().join("root"), "").expect("file");
         discard(&next).expect("there");
         discard(&next).expect("gone already");
+        assert!(made.path().join("root").exists());
+        drop(made);
         assert_eq!(fs::read_dir(home.path()).expect("listing").count(), 0);
     }
 }
