@@ -40,6 +40,12 @@ pub struct Anchor {
     pub required: bool,
 }
 
+/// The JSON at the beginning of a disk.
+#[must_use]
+pub fn text(disk: &[u8]) -> &[u8] {
+    disk.split(|byte| *byte == 0).next().unwrap_or_default()
+}
+
 /// The bytes that are signed.
 #[must_use]
 pub fn signed(edition: u64, settings: &[u8]) -> Vec<u8> {
@@ -49,6 +55,13 @@ pub fn signed(edition: u64, settings: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_text_ends_before_the_first_zero_or_with_the_disk() {
+        for (disk, found) in [(&b"{}\0\0{}"[..], &b"{}"[..]), (b"{}", b"{}"), (b"\0", b""), (b"", b"")] {
+            assert_eq!(text(disk), found);
+        }
+    }
 
     #[test]
     fn an_edition_is_signed_with_the_file() {

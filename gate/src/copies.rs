@@ -14,6 +14,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use eci_contract::paths::{CONTAINERS_DIR, ENGINE_DATA, ENGINE_SOCKET};
+use eci_policy::rules::engine_mount::is_name;
 use eci_service::log::{self, Level};
 use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags, makedev, open, statx};
 use rustix::io::Errno;
@@ -109,12 +110,6 @@ pub fn looked_into_by(target: &str) -> Option<String> {
         _ => return None,
     };
     is_name(name).then(|| name.to_owned())
-}
-
-/// What the engine takes for a container's name or id; nothing that a path could be made of.
-fn is_name(name: &str) -> bool {
-    let good = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
-    !name.is_empty() && !name.starts_with('.') && name.bytes().all(good)
 }
 
 /// Has both mounts of container `name` looked at anew. What cannot be done is logged: the request goes its way.

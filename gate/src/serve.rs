@@ -126,7 +126,7 @@ where
 ///
 /// # Errors
 /// [`Error::Connect`]; the client has been told in the engine's own protocol.
-pub async fn engine_on<T>(mut stream: T, sockets: Sockets<'_>) -> Result<(), Error>
+async fn engine_on<T>(mut stream: T, sockets: Sockets<'_>) -> Result<(), Error>
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {

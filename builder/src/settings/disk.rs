@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use eci_contract::config_disk::{BLOCK_BYTES, ConfigDisk, MAX_BYTES, VERSION, signed};
+use eci_contract::config_disk::{BLOCK_BYTES, ConfigDisk, MAX_BYTES, VERSION, signed, text};
 
 use crate::image::sign::Source;
 use crate::image::signature::{self, SigningKey};
@@ -74,8 +74,7 @@ pub fn write(settings: &[u8], edition: u64, key: &Source, path: &Path) -> Result
 /// [`Error::File`] and [`Error::Other`].
 pub fn read(path: &Path) -> Result<ConfigDisk, Error> {
     let bytes = super::head(path, MAX_BYTES).map_err(failed("read", path))?;
-    let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
-    serde_json::from_slice(text).map_err(|source| Error::Other { path: path.to_owned(), source })
+    serde_json::from_slice(text(&bytes)).map_err(|source| Error::Other { path: path.to_owned(), source })
 }
 
 fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {

@@ -75,8 +75,9 @@ fn without_version(path: &str) -> &str {
     }
 }
 
-/// What the engine takes for a container's name or id.
-fn is_name(name: &str) -> bool {
+/// What the engine takes for a container's name or id; nothing that a path could be made of.
+#[must_use]
+pub fn is_name(name: &str) -> bool {
     let good = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
     !name.is_empty() && !name.starts_with('.') && name.bytes().all(good)
 }

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use eci_contract::config_disk::{Anchor, ConfigDisk, DISK_NAME, MAX_BYTES, VERSION, signed};
+use eci_contract::config_disk::{Anchor, ConfigDisk, DISK_NAME, MAX_BYTES, VERSION, signed, text};
 use eci_contract::paths::{SETTINGS_ANCHOR, SETTINGS_EDITIONS};
-use ring::digest::{SHA256, digest};
 use ring::signature::{ED25519, UnparsedPublicKey};
 
+use super::sha256;
 use crate::system::data::disk_with_serial;
 
 /// Why a config disk is not used.
@@ -136,17 +136,15 @@ fn of_this_version(what: &'static str, version: u32) -> Result<(), Error> {
 /// The settings in these bytes of a disk, if the anchor's key signed them.
 fn trusted(anchor: &Anchor, bytes: &[u8]) -> Result<Signed, Error> {
     const WHAT: &str = "the config disk";
-    let length = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
-    let text = bytes.get(..length).unwrap_or_default();
     let disk: ConfigDisk =
-        serde_json::from_slice(text).map_err(|source| Error::Malformed { what: WHAT, source })?;
+        serde_json::from_slice(text(bytes)).map_err(|source| Error::Malformed { what: WHAT, source })?;
     of_this_version(WHAT, disk.version)?;
     let decode = |what: &'static str, text: &str| {
         BASE64.decode(text).map_err(|error| Error::Odd { what: WHAT, why: format!("{what}: {error}") })
     };
     let (settings, signature) = (decode("settings", &disk.settings)?, decode("signature", &disk.signature)?);
     let key = decode("the image's key", &anchor.key)?;
-    let name = digest(&SHA256, &key).as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let name = sha256(&key).chars().take(16).collect();
     let untrusted = |_| Error::Untrusted { edition: disk.edition };
     let key = UnparsedPublicKey::new(&ED25519, key);
     key.verify(&signed(disk.edition, &settings), &signature).map_err(untrusted)?;

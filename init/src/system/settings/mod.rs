@@ -71,8 +71,12 @@ fn parse(
     whose: String,
 ) -> Result<Administered, Error> {
     let settings = settings::read(bytes).map_err(|source| Error::Refused { whose, source })?;
-    let sha256 = digest(&SHA256, bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(Administered { settings, source, edition, sha256 })
+    Ok(Administered { settings, source, edition, sha256: sha256(bytes) })
+}
+
+/// In hexadecimal.
+fn sha256(bytes: &[u8]) -> String {
+    digest(&SHA256, bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl Administered {
