@@ -3,7 +3,7 @@
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, BufRead, BufReader, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::thread;
 
@@ -43,12 +43,17 @@ pub enum Error {
     },
 }
 
+/// The executable of this name that PATH has.
+#[must_use]
+pub fn find(program: &str) -> Option<PathBuf> {
+    let executable = |file: &PathBuf| file.is_file() && access(file, Access::EXEC_OK).is_ok();
+    env::split_paths(&env::var_os("PATH")?).map(|folder| folder.join(program)).find(executable)
+}
+
 /// Whether PATH has an executable of this name.
 #[must_use]
 pub fn is_in_path(program: &str) -> bool {
-    let executable = |file: &Path| file.is_file() && access(file, Access::EXEC_OK).is_ok();
-    env::var_os("PATH")
-        .is_some_and(|path| env::split_paths(&path).any(|folder| executable(&folder.join(program))))
+    find(program).is_some()
 }
 
 /// Refuses to go on without a program, before anything is made that needs it.

@@ -1,7 +1,7 @@
 //! The config disk: an administrator's settings, signed, on a small disk beside the image, and what an image says of whose it takes.
 //!
-//! The disk begins with a [`ConfigDisk`] as JSON and has zeros from there to its end. A key signs [`signed`], which has the edition in
-//! front of the file: an older one cannot pass for a newer.
+//! The disk carries a [`ConfigDisk`] ([`crate::json_disk`]). A key signs [`signed`], which has the edition in front of the file: an
+//! older one cannot pass for a newer.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,8 +11,6 @@ pub const DISK_NAME: &str = "eci-config";
 pub const VERSION: u32 = 1;
 /// Most bytes of the JSON: settings of 32 KiB in base64, and what is around them.
 pub const MAX_BYTES: usize = 64 * 1024;
-/// The disk's length is a multiple of this, in bytes.
-pub const BLOCK_BYTES: usize = 4096;
 
 /// What is on the disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,12 +38,6 @@ pub struct Anchor {
     pub required: bool,
 }
 
-/// The JSON at the beginning of a disk.
-#[must_use]
-pub fn text(disk: &[u8]) -> &[u8] {
-    disk.split(|byte| *byte == 0).next().unwrap_or_default()
-}
-
 /// The bytes that are signed.
 #[must_use]
 pub fn signed(edition: u64, settings: &[u8]) -> Vec<u8> {
@@ -55,13 +47,6 @@ pub fn signed(edition: u64, settings: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_text_ends_before_the_first_zero_or_with_the_disk() {
-        for (disk, found) in [(&b"{}\0\0{}"[..], &b"{}"[..]), (b"{}", b"{}"), (b"\0", b""), (b"", b"")] {
-            assert_eq!(text(disk), found);
-        }
-    }
 
     #[test]
     fn an_edition_is_signed_with_the_file() {

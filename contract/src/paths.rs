@@ -4,6 +4,11 @@
 pub const RUN_DIR: &str = "/run/eci";
 /// The engine's API socket. Only the gate connects to it; its folder is mode 0700.
 pub const ENGINE_SOCKET: &str = "/run/eci/engine/docker.sock";
+/// The engine's socket for containers that may have one: the gate listens there, and lets through what the settings allow. The name is
+/// the one that users give.
+pub const CONTAINER_SOCKET: &str = "/run/docker.sock";
+/// Which containers those are: [`crate::socket::SocketPolicy`] as JSON.
+pub const SOCKET_POLICY: &str = "/run/eci/socket-policy.json";
 /// PID 1's control socket: one [`crate::link::Request`] line in, one [`crate::link::Reply`] line out.
 pub const INIT_SOCKET: &str = "/run/eci/init.sock";
 /// One file per id range in use, and the allocation cursor.

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::disk::Slot;
+use crate::shares::Share;
 
 /// The VM's view of itself, printed by `eci-builder status --json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +29,9 @@ pub struct Status {
     pub services: Vec<Service>,
     /// IPv4 address with prefix length, once DHCP gave one.
     pub address: Option<String>,
+    /// Folders of the host that it has.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shares: Vec<Share>,
     /// Memory in use in KiB: total minus available.
     pub memory_used_kib: u64,
 }
@@ -73,8 +77,14 @@ pub struct Settings {
     pub sha256: String,
     /// Nobody below the administrator may switch isolation off.
     pub locked: bool,
+    /// Images whose containers may have the engine's socket.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub socket: Vec<String>,
     /// Settings of the engine that are in force, by the names that `daemon.json` has for them.
     pub engine: Vec<String>,
+    /// Folders of the host that machines may have; every folder where the settings have no list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shares: Option<Vec<Share>>,
     /// Keys of Docker Desktop's other features in the file, which are not in force.
     pub kept_apart: Vec<String>,
 }

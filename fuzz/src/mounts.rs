@@ -71,6 +71,10 @@ fn check_place(place: &Place, opened: &Opened, engine: &Opened, mounts: &[Mount]
                 "the place is where the table says"
             );
         }
+        Place::Share => {
+            let mount = of(opened.mount).expect("known");
+            assert!(mount.filesystem == "virtiofs" && mount.source.starts_with("eci-share-"), "{mount:?}");
+        }
         Place::EngineMemory(path) | Place::EngineOverlay(path) => {
             let mount = of(opened.mount).expect("known");
             let kind = if matches!(place, Place::EngineMemory(_)) { "tmpfs" } else { "overlay" };

@@ -3,7 +3,9 @@
 
 use std::fmt;
 
+use eci_contract::socket::{CommandList, ListKind};
 use eci_policy::Verdict;
+use eci_policy::rules::engine_command::{Asked, Commands};
 use eci_policy::rules::engine_mount::{Request, classify, judge_container, judge_volume};
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
@@ -20,6 +22,7 @@ pub fn check(input: &[u8]) {
     let Some((kind, rest)) = input.split_first() else { return };
     match kind {
         b'p' => check_path(&String::from_utf8_lossy(rest)),
+        b'c' => check_command(&String::from_utf8_lossy(rest)),
         b'v' => check_body(rest, &judge_volume(rest), &["driveropts"]),
         _ => {
             let verdict = judge_container(rest);
@@ -29,6 +32,30 @@ pub fn check(input: &[u8]) {
                 check_targets(rest, &verdict, &[keys, &["", "target"]].concat());
             }
         }
+    }
+}
+
+/// However it is written, what the engine's router would take for a push is one.
+fn check_command(path: &str) {
+    let asked = Asked { method: "POST", decoded: path, pulls: true, shown: path };
+    let list = |kind, name: &str| Commands::new(&CommandList { kind, commands: vec![name.to_owned()] });
+    let mut clean = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(clean.pop()),
+            part => clean.push(part),
+        }
+    }
+    let is_version = |part: &&str| {
+        part.strip_prefix('v').is_some_and(|rest| rest.chars().all(|c| c == '.' || c.is_ascii_digit()))
+    };
+    let parts = if clean.first().is_some_and(is_version) { &clean[1..] } else { &clean[..] };
+    let pushes = parts.len() >= 3 && parts.first() == Some(&"images") && parts.last() == Some(&"push");
+    if pushes {
+        assert_ne!(list(ListKind::Deny, "push").judge(asked), Verdict::Allow, "{path:?}");
+    } else {
+        assert_ne!(list(ListKind::Allow, "push").judge(asked), Verdict::Allow, "{path:?}");
     }
 }
 

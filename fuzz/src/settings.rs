@@ -2,6 +2,10 @@
 
 use std::net::IpAddr;
 
+use eci_contract::socket::ListKind;
+use eci_policy::rules::engine_command::is_known;
+use eci_policy::rules::engine_socket::Images;
+use eci_policy::rules::share::judge_places;
 use eci_policy::settings::{Error, Settings, read};
 use serde_json::{Map, Value};
 
@@ -52,18 +56,38 @@ fn check_accepted(input: &[u8], settings: &Settings) {
     if let Some(isolation) = top.get("enhancedContainerIsolation") {
         assert_eq!(isolation["value"], true);
         assert_eq!(isolation["locked"], settings.isolation.locked);
-        let mount = &isolation["dockerSocketMount"];
-        for list in [&mount["imageList"]["images"], &mount["commandList"]["commands"]] {
-            assert!(list.as_array().is_none_or(Vec::is_empty), "{list} is not enforced");
+        let (mount, socket) = (&isolation["dockerSocketMount"], &settings.isolation.socket);
+        for (list, read) in [
+            (&mount["imageList"]["images"], &socket.images),
+            (&mount["commandList"]["commands"], &socket.commands.commands),
+        ] {
+            assert!(
+                list.as_array().map_or(read.is_empty(), |list| list.iter().eq(read)),
+                "{list} is read over"
+            );
         }
+        assert_eq!(socket.allow_derived_images, mount["imageList"]["allowDerivedImages"] == true);
+        assert_eq!(socket.commands.kind == ListKind::Allow, mount["commandList"]["type"] == "allow");
+        assert!(socket.images.iter().all(|image| Images::parse(image).is_ok()), "{socket:?}");
+        assert!(socket.commands.commands.iter().all(|name| is_known(name)), "{socket:?}");
     } else {
         assert!(settings.isolation.locked, "unlocked by nobody");
+        assert!(settings.isolation.socket.images.is_empty(), "given away by nobody");
     }
     let ours = ["configurationFileVersion", "enhancedContainerIsolation", "eci"];
     let apart = top.keys().filter(|key| !ours.contains(&key.as_str())).count();
     assert_eq!(settings.kept_apart.len(), apart);
     let eci = top.get("eci").and_then(Value::as_object);
-    assert!(eci.is_none_or(|eci| eci.keys().all(|key| key == "engine")), "a key of ours is read over");
+    let known = |key: &String| ["engine", "shares"].contains(&key.as_str());
+    assert!(eci.is_none_or(|eci| eci.keys().all(known)), "a key of ours is read over");
+    let allowed = serde_json::to_value(&settings.shares.allow).expect("texts and switches are JSON");
+    let mut list = file["eci"]["shares"]["allow"].clone();
+    for folder in list.as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
+        folder.entry("readOnly").or_insert(Value::Bool(false));
+    }
+    assert_eq!(allowed, list, "folders are read over");
+    judge_places(settings.shares.allow.as_deref().unwrap_or_default().get(..1).unwrap_or_default())
+        .expect("a place");
     check_engine(file["eci"]["engine"].as_object(), settings);
 }
 

@@ -15,7 +15,7 @@ use eci_service::log::{self, Level};
 use tokio::net::UnixListener;
 use tokio::time::sleep;
 
-use crate::api;
+use crate::api::{self, Rules};
 
 /// Root alone, in every distro that sees the folder: who reaches the engine gets at all containers and volumes.
 const MODE: u32 = 0o600;
@@ -53,7 +53,7 @@ pub async fn serve(listener: UnixListener) -> Infallible {
     loop {
         match listener.accept().await {
             Ok((client, _)) => {
-                tokio::spawn(api::serve(client, Path::new(ENGINE_SOCKET)));
+                tokio::spawn(api::serve(client, Path::new(ENGINE_SOCKET), Rules::Distro));
             }
             Err(error) => {
                 log::failure(Level::Warn, "cannot accept a client", &error);

@@ -6,7 +6,8 @@
 //!
 //! In reading order: [`port`] (the virtio-serial port as an asynchronous stream), [`serve`] (what is done with a stream),
 //! `copies` (one view of a container's files), [`ports`] (what containers publish), `audit` (what was refused), [`vsock`] (the same
-//! where the hypervisor has sockets), [`doors`] (the way in for distros), [`api`] (their requests, read one by one).
+//! where the hypervisor has sockets), [`doors`] (the way in for distros), [`containers`] (the one for containers that may), [`api`] (the
+//! requests of both, read one by one).
 //!
 //! Asynchronous on one thread: it moves bytes for many slow connections, and the guest may have one processor.
 
@@ -19,7 +20,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use eci_contract::link::PORT_NAME;
-use eci_contract::paths::PORTS_SOCKET;
+use eci_contract::paths::{CONTAINER_SOCKET, PORTS_SOCKET};
 use eci_contract::wsl::DOORS;
 use eci_service::log::{self, Level};
 use tokio::runtime::Builder;
@@ -27,6 +28,7 @@ use tokio::time::sleep;
 
 pub mod api;
 mod audit;
+pub mod containers;
 mod copies;
 pub mod doors;
 pub mod port;
@@ -79,6 +81,12 @@ async fn serve_links() -> Result<Infallible, Error> {
     let doors = doors::listen(Path::new(DOORS))?;
     if doors.is_empty() {
         open_links()?;
+        match containers::open(Path::new(CONTAINER_SOCKET)) {
+            Ok(Some(door)) => drop(tokio::spawn(containers::serve(door))),
+            Ok(None) => {}
+            // The host's way in is worth more.
+            Err(error) => log::failure(Level::Error, "no container has the engine's socket", &error),
+        }
     }
     for listener in doors {
         tokio::spawn(doors::serve(listener));

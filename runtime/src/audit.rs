@@ -10,9 +10,10 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use eci_contract::audit::{Denial, VERSION, older};
-use eci_contract::paths::{AUDIT_LOG, ENGINE_DATA};
+use eci_contract::paths::AUDIT_LOG;
 use rustix::fs::{FlockOperation, flock};
 
+use crate::image::Image;
 use crate::log;
 
 /// A file of this length becomes the older one.
@@ -41,7 +42,7 @@ impl Denied {
             by: env!("CARGO_PKG_NAME").to_owned(),
             action: action.to_owned(),
             container: container.to_owned(),
-            image: image_of(Path::new(ENGINE_DATA), container),
+            image: Image::of(container).map(|image| image.name),
             rule: self.rule.to_owned(),
             message: self.message.chars().take(MOST_CHARS).collect(),
             remedy: self.remedy.to_owned(),
@@ -50,15 +51,6 @@ impl Denied {
             log::warn(&format!("cannot write the audit log `{AUDIT_LOG}`: {error}"));
         }
     }
-}
-
-/// The image of a container of the engine, as it was named.
-fn image_of(engine: &Path, container: &str) -> Option<String> {
-    let plain = !container.is_empty() && container.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    let path = engine.join("containers").join(container).join("config.v2.json");
-    let text = fs::read(path).ok().filter(|_| plain)?;
-    let value: serde_json::Value = serde_json::from_slice(&text).ok()?;
-    value.pointer("/Config/Image")?.as_str().map(str::to_owned)
 }
 
 fn append(path: &Path, denial: &Denial, most: u64) -> io::Result<()> {
@@ -165,18 +157,5 @@ mod tests {
             }
         });
         assert_eq!(lines(&path).len() + lines(&older(&path)).len(), 40);
-    }
-
-    #[test]
-    fn an_image_is_what_the_engine_says_of_the_container_and_no_other_file() {
-        let folder = tempfile::tempdir().unwrap();
-        let of = folder.path().join("containers/abc");
-        fs::create_dir_all(&of).unwrap();
-        fs::write(of.join("config.v2.json"), r#"{"Config": {"Image": "busybox:1"}, "Image": "sha256:0"}"#)
-            .unwrap();
-        assert_eq!(image_of(folder.path(), "abc").as_deref(), Some("busybox:1"));
-        for other in ["", "abd", "../containers/abc", "abc/."] {
-            assert_eq!(image_of(folder.path(), other), None, "{other}");
-        }
     }
 }

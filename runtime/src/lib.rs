@@ -5,14 +5,15 @@
 //! is refused. No thread is ever started: namespaces and file system ids belong to the thread.
 //!
 //! Read in this order: [`arguments`], [`verbs`] (what a command does; [`verbs::create`] is the way through),
-//! [`bundle`], [`plan`] (pure), [`apply`] (system calls in order), [`container`], [`ranges`], [`leftovers`],
-//! [`processes`] and [`audit`].
+//! [`bundle`], [`plan`] (pure), [`apply`] (system calls in order), [`container`], [`image`], [`ranges`],
+//! [`leftovers`], [`processes`] and [`audit`].
 
 pub mod apply;
 pub mod arguments;
 pub mod audit;
 pub mod bundle;
 pub mod container;
+pub mod image;
 pub mod leftovers;
 pub mod log;
 pub mod plan;

@@ -1,8 +1,9 @@
 //! What every service of the VM does for PID 1: [`confine`] (gives up what it does not need), [`ready`] (says that it serves),
-//! [`log`] (a line for the log that PID 1 keeps).
+//! [`log`] (a line for the log that PID 1 keeps), [`store`] (what PID 1 keeps for its next start).
 
 pub mod confine;
 pub mod log;
+pub mod store;
 
 use std::io;
 

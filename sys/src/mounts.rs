@@ -25,6 +25,8 @@ pub const NO_SUID: u64 = libc::MOUNT_ATTR_NOSUID;
 pub const NO_DEVICES: u64 = libc::MOUNT_ATTR_NODEV;
 /// Files cannot be executed.
 pub const NO_EXEC: u64 = libc::MOUNT_ATTR_NOEXEC;
+/// `MOUNT_ATTR_NOSYMFOLLOW`: links are not followed there.
+pub const NO_LINKS: u64 = libc::MOUNT_ATTR_NOSYMFOLLOW;
 /// Access times are not kept.
 pub const NO_ATIME: u64 = libc::MOUNT_ATTR_NOATIME;
 /// Propagation: neither to nor from.

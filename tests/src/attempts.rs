@@ -27,9 +27,17 @@ pub type Outcomes = BTreeMap<String, String>;
 /// # Errors
 /// When the container does not start, or the program does not come to its end.
 pub fn make(vm: &Vm, flags: &[&str], verbs: &[&str]) -> Result<Outcomes> {
+    make_of(vm, "busybox", flags, verbs)
+}
+
+/// The same of another image that has the program.
+///
+/// # Errors
+/// As [`make`].
+pub fn make_of(vm: &Vm, image: &str, flags: &[&str], verbs: &[&str]) -> Result<Outcomes> {
     let mut arguments = vec!["run", "--rm"];
     arguments.extend(flags);
-    arguments.extend(["busybox", "/probe"]);
+    arguments.extend([image, "/probe"]);
     arguments.extend(verbs);
     read(vm, &arguments, verbs)
 }

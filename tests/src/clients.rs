@@ -1,4 +1,4 @@
-//! Docker's command line and its BuildKit client, from the test flavour's lock: the same on every host.
+//! Docker's command line, its BuildKit client and a registry, from the test flavour's lock: the same on every host.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,9 +8,9 @@ use anyhow::{Context, Result};
 use crate::{command, image};
 
 /// The packages, as `eci-test.toml` names them among its tools.
-const PACKAGES: [&str; 2] = ["docker-cli", "docker-buildx"];
+const PACKAGES: [&str; 3] = ["docker-cli", "docker-buildx", "docker-registry"];
 
-/// A folder with the clients' `usr/`, unpacked from the cache that the build of the test flavour has filled.
+/// A folder with their `usr/`, unpacked from the cache that the build of the test flavour has filled.
 ///
 /// # Errors
 /// When the lock or the cache lacks one of them.
@@ -18,8 +18,10 @@ pub fn unpacked() -> Result<PathBuf> {
     let cache = cache()?;
     let locked = |package| locked_digest("test-packages.lock", package);
     let digests: Vec<_> = PACKAGES.into_iter().map(locked).collect::<Result<_>>()?;
-    let place = cache.join("test-clients").join(digests.join("-").get(..40).unwrap_or("clients"));
-    if place.join("usr/bin/docker").exists() {
+    let place = cache
+        .join("test-clients")
+        .join(digests.iter().map(|digest| digest.get(..16).unwrap_or(digest)).collect::<Vec<_>>().join("-"));
+    if place.exists() {
         return Ok(place);
     }
     fs::create_dir_all(place.parent().context("the place has a parent")?)?;

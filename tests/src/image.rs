@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use eci_contract::manifest::Manifest;
+use eci_contract::shares::TOPS;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
@@ -80,6 +81,20 @@ pub(crate) fn user_folder(name: &str, default: &str) -> Result<PathBuf> {
     folder.with_context(|| format!("neither {name} nor HOME is set"))
 }
 
+/// A folder of this host where a VM has a place for one: below the user's home, or elsewhere if that is not such a place.
+///
+/// # Errors
+/// When none can be made.
+pub fn shareable_folder() -> Result<TempDir> {
+    let home = env::var_os("HOME").map(PathBuf::from);
+    let places = home.into_iter().chain(["/opt", "/mnt", "/data"].map(PathBuf::from));
+    let places = places.filter_map(|place| place.canonicalize().ok());
+    let mut shareable = places.filter(|place| TOPS.iter().any(|top| place.starts_with(top)));
+    let made =
+        shareable.find_map(|place| tempfile::Builder::new().prefix("eci-shares-").tempdir_in(place).ok());
+    made.context("neither HOME nor /opt, /mnt or /data can be shared with a VM and written to")
+}
+
 /// A copy, in a folder of its own, of what the builder reads of the project.
 ///
 /// # Errors
@@ -87,7 +102,7 @@ pub(crate) fn user_folder(name: &str, default: &str) -> Result<PathBuf> {
 pub fn copy_of_project() -> Result<TempDir> {
     let folder = tempfile::tempdir()?;
     let root = repository()?;
-    for name in ["eci.toml", "rootfs", "kernel-config"] {
+    for name in ["eci.toml", "eci-test.toml", "rootfs", "kernel-config"] {
         let from = root.join(name);
         command::host("cp", &["-r", &from.to_string_lossy(), &folder.path().to_string_lossy()])?.ok()?;
     }

@@ -1,6 +1,6 @@
-//! What the suites share: the built image ([`image`]), a booted instance of it ([`vm`]), QEMU without our own `run` in
+//! What the suites share: the built image ([`image`]), one with other settings ([`built`]), a booted instance of it ([`vm`]), QEMU without our own `run` in
 //! between ([`qemu`]), UEFI firmware ([`firmware`]), raw disks as other tools see them ([`disk`]), the other end of a machine's network cable ([`wire`]),
-//! commands with everything they said ([`command`]), clients of the engine's API ([`clients`]), a Debian to run whole
+//! commands with everything they said ([`command`]), clients of the engine's API ([`clients`]), a registry ([`registry`]), a Debian to run whole
 //! systems in ([`debian`]), attacks from inside of a container ([`attempts`]), scripts beside the engine in the test flavour
 //! ([`workbench`]), verdicts of other projects' tests ([`conformance`]), validators of bills of materials ([`validators`]), a machine that does as WSL 2 does ([`wsl`]), and rows of assertions that share one boot
 //! ([`suite`]).
@@ -9,6 +9,7 @@
 //! what is missing fails.
 
 pub mod attempts;
+pub mod built;
 pub mod clients;
 pub mod command;
 pub mod conformance;
@@ -18,6 +19,7 @@ pub mod firmware;
 pub mod image;
 pub mod provenance;
 pub mod qemu;
+pub mod registry;
 pub mod suite;
 pub mod validators;
 pub mod vm;

@@ -50,6 +50,7 @@ pub struct Vm {
     path: String,
     name: &'static str,
     out: PathBuf,
+    memory: &'static str,
     answer: Value,
 }
 
@@ -92,8 +93,18 @@ impl Vm {
     /// When it cannot be started.
     pub fn run(&self, more: &[&str]) -> Result<Outcome> {
         let out = self.out.to_string_lossy().into_owned();
-        let mut arguments =
-            vec!["run", &out, "--name", self.name, "--detach", "--json", "--accel", "tcg", "--memory", "2G"];
+        let mut arguments = vec![
+            "run",
+            &out,
+            "--name",
+            self.name,
+            "--detach",
+            "--json",
+            "--accel",
+            "tcg",
+            "--memory",
+            self.memory,
+        ];
         arguments.extend(more);
         self.builder(&arguments)
     }
@@ -111,7 +122,14 @@ impl Vm {
         symlink(clients::plugins(&clients), config.join("cli-plugins"))?;
         let path = env::var("PATH").unwrap_or_default();
         let path = format!("{}:{path}", clients.join("usr/bin").display());
-        Ok(Self { home, path, name, out: out.to_owned(), answer: Value::Null })
+        Ok(Self { home, path, name, out: out.to_owned(), memory: "2G", answer: Value::Null })
+    }
+
+    /// With so much memory, as `run --memory` has it.
+    #[must_use]
+    pub fn with_memory(mut self, memory: &'static str) -> Self {
+        self.memory = memory;
+        self
     }
 
     /// Has the machine boot by this firmware, from its disk: QEMU is run through a script that leaves out the kernel and initrd that

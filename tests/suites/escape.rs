@@ -56,6 +56,14 @@ fn sources() -> Vec<Row<Vm>> {
                 for source in [format!("-v={socket}:/s"), format!("--mount=type=bind,src={socket},dst=/s")] {
                     let outcome = run(vm, &[&source], "test -S /s && echo socket")?;
                     ensure!(!outcome.stdout().contains("socket"), "{source} gave a socket");
+                    // By the names that everybody uses, it is said in Docker's words.
+                    if socket.ends_with("run/docker.sock") {
+                        outcome.refused(&[
+                            "enhanced container isolation: docker socket mount denied for container with image \"busybox\"; image is \
+                             not in the allowed list; if you wish to allow it, configure the docker socket image list in the admin \
+                             settings.",
+                        ])?;
+                    }
                 }
             }
             Ok(())

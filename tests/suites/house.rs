@@ -17,7 +17,7 @@ const EDGES: [(&str, &[&str]); 13] = [
     ("eci-procfs", &["eci-policy", "eci-contract", "eci-service"]),
     ("eci-gate", &["eci-policy", "eci-contract", "eci-link", "eci-service"]),
     ("eci-publish", &["eci-contract", "eci-service"]),
-    ("eci-service", &["eci-contract"]),
+    ("eci-service", &["eci-sys", "eci-contract"]),
     ("eci-slots", &["eci-contract"]),
     ("eci-link", &["eci-contract"]),
     ("eci-policy", &["eci-contract"]),

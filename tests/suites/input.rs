@@ -294,10 +294,9 @@ fn main() -> ExitCode {
             let check = project.run(&["settings", "check", "own.json"])?;
             let found = check.0.stdout();
             check.is(CONFIG, &["`own.json` cannot be used as settings: 2 things are wrong"])?;
-            for words in [
-                "`eci.engine.userns-remap` is \"default\": ",
-                "`eci.shares` is []: this version does not enforce it yet",
-            ] {
+            for words in
+                ["`eci.engine.userns-remap` is \"default\": ", "`eci.shares` is []: it has to be an object"]
+            {
                 ensure!(found.contains(words), "no `{words}` in\n{found}");
             }
             project.replace("eci.toml", "[settings]", "[settings]\nfile = \"own.json\"")?;

@@ -100,7 +100,7 @@ const CALLS: &[Line] = &[
     ("keyctl-session", "EPERM", "EPERM", "allowed", "allowed"),
     ("keyctl-user", "EPERM", "EPERM", "allowed", "allowed"),
     ("keyctl-search", "EPERM", "EPERM", "ENOKEY", "ENOKEY"),
-    ("keyctl-read-foreign", "nothing there", "nothing there", "nothing there", "nothing there"),
+    ("keyctl-read-foreign", "nothing there", "nothing there", "EACCES at open", "EACCES at open"),
     ("add-key", "EPERM", "EPERM", "allowed", "allowed"),
     ("bpf-prog-load", "EPERM", "EPERM", "EPERM", "EPERM"),
     ("bpf-map-create", "EPERM", "EPERM", "EPERM", "EPERM"),
@@ -262,8 +262,7 @@ const NODES: &[Line] = &[
     ("read:/proc/timer_list", REFUSED, REFUSED, REFUSED, REFUSED),
     ("read:/proc/kmsg", REFUSED, REFUSED, REFUSED, REFUSED),
     ("read:/sys/class/dmi/id/product_uuid", REFUSED, REFUSED, REFUSED, REFUSED),
-    // Expected to fail today in the last two columns: privileged containers are sent no masks, and the runtime puts none back.
-    ("list:/sys/firmware", "no effect", "no effect", "no effect|ENOENT", "no effect|ENOENT"),
+    ("list:/sys/firmware", "no effect", "no effect", "no effect", "no effect"),
     ("list:/sys/kernel/security", REFUSED, REFUSED, REFUSED, REFUSED),
     ("list:/sys/kernel/debug", REFUSED, REFUSED, REFUSED, REFUSED),
     ("cgroup-raise", "EROFS", "EROFS", REFUSED, REFUSED),
@@ -714,6 +713,19 @@ fn figures() -> Vec<Row<Vm>> {
             let whole: u64 = vm.sh(&[], total)?.parse()?;
             ensure!(whole > 500_000, "the VM has {whole} kB");
             Ok(())
+        }),
+        row("a_procfs_of_its_own_tells_a_container_nothing_of_the_vm", |vm| {
+            // With the neighbours that it may read, and the mode that is not its to change.
+            let script = "mkdir /p; mount -t proc proc /p || exit 1; cd /p; \
+                for proc in /p /.proc /proc; do \
+                for name in cmdline diskstats interrupts kallsyms key-users keys partitions; do \
+                test -e $proc/$name || echo $name is not there; chmod 444 $proc/$name 2>/dev/null && echo $proc/$name is open; \
+                cat $proc/$name 2>/dev/null && echo $proc/$name is read; done; \
+                for name in fs scsi; do ls $proc/$name >/dev/null 2>&1 && echo $proc/$name is read; done; \
+                grep -c ^MemTotal $proc/meminfo; done; cat /p/self/comm /p/sys/kernel/ostype";
+            says(vm, &["--privileged"], script, "1\n1\n1\ncat\nLinux")?;
+            let script = "cat /proc/cmdline /proc/interrupts /proc/partitions; ls /proc/fs";
+            says(vm, &[], script, "")
         }),
         row("memory_in_use_is_not_free", |vm| {
             let script = "free() { awk '/^MemFree/ {print $2}' /proc/meminfo; }; a=$(free); \

@@ -8,7 +8,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use eci_tests::image;
 use eci_tests::suite::{self, Row, row, thorough_row};
+use eci_tests::vm::Vm;
 use eci_tests::workbench::Workbench;
 
 /// Containers one after the other, and at the same time: a leak of one each is above what is allowed.
@@ -171,28 +173,13 @@ fn rows() -> Vec<Row<Ground>> {
             ground.nothing_is_left()
         }),
         row("containers_at_once_have_a_range_each_and_leave_nothing", |ground| {
-            let vm = &ground.bench.vm;
             let count = Many::wanted().at_once;
-            let names: Vec<_> = (0..count).map(|number| format!("crowd-{number}")).collect();
-            thread::scope(|scope| {
-                let start = |name| vm.docker(&["run", "-d", "--name", name, "busybox", "sleep", "900"])?.ok();
-                let started: Vec<_> = names.iter().map(|name| scope.spawn(move || start(name))).collect();
-                let ends = started.into_iter().map(|one| one.join().expect("no thread panics"));
-                ends.collect::<Result<Vec<_>>>()
-            })?;
-            let begin = ["inspect", "-f", "/proc/{{.State.Pid}}/uid_map"];
-            let pids = vm
-                .docker(&begin.into_iter().chain(names.iter().map(String::as_str)).collect::<Vec<_>>())?
-                .ok()?;
-            let maps = ground.bench.run(&format!("cat {}", pids.replace('\n', " ")), PATIENCE)?;
-            let base =
-                |map: &str| map.split_whitespace().nth(1).map(str::to_owned).context("a map has a base");
-            let mut bases = maps.lines().map(base).collect::<Result<Vec<_>>>()?;
-            ensure!(bases.len() == count, "{maps}");
-            bases.sort();
-            bases.dedup();
-            ensure!(bases.len() == count, "only {} ranges: {bases:?}", bases.len());
-            ground.clear()
+            crowd(ground, count, count)
+        }),
+        thorough_row("a_thousand_containers_at_once_have_a_range_each_and_leave_nothing", |_| {
+            let mut vm = Vm::prepare("thousand", &image::out()?.join("test"))?.with_memory("16G");
+            vm.boot(&[])?;
+            crowd(&Ground::over(Workbench::over(vm)?)?, 1000, 8)
         }),
         thorough_row("a_runtime_that_is_killed_at_any_moment_leaves_nothing", |ground| {
             ground.survives_sniping("runc")
@@ -239,6 +226,36 @@ fn rows() -> Vec<Row<Ground>> {
         row("clients_that_are_killed_while_they_are_answered_leave_nothing", clients_are_killed),
         row("after_all_of_it_every_promise_still_holds", |ground| ground.bench.vm.every_check_holds()),
     ]
+}
+
+/// Starts so many containers, in so many threads; they run at once, each with ids of its own.
+fn crowd(ground: &Ground, count: usize, threads: usize) -> Result<()> {
+    let vm = &ground.bench.vm;
+    let names: Vec<_> = (0..count).map(|number| format!("crowd-{number}")).collect();
+    thread::scope(|scope| {
+        let start =
+            |name: &String| vm.docker(&["run", "-d", "--name", name, "busybox", "sleep", "36000"])?.ok();
+        let each = names.chunks(count.div_ceil(threads));
+        let started: Vec<_> = each
+            .map(|names| scope.spawn(move || names.iter().try_for_each(|name| start(name).map(drop))))
+            .collect();
+        started.into_iter().try_for_each(|one| one.join().expect("no thread panics"))
+    })?;
+    let mut bases = Vec::new();
+    for names in names.chunks(100) {
+        let begin = ["inspect", "-f", "/proc/{{.State.Pid}}/uid_map"];
+        let inspect = begin.into_iter().chain(names.iter().map(String::as_str)).collect::<Vec<_>>();
+        let maps = vm.docker(&inspect)?.ok()?.replace('\n', " ");
+        let maps = ground.bench.run(&format!("cat {maps}"), PATIENCE)?;
+        for map in maps.lines() {
+            bases.push(map.split_whitespace().nth(1).context("a map has a base")?.to_owned());
+        }
+    }
+    ensure!(bases.len() == count, "{} of {count} run", bases.len());
+    bases.sort();
+    bases.dedup();
+    ensure!(bases.len() == count, "only {} ranges", bases.len());
+    ground.clear()
 }
 
 /// Far more than any buffer on the way holds is still to come when the client goes. More clients than the descriptors that
@@ -319,7 +336,10 @@ fn answers_what_it_worked_on(ground: &Ground) -> Result<()> {
 
 impl Ground {
     fn prepare() -> Result<Self> {
-        let bench = Workbench::start("load")?;
+        Self::over(Workbench::start("load")?)
+    }
+
+    fn over(bench: Workbench) -> Result<Self> {
         // The first containers make what stays: the network's namespace, cgroups of the engine, open databases.
         for _ in 0..2 {
             bench.vm.sh(&[], "true")?;

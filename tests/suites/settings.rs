@@ -6,19 +6,17 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, ensure};
+use eci_tests::built::{Built, FILE};
 use eci_tests::suite::{self, Row, row};
 use eci_tests::vm::Vm;
 use eci_tests::{command, image};
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
-/// Name of the instance, and of the settings among the project's files.
+/// Name of the instance.
 const NAME: &str = "settings";
-const FILE: &str = "own.json";
 /// The key that signs config disks of the image, and is not the image's own.
 const KEY: &str = "keys/image.key";
 /// Exit code of `eci-builder --help` for an engine that does not get ready.
@@ -30,7 +28,7 @@ fn own() -> Value {
         "configurationFileVersion": 2,
         "enhancedContainerIsolation": { "value": true, "locked": false },
         "scout": { "locked": true, "sbomIndexing": false },
-        "eci": { "engine": {
+        "eci": { "shares": { "allow": [{ "path": "/srv", "readOnly": true }] }, "engine": {
             "default-address-pools": [{ "base": "10.98.0.0/16", "size": 26 }],
             "dns": ["192.0.2.53", "192.0.2.54"],
             "dns-opts": ["ndots:3", "timeout:7"],
@@ -171,7 +169,8 @@ fn rows() -> Vec<Row<Own>> {
             let digest = own.checked()?["sha256"].clone();
             ensure!(
                 settings
-                    == json!({ "source": "image", "sha256": digest, "locked": false, "engine": engine, "kept_apart": ["scout"] }),
+                    == json!({ "source": "image", "sha256": digest, "locked": false, "engine": engine, "kept_apart": ["scout"],
+                        "shares": [{ "path": "/srv", "readOnly": true }] }),
                 "{settings}"
             );
             let inspected = own.built.builder(&["inspect", "out", "--json"])?.ok()?;
@@ -224,6 +223,25 @@ fn rows() -> Vec<Row<Own>> {
             bytes[digit] = b'4';
             fs::write(&changed, bytes)?;
             own.vm_refuses(&changed, &format!("edition 4 on the config disk {untrusted}"))
+        }),
+        row("only_folders_that_the_settings_allow_are_shared_and_as_they_say", |own| {
+            let vm = &own.vm;
+            let folder = image::shareable_folder()?;
+            let folder = folder.path().to_string_lossy().into_owned();
+            for (share, why) in [
+                (folder.as_str(), "the administrator's settings allow `/srv` to be read; share one of these"),
+                (
+                    "/srv",
+                    "cannot share `/srv` to be written to: the administrator's settings allow to read it",
+                ),
+            ] {
+                let outcome = vm.run(&["--no-settings", "--share", share])?;
+                ensure!(outcome.code == BOOT, "exit code {}: {}", outcome.code, outcome.stderr);
+                outcome.refused(&[why])?;
+            }
+            vm.run(&["--no-settings", "--share", "/srv:ro"])?.ok()?;
+            ensure!(vm.status()?["shares"] == json!([{ "path": "/srv", "readOnly": true }]));
+            vm.stop()
         }),
         row("an_image_without_a_key_takes_no_config_disk", |own| {
             let vm = Vm::prepare("keyless", &image::out()?)?;
@@ -298,42 +316,4 @@ fn refused(_: &Own) -> Result<()> {
             "`eci.registryAccess` is {}: this version does not enforce it yet",
         ])
         .map(drop)
-}
-
-/// An image of the project with settings.
-struct Built(TempDir);
-
-impl Built {
-    /// Builds it, with these changes of `eci.toml` besides.
-    fn new(settings: &str, changes: &[(&str, &str)]) -> Result<Self> {
-        let built = Self(image::copy_of_project()?);
-        fs::write(built.0.path().join(FILE), settings)?;
-        for folder in ["keys", "their-keys"] {
-            built.builder(&["keygen", folder])?.ok()?;
-        }
-        let path = built.0.path().join("eci.toml");
-        let mut text = fs::read_to_string(&path)?;
-        let named = ("[settings]", format!("[settings]\nfile = \"{FILE}\"\nkey = \"keys/image.pub\""));
-        let changes = changes.iter().map(|(from, to)| (*from, (*to).to_owned())).chain([named]);
-        for (from, to) in changes {
-            ensure!(text.contains(from), "eci.toml has no `{from}`");
-            text = text.replacen(from, &to, 1);
-        }
-        fs::write(&path, text)?;
-        let programs = image::programs()?.to_string_lossy().into_owned();
-        built.builder(&["build", "--offline", "--format", "raw", "--programs", &programs])?.ok()?;
-        Ok(built)
-    }
-
-    fn folder(&self) -> &Path {
-        self.0.path()
-    }
-
-    fn out(&self) -> PathBuf {
-        self.folder().join("out")
-    }
-
-    fn builder(&self, arguments: &[&str]) -> Result<command::Outcome> {
-        command::run(Command::new(image::builder()?).current_dir(self.folder()).args(arguments), &[])
-    }
 }

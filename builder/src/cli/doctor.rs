@@ -1,7 +1,7 @@
 //! `eci-builder doctor`: what this host lacks, each with the line that mends it.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
 use rustix::fs::statvfs;
@@ -11,6 +11,7 @@ use super::exit::{Classify, Exit};
 use super::print_data;
 use crate::cache::Cache;
 use crate::instance::accel::{self, Kvm};
+use crate::instance::shares;
 use crate::tool;
 use crate::ui::{Ui, human_size};
 
@@ -107,6 +108,7 @@ struct Finding {
 pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let cache = Cache::open().or_exit(Exit::Host)?;
     let mut findings: Vec<Finding> = ROWS.iter().map(look).collect();
+    findings.push(virtiofsd(&shares::program()));
     findings.push(kvm(&accel::known(&cache).or_exit(Exit::Host)?));
     findings.push(space(&cache)?);
     if args.json {
@@ -152,6 +154,17 @@ fn look(row: &Row) -> Finding {
         Need::File(shown, path) => (shown, Path::new(path).exists()),
     };
     Finding { what: what.to_owned(), present, weight: row.weight, why: row.why.to_owned(), fix: row.fix }
+}
+
+/// Only shares need it.
+fn virtiofsd(program: &Result<PathBuf, shares::Error>) -> Finding {
+    let why = match program {
+        Ok(_) => "shares folders of this host with containers (`run --share`)".to_owned(),
+        Err(error) => format!("shares folders of this host with containers: {error}"),
+    };
+    let fix = "apt-get install virtiofsd, or `cargo install --locked virtiofsd`";
+    let what = shares::PROGRAM.to_owned();
+    Finding { what, present: program.is_ok(), weight: Weight::Useful, why, fix }
 }
 
 /// KVM only makes the VM faster; some hosts have one that does not run guests.

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use eci_contract::shares::Share;
 use eci_contract::status::Status;
 use serde_json::json;
 
@@ -20,6 +21,7 @@ use crate::instance::home::{DEFAULT_NAME, Home, Lock, RECORD_VERSION, Record};
 use crate::instance::link::ports;
 use crate::instance::machine::{Accelerator, Body, PROGRAM, Plan};
 use crate::instance::own_disk::{Chosen, OwnDisk};
+use crate::instance::shares::{self, Kept};
 use crate::instance::update::apply;
 use crate::instance::{client, console, context, supervise};
 use crate::settings::disk;
@@ -66,6 +68,13 @@ pub struct Args {
     /// No config disk, from this run on: the image's own settings.
     #[arg(long, conflicts_with = "settings")]
     no_settings: bool,
+    /// Folder of this host that containers can have (`docker run -v`), with all that is in it; `:ro` behind it keeps it from being
+    /// written to. May be given several times; for this run and those that follow.
+    #[arg(long = "share", value_name = "DIR[:ro]")]
+    shares: Vec<String>,
+    /// No folder of this host, from this run on.
+    #[arg(long, conflicts_with = "shares")]
+    no_shares: bool,
     /// Addresses of this host on which ports of containers (`docker run -p`) may be.
     #[arg(long, value_enum, default_value = "loopback")]
     publish_on: PublishOn,
@@ -126,6 +135,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         .or_exit_with_hint(Exit::Instance, "choose a short name, or set XDG_STATE_HOME")?;
     let artifacts = what_to_boot(args, &home)?;
     settings_of(args, &home)?;
+    shares_of(args, &home, &artifacts)?;
     tool::require(PROGRAM).or_exit_with_hint(Exit::Host, "apt-get install qemu-system-x86")?;
     home.create().or_exit(Exit::Instance)?;
     if args.detach { detached(args, &home, &artifacts, ui) } else { foreground(args, &home, &artifacts, ui) }
@@ -193,12 +203,16 @@ fn foreground(args: &Args, home: &Home, artifacts: &Artifacts, ui: &Ui) -> anyho
         };
         let outcome = one_boot(args, home, &held, &artifacts, accelerator, ui);
         match (outcome, trial.filter(|(_, chosen)| chosen.count.on_trial())) {
-            // Settings that are refused are not the version's fault, and would be the next one's.
-            (Err(error), Some((own, chosen))) if !is_about_settings(&error) && was_a_try(own, chosen)? => {
+            (Err(error), Some((own, chosen))) if !is_ours(&error) && was_a_try(own, chosen)? => {
                 let version = &artifacts.manifest.version;
                 ui.note(&format!("version {version} is on trial and did not get the engine ready: {error}"));
             }
-            (outcome, _) => return outcome.or_exit(Exit::Boot),
+            (outcome, _) => {
+                return match outcome.as_ref().err().and_then(hint) {
+                    Some(hint) => outcome.or_exit_with_hint(Exit::Boot, hint),
+                    None => outcome.or_exit(Exit::Boot),
+                };
+            }
         }
     }
 }
@@ -213,11 +227,28 @@ fn bring_in(home: &Home, held: &Lock, ui: &Ui) -> anyhow::Result<()> {
     apply::apply(home, held, &updating, &built, ui).map(drop).map_err(super::update::classified)
 }
 
-/// Whether PID 1 refused the settings: its reasons begin with the step's name.
-fn is_about_settings(error: &anyhow::Error) -> bool {
+/// Whether a boot failed by what it was given, and not by the version: the next one would as well.
+fn is_ours(error: &anyhow::Error) -> bool {
     match error.downcast_ref() {
-        Some(supervise::Error::Refused { reason }) => reason.starts_with("settings"),
+        Some(supervise::Error::Refused { step, .. }) => {
+            ["settings", "settings taken", "shares"].contains(&step.as_str())
+        }
+        Some(supervise::Error::Share(_) | supervise::Error::Unserved { .. }) => true,
         _ => false,
+    }
+}
+
+/// What can be done about a boot that failed by its folders.
+fn hint(error: &anyhow::Error) -> Option<&'static str> {
+    match error.downcast_ref() {
+        Some(supervise::Error::Refused { step, .. }) if step == "shares" => {
+            Some("name other folders with --share, or none with --no-shares: they are remembered")
+        }
+        Some(supervise::Error::Unserved { .. }) => Some(
+            "if it ends at every start, it gets no user namespace: where the system keeps those from programs (Ubuntu \
+             24.04 and later), give virtiofsd an AppArmor profile with `userns,`",
+        ),
+        _ => None,
     }
 }
 
@@ -250,7 +281,7 @@ fn one_boot(
             context::name(home)
         ));
     };
-    Ok(supervise::run(home, held, &plan, args.publish_on.into(), ready)?)
+    Ok(supervise::run(home, held, &plan, &record.shares, args.publish_on.into(), ready)?)
 }
 
 fn detached(args: &Args, home: &Home, artifacts: &Artifacts, ui: &Ui) -> anyhow::Result<()> {
@@ -303,16 +334,16 @@ fn prepare(
     artifacts: &Artifacts,
     accelerator: Accelerator,
 ) -> anyhow::Result<(Plan, Record)> {
-    let data = match &args.data {
-        Some(data) => {
-            data.canonicalize().with_context(|| format!("cannot use the data disk `{}`", data.display()))?
-        }
-        None => {
-            home.ensure_data_disk(DATA_BYTES).or_exit(Exit::Host)?;
-            home.data_disk()
-        }
-    };
+    let data = data_of(args, home)?;
+    if args.data.is_none() {
+        home.ensure_data_disk(DATA_BYTES).or_exit(Exit::Host)?;
+    }
     let settings = settings_of(args, home)?;
+    let shares = shares_of(args, home, artifacts)?;
+    if !shares.is_empty() {
+        shares::write_disk(&shares, &home.shares_disk()).or_exit(Exit::Host)?;
+    }
+    let sockets: Vec<_> = (0..shares.len()).map(|index| home.share_socket(index)).collect();
     let record = Record {
         version: RECORD_VERSION,
         artifacts: artifacts.folder.clone(),
@@ -322,6 +353,7 @@ fn prepare(
         cpus: args.cpus,
         pid: std::process::id(),
         settings: settings.clone(),
+        shares: shares.clone(),
     };
     let plan = Plan {
         accelerator,
@@ -335,11 +367,37 @@ fn prepare(
             own: home.own_disk().exists(),
             data,
             settings,
+            shares: (!shares.is_empty()).then(|| (home.shares_disk(), sockets)),
             port_socket: home.port_socket(),
             qmp_socket: home.qmp_socket(),
         }),
     };
     Ok((plan, record))
+}
+
+/// The data disk that is named, or the instance's own, which need not be there yet.
+fn data_of(args: &Args, home: &Home) -> anyhow::Result<PathBuf> {
+    let Some(data) = &args.data else { return Ok(home.data_disk()) };
+    data.canonicalize().with_context(|| format!("cannot use the data disk `{}`", data.display()))
+}
+
+/// The folders that are named, or those of the run before.
+fn shares_of(args: &Args, home: &Home, artifacts: &Artifacts) -> anyhow::Result<Vec<Share>> {
+    let hint = "name a folder that is there with --share, or none with --no-shares";
+    let named: Result<Vec<_>, _> = args.shares.iter().map(|text| shares::parse(text)).collect();
+    let mut wanted = named.or_exit_with_hint(Exit::Config, hint)?;
+    if wanted.is_empty() && !args.no_shares {
+        wanted = home.record().map(|record| record.shares).unwrap_or_default();
+    }
+    if !wanted.is_empty() {
+        let hint = "apt-get install virtiofsd; where the package is older than 1.13 or there is none: apt-get install libcap-ng-dev \
+            libseccomp-dev, then `cargo install --locked virtiofsd`";
+        shares::program().or_exit_with_hint(Exit::Host, hint)?;
+    }
+    let data = data_of(args, home)?;
+    let kept = Kept { home, image: &artifacts.folder, data: &data };
+    shares::judge(&wanted, kept).or_exit_with_hint(Exit::Config, hint)?;
+    Ok(wanted)
 }
 
 /// The config disk that is named, or that of the run before.
@@ -369,6 +427,12 @@ fn start_supervisor(args: &Args, home: &Home, accelerator: Accelerator) -> anyho
     }
     if args.no_settings {
         command.arg("--no-settings");
+    }
+    for share in &args.shares {
+        command.arg(format!("--share={share}"));
+    }
+    if args.no_shares {
+        command.arg("--no-shares");
     }
     command.arg("--").args(&args.folder);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);

@@ -2,12 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
+use eci_contract::socket::{ListKind, SocketPolicy};
 use eci_policy::settings::{self as reader, Problem, Settings};
 use serde_json::{Map, Value, json};
 
 use super::exit::{Classify, Exit};
 use super::print_data;
 use super::sign::parse_key;
+use super::status::shown_share;
 use crate::image::sign::Source;
 use crate::settings::{self, Error, disk};
 use crate::ui::Ui;
@@ -98,10 +100,26 @@ fn as_text(sha256: &str, outcome: &Result<Settings, Vec<Problem>>, ui: &Ui) -> S
     let mut lines = vec![format!("sha256      {sha256}")];
     match outcome {
         Ok(settings) => {
-            let Settings { isolation, engine, kept_apart } = settings;
+            let Settings { isolation, engine, shares, kept_apart } = settings;
             let locked = if isolation.locked { "locked" } else { "not locked" };
             lines.push(format!("isolation   on, {locked}"));
-            lines.push("socket      in no container".to_owned());
+            let SocketPolicy { images, allow_derived_images, commands, .. } = &isolation.socket;
+            let derived = if *allow_derived_images { ", and images made from them" } else { "" };
+            lines.extend(images.iter().map(|image| format!("socket      {image}{derived}")));
+            if images.is_empty() {
+                lines.push("socket      in no container".to_owned());
+            } else {
+                let kind = if commands.kind == ListKind::Allow { "allowed" } else { "denied" };
+                let names = commands.commands.join(", ");
+                lines.push(format!("commands    {kind}: {}", if names.is_empty() { "none" } else { &names }));
+            }
+            lines.extend(match shares.allow.as_deref() {
+                None => vec!["shares      every folder of the host".to_owned()],
+                Some([]) => vec!["shares      no folder of the host".to_owned()],
+                Some(folders) => {
+                    folders.iter().map(|share| format!("shares      {}", shown_share(share))).collect()
+                }
+            });
             lines.extend(engine.iter().map(|(key, value)| format!("engine      {key} {value}")));
             let apart = |(key, what)| format!("{}  {key}: {what}", ui.paint("33", "kept apart"));
             lines.extend(kept_apart.iter().map(|feature| apart((feature.key, feature.what))));
@@ -123,10 +141,11 @@ fn as_text(sha256: &str, outcome: &Result<Settings, Vec<Problem>>, ui: &Ui) -> S
 
 fn as_json(file: &Path, sha256: &str, outcome: &Result<Settings, Vec<Problem>>) -> String {
     let settings = outcome.as_ref().ok();
-    let in_force = settings.map(|Settings { isolation, engine, .. }| {
+    let in_force = settings.map(|Settings { isolation, engine, shares, .. }| {
         let engine: Map<String, Value> =
             engine.iter().map(|(key, value)| (key.to_owned(), value.clone())).collect();
-        json!({ "isolation": { "value": true, "locked": isolation.locked }, "engine": engine })
+        json!({ "isolation": { "value": true, "locked": isolation.locked, "socket": isolation.socket }, "engine": engine,
+            "shares": { "allow": shares.allow } })
     });
     let kept_apart = settings.into_iter().flat_map(|settings| &settings.kept_apart);
     let kept_apart: Vec<_> =

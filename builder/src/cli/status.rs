@@ -1,5 +1,6 @@
 //! `eci-builder status`: what the VM says of itself, promise by promise.
 
+use eci_contract::shares::Share;
 use eci_contract::status::{Settings, SettingsSource, State, Status};
 use serde_json::json;
 
@@ -60,15 +61,27 @@ fn settings(settings: &Settings) -> String {
     };
     let edition = settings.edition.map(|edition| format!(", edition {edition}")).unwrap_or_default();
     let locked = if settings.locked { "locked" } else { "not locked" };
+    let socket =
+        if settings.socket.is_empty() { "for nobody".to_owned() } else { settings.socket.join(", ") };
     let apart = match settings.kept_apart.as_slice() {
         [] => String::new(),
         keys => format!("; not in force: {}", keys.join(", ")),
     };
     format!(
-        "{source}{edition}, isolation {locked}, engine: {}, sha256 {}{apart}",
+        "{source}{edition}, isolation {locked}, socket: {socket}, engine: {}, sha256 {}{apart}",
         settings.engine.join(", "),
         settings.sha256
     )
+}
+
+fn shares(shares: &[Share]) -> String {
+    let shown: Vec<_> = shares.iter().map(shown_share).collect();
+    if shown.is_empty() { "no folder of the host".to_owned() } else { shown.join(", ") }
+}
+
+/// As `run --share` has it.
+pub(super) fn shown_share(share: &Share) -> String {
+    format!("{}{}", share.path, if share.read_only { ":ro" } else { "" })
 }
 
 fn table(status: &Status, ui: &Ui) -> String {
@@ -83,6 +96,7 @@ fn table(status: &Status, ui: &Ui) -> String {
         format!("root hash  {}", status.image.root_hash),
         format!("slot       {}{}", status.image.slot, if status.image.on_trial { ", on trial" } else { "" }),
         format!("settings   {}", status.settings.as_ref().map_or("none in force".to_owned(), settings)),
+        format!("shares     {}", shares(&status.shares)),
         format!("address    {}", status.address.as_deref().unwrap_or("none yet")),
         format!("memory     {} MiB in use", status.memory_used_kib / 1024),
         format!(

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use eci_contract::config_disk::DISK_NAME;
 use eci_contract::disk::DATA_NAME;
 use eci_contract::link::PORT_NAME;
+use eci_contract::shares::{DISK_NAME as SHARES_NAME, tag};
 
 /// The program.
 pub const PROGRAM: &str = "qemu-system-x86_64";
@@ -59,6 +60,8 @@ pub struct Body {
     pub data: PathBuf,
     /// The administrator's config disk, if there is one.
     pub settings: Option<PathBuf>,
+    /// The disk that names the folders of the host, and the socket of each.
+    pub shares: Option<(PathBuf, Vec<PathBuf>)>,
     /// Socket of the virtio-serial port that carries the link.
     pub port_socket: PathBuf,
     /// Control socket.
@@ -76,7 +79,14 @@ impl Plan {
             Accelerator::Tcg => ("tcg,thread=multi", "max,-erms,-fsrm"),
         };
         let mut arguments = Arguments::default();
-        arguments.option("-machine", "q35,usb=off,vmport=off");
+        let shares = self.body.as_ref().and_then(|body| body.shares.as_ref());
+        // What serves a folder of the host writes what was read into the VM's memory by itself.
+        let memory = if shares.is_some() { ",memory-backend=memory" } else { "" };
+        arguments.option("-machine", &format!("q35,usb=off,vmport=off{memory}"));
+        if shares.is_some() {
+            let size = self.memory_mib;
+            arguments.option("-object", &format!("memory-backend-memfd,id=memory,size={size}M,share=on"));
+        }
         arguments.option("-accel", accelerator);
         arguments.option("-cpu", processor);
         arguments.option("-m", &self.memory_mib.to_string());
@@ -112,6 +122,15 @@ impl Body {
         if let Some(settings) = &self.settings {
             arguments.with_path("-drive", "if=none,id=settings,format=raw,readonly=on,file=", settings, "");
             arguments.option("-device", &format!("virtio-blk-pci,drive=settings,serial={DISK_NAME}"));
+        }
+        if let Some((disk, sockets)) = &self.shares {
+            arguments.with_path("-drive", "if=none,id=shares,format=raw,readonly=on,file=", disk, "");
+            arguments.option("-device", &format!("virtio-blk-pci,drive=shares,serial={SHARES_NAME}"));
+            for (index, socket) in sockets.iter().enumerate() {
+                arguments.with_path("-chardev", &format!("socket,id=share{index},path="), socket, "");
+                let device = format!("vhost-user-fs-pci,chardev=share{index},tag={}", tag(index));
+                arguments.option("-device", &device);
+            }
         }
         arguments.option("-netdev", "user,id=net");
         arguments.option("-device", "virtio-net-pci,netdev=net,romfile=");
@@ -165,6 +184,7 @@ mod tests {
                 own: false,
                 data: data.into(),
                 settings: None,
+                shares: None,
                 port_socket: "/s/port.sock".into(),
                 qmp_socket: "/s/qmp.sock".into(),
             }),
@@ -205,6 +225,26 @@ mod tests {
         let wanted =
             "readonly=on,file=/s/settings.img -device virtio-blk-pci,drive=settings,serial=eci-config";
         assert!(shown.contains(wanted), "{shown}");
+    }
+
+    #[test]
+    fn folders_of_the_host_are_devices_with_tags_and_memory_is_shared_for_them_alone() {
+        let mut plan = plan("/s/data.raw");
+        assert!(!shown(&plan).contains("memory-backend"));
+        if let Some(body) = &mut plan.body {
+            body.shares =
+                Some(("/s/shares.img".into(), vec!["/s/share-0.sock".into(), "/s/a,b.sock".into()]));
+        }
+        let shown = shown(&plan);
+        for wanted in [
+            "-machine q35,usb=off,vmport=off,memory-backend=memory ",
+            "-object memory-backend-memfd,id=memory,size=2048M,share=on ",
+            "readonly=on,file=/s/shares.img -device virtio-blk-pci,drive=shares,serial=eci-shares ",
+            "-chardev socket,id=share0,path=/s/share-0.sock -device vhost-user-fs-pci,chardev=share0,tag=eci-share-0 ",
+            "-chardev socket,id=share1,path=/s/a,,b.sock -device vhost-user-fs-pci,chardev=share1,tag=eci-share-1 ",
+        ] {
+            assert!(shown.contains(wanted), "{wanted} is not in {shown}");
+        }
     }
 
     #[test]

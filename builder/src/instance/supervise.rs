@@ -3,18 +3,23 @@
 //! QEMU is started through this same program (`eci-builder tied`), which asks the kernel to kill it with its parent and
 //! then becomes QEMU: setting that between fork and exec from outside would take `unsafe`.
 
+use std::collections::VecDeque;
 use std::env;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio, id};
 use std::time::{Duration, Instant};
 
 use eci_contract::link::{Reply, Request};
+use eci_contract::shares::Share;
 use eci_contract::status::State;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 use super::console;
@@ -22,11 +27,16 @@ use super::home::{self, Home, Lock};
 use super::link::ports::PublishOn;
 use super::link::{self, Link, qmp};
 use super::machine::{PROGRAM, Plan};
+use super::shares;
 
 /// How long an orderly shutdown may take before the power button is pressed.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(30);
 /// How long the power button may take before the machine is killed.
 const BUTTON_DEADLINE: Duration = Duration::from_secs(15);
+/// How soon one of QEMU and what serves it folders ends after the other.
+const MISSED: Duration = Duration::from_secs(2);
+/// Lines that are kept of what a server says.
+const KEPT_LINES: usize = 6;
 /// Pause between two questions whether the engine is ready.
 const READY_PERIOD: Duration = Duration::from_millis(100);
 
@@ -48,8 +58,23 @@ pub enum Error {
     /// The VM will not start its engine. It was stopped, for it is of no use.
     #[error("the VM refuses to start the engine: {reason}")]
     Refused {
+        /// The step of its boot that failed; empty when it was none.
+        step: String,
         /// The VM's words.
         reason: String,
+    },
+    /// A folder of the host cannot be served.
+    #[error("cannot share a folder")]
+    Share(#[from] shares::Error),
+    /// What serves a folder ended first. The VM was stopped: whoever reads there would wait for ever.
+    #[error("what serves the folder `{path}` to the VM ended ({status}){}", said(.last_words))]
+    Unserved {
+        /// The folder.
+        path: String,
+        /// How it ended.
+        status: ExitStatus,
+        /// What it said last.
+        last_words: String,
     },
     /// QEMU ended and nobody had asked for it.
     #[error("the VM ended by itself ({status}){}", shown(.last_words))]
@@ -66,8 +91,8 @@ pub enum Error {
 enum Verdict {
     /// Every promise holds and the engine answers.
     Ready,
-    /// The engine will not be started, for this reason.
-    Refused(String),
+    /// The engine will not be started, by this step and for this reason.
+    Refused { step: String, reason: String },
 }
 
 /// Runs the machine until it is stopped by a signal or by its guest, or refuses to start its engine. `ready` is called
@@ -79,13 +104,14 @@ pub fn run(
     home: &Home,
     held: &Lock,
     plan: &Plan,
+    shares: &[Share],
     publish_on: PublishOn,
     ready: impl FnOnce(Duration),
 ) -> Result<(), Error> {
     home.remove_sockets(held)?;
     allow_open_files();
     let runtime = Builder::new_current_thread().enable_all().build().map_err(Error::Setup)?;
-    runtime.block_on(supervise(home, plan, publish_on, ready))
+    runtime.block_on(supervise(home, plan, shares, publish_on, ready))
 }
 
 /// As many as this user may have: connections to containers take one each, and the usual limit is for programs that use
@@ -99,46 +125,132 @@ fn allow_open_files() {
 async fn supervise(
     home: &Home,
     plan: &Plan,
+    shares: &[Share],
     publish_on: PublishOn,
     ready: impl FnOnce(Duration),
 ) -> Result<(), Error> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Setup)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::Setup)?;
     let started = Instant::now();
+    let mut servers = Servers::start(shares, home)?;
     let mut qemu = start(plan)?;
     let link = Link::start(home.port_socket(), publish_on);
     link.listen(&home.docker_socket(), &home.link_socket())?;
     tokio::spawn(link.clone().keep_clock());
     tokio::select! {
-        ended = qemu.wait() => return Err(died(home, ended)),
+        ended = qemu.wait() => return Err(servers.or_died(home, ended).await),
+        unserved = servers.ended() => {
+            let given_up = give_up(unserved, &mut qemu, &link, home).await;
+            return if was_asked(&mut interrupt, &mut terminate).await { Ok(()) } else { given_up };
+        }
         () = asked(&mut interrupt, &mut terminate) => return stop(&mut qemu, &link, home).await,
         verdict = verdict(&link) => match verdict {
             Verdict::Ready => ready(started.elapsed()),
-            Verdict::Refused(reason) => {
+            Verdict::Refused { step, reason } => {
                 stop(&mut qemu, &link, home).await?;
-                // Who asked meanwhile asked for this; another boot must not follow.
-                let told = timeout(Duration::ZERO, asked(&mut interrupt, &mut terminate)).await.is_ok();
-                return if told { Ok(()) } else { Err(Error::Refused { reason }) };
+                let told = was_asked(&mut interrupt, &mut terminate).await;
+                return if told { Ok(()) } else { Err(Error::Refused { step, reason }) };
             }
         },
     }
     tokio::select! {
-        ended = qemu.wait() => Err(died(home, ended)),
+        ended = qemu.wait() => Err(servers.or_died(home, ended).await),
+        unserved = servers.ended() => give_up(unserved, &mut qemu, &link, home).await,
         () = asked(&mut interrupt, &mut terminate) => stop(&mut qemu, &link, home).await,
     }
 }
 
 fn start(plan: &Plan) -> Result<Child, Error> {
-    let ourselves = env::current_exe().map_err(Error::Setup)?;
-    Command::new(ourselves)
-        .args(["tied", &id().to_string(), PROGRAM])
-        .args(plan.arguments())
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .process_group(0)
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(Error::Qemu)
+    let mut qemu = tied(PROGRAM.as_ref(), plan.arguments())?;
+    qemu.stdin(Stdio::null()).spawn().map_err(Error::Qemu)
+}
+
+/// A program that ends with this one, out of reach of the terminal's keys.
+fn tied(program: &OsStr, arguments: Vec<OsString>) -> Result<Command, Error> {
+    let mut command = Command::new(env::current_exe().map_err(Error::Setup)?);
+    command.args(["tied", &id().to_string()]).arg(program).args(arguments);
+    command.stdout(Stdio::null()).process_group(0).kill_on_drop(true);
+    Ok(command)
+}
+
+/// The programs that serve folders of the host.
+struct Servers {
+    count: usize,
+    /// What ended, with how and its last words.
+    ended: mpsc::Receiver<Error>,
+    /// Kept, so that nobody ends when there are none.
+    _ends: mpsc::Sender<Error>,
+}
+
+impl Servers {
+    fn start(shares: &[Share], home: &Home) -> Result<Self, Error> {
+        let (ends, ended) = mpsc::channel(shares.len().max(1));
+        for (index, share) in shares.iter().enumerate() {
+            let socket = shares::listen(&home.share_socket(index))?;
+            let mut server = tied(shares::program()?.as_os_str(), shares::arguments(share))?;
+            let server = server.stdin(socket).stderr(Stdio::piped()).spawn().map_err(Error::Setup)?;
+            tokio::spawn(watch(server, share.path.clone(), ends.clone()));
+        }
+        Ok(Self { count: shares.len(), ended, _ends: ends })
+    }
+
+    /// What to make of QEMU's end: a server that failed is the reason, before or after.
+    async fn or_died(&mut self, home: &Home, ended: io::Result<ExitStatus>) -> Error {
+        let missed = if self.count == 0 { Duration::ZERO } else { MISSED };
+        match timeout(missed, self.ended()).await {
+            Ok(unserved) if is_at_fault(&unserved) => unserved,
+            _ => died(home, ended),
+        }
+    }
+
+    /// Waits for the first that ends.
+    async fn ended(&mut self) -> Error {
+        match self.ended.recv().await {
+            Some(unserved) => unserved,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Waits for a server's end and says how it was.
+async fn watch(mut server: Child, path: String, ends: mpsc::Sender<Error>) {
+    let mut lines = VecDeque::new();
+    if let Some(stderr) = server.stderr.take() {
+        let mut said = BufReader::new(stderr).lines();
+        while let Ok(Some(line)) = said.next_line().await {
+            if lines.len() == KEPT_LINES {
+                lines.pop_front();
+            }
+            lines.push_back(line);
+        }
+    }
+    let last_words = Vec::from(lines).join("\n    ");
+    let unserved = match server.wait().await {
+        Ok(status) => Error::Unserved { path, status, last_words },
+        Err(error) => Error::Setup(error),
+    };
+    // Nobody listens any more when the VM has ended.
+    let _nobody = ends.send(unserved).await;
+}
+
+/// One that QEMU left ends by itself, and well.
+fn is_at_fault(unserved: &Error) -> bool {
+    !matches!(unserved, Error::Unserved { status, .. } if status.success())
+}
+
+/// What to make of a server's end: QEMU's own comes just before or after, for each misses the other.
+async fn give_up(unserved: Error, qemu: &mut Child, link: &Link, home: &Home) -> Result<(), Error> {
+    match timeout(MISSED, qemu.wait()).await {
+        Ok(ended) if !is_at_fault(&unserved) => return Err(died(home, ended)),
+        Ok(_) => {}
+        Err(_) => stop(qemu, link, home).await?,
+    }
+    Err(unserved)
+}
+
+/// Whether somebody asked for the end meanwhile: it was for this, and another boot must not follow.
+async fn was_asked(interrupt: &mut Signal, terminate: &mut Signal) -> bool {
+    timeout(Duration::ZERO, asked(interrupt, terminate)).await.is_ok()
 }
 
 async fn asked(interrupt: &mut Signal, terminate: &mut Signal) {
@@ -153,7 +265,11 @@ async fn verdict(link: &Link) -> Verdict {
     loop {
         match link.ask(&Request::Status {}).await {
             Ok(Reply::Status(status)) => match status.state {
-                State::Refused => return Verdict::Refused(status.reason),
+                State::Refused => {
+                    let failed = status.steps.into_iter().find(|step| step.outcome == status.reason);
+                    let step = failed.map(|step| step.name).unwrap_or_default();
+                    return Verdict::Refused { step, reason: status.reason };
+                }
                 State::Ready if matches!(link.engine_answers().await, Ok(true)) => return Verdict::Ready,
                 State::Ready | State::Starting | State::Stopping => {}
             },
@@ -194,6 +310,10 @@ fn died(home: &Home, ended: io::Result<ExitStatus>) -> Error {
         Ok(status) => Error::Ended { status, last_words: console::last_words(&home.console_log()) },
         Err(error) => Error::Qemu(error),
     }
+}
+
+fn said(last_words: &str) -> String {
+    if last_words.is_empty() { String::new() } else { format!(":\n    {last_words}") }
 }
 
 fn shown(last_words: &str) -> String {

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use eci_contract::config_disk::{BLOCK_BYTES, ConfigDisk, MAX_BYTES, VERSION, signed, text};
+use eci_contract::config_disk::{ConfigDisk, MAX_BYTES, VERSION, signed};
+use eci_contract::json_disk::{carrying, text};
 
 use crate::image::sign::Source;
 use crate::image::signature::{self, SigningKey};
@@ -58,9 +59,7 @@ pub fn write(settings: &[u8], edition: u64, key: &Source, path: &Path) -> Result
         settings: BASE64.encode(settings),
         signature: BASE64.encode(signature),
     };
-    let mut bytes = serde_json::to_vec(&disk).expect("texts and numbers are JSON");
-    // At least one zero: that is where the JSON ends.
-    bytes.resize((bytes.len() + 1).next_multiple_of(BLOCK_BYTES), 0);
+    let bytes = carrying(serde_json::to_vec(&disk).expect("texts and numbers are JSON"));
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");
     let beside = PathBuf::from(beside);
@@ -88,7 +87,7 @@ mod tests {
     use crate::image::signature::{PRIVATE_NAME, PUBLIC_NAME, PublicKey, generate};
 
     #[test]
-    fn a_disk_is_whole_blocks_with_what_the_key_signed() {
+    fn a_disk_has_what_the_key_signed() {
         let folder = tempfile::tempdir().expect("temporary folder");
         generate(folder.path()).expect("keys");
         let (key, path) = (Source::Key(folder.path().join(PRIVATE_NAME)), folder.path().join("disk"));
@@ -97,7 +96,7 @@ mod tests {
             let settings = vec![b' '; length];
             write(&settings, 3, &key, &path).expect("written");
             let bytes = fs::read(&path).expect("there");
-            assert!(bytes.len() % BLOCK_BYTES == 0 && bytes.last() == Some(&0) && bytes.len() <= MAX_BYTES);
+            assert!(bytes.len() <= MAX_BYTES);
             let disk = read(&path).expect("a disk");
             assert_eq!((disk.edition, BASE64.decode(disk.settings).expect("base64")), (3, settings.clone()));
             let signature = BASE64.decode(disk.signature).expect("base64");

@@ -3,7 +3,11 @@
 use std::path::Path;
 
 use eci_policy::Verdict;
+use eci_policy::rules::engine_command::{Asked, Commands};
 use eci_policy::rules::engine_mount::{self, Request};
+use eci_service::log::{self, Level};
+use hyper::Uri;
+use hyper::http::uri::PathAndQuery;
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
@@ -54,6 +58,30 @@ pub async fn request(path: &str, query: &str, socket: &Path) -> Result<Judged, R
             Ok(Judged::Plain)
         }
         Request::LooksInto(name) => looks_into(&decoded, &name, socket).await,
+    }
+}
+
+/// Judges a container's request by its method, path and query.
+///
+/// # Errors
+/// When it may not go on.
+pub fn command(method: &str, uri: &Uri, commands: &Commands, who: &str) -> Result<Judged, Refusal> {
+    let decoded = percent_decode_str(uri.path()).decode_utf8();
+    let decoded = decoded.map_err(|_| Refusal::bad("the request's path is no text"))?;
+    // As Go takes it: the first value counts.
+    let query = uri.query().unwrap_or_default();
+    let image = form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == "fromImage");
+    let pulls = image.is_some_and(|(_, image)| !image.is_empty());
+    let shown = uri.path_and_query().map_or(uri.path(), PathAndQuery::as_str);
+    match commands.judge(Asked { method, decoded: &decoded, pulls, shown }) {
+        // The engine would take a form in the body for its query.
+        Verdict::Allow if decoded.ends_with("/images/create") => Ok(Judged::ByQuery),
+        Verdict::Allow => Ok(Judged::Plain),
+        // Docker's words, as they are.
+        Verdict::Deny { message, .. } => {
+            log::line(Level::Warn, &format!("refused to container {who}: {method}: {message}"));
+            Err(Refusal::forbidden(message))
+        }
     }
 }
 

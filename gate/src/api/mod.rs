@@ -1,7 +1,8 @@
 //! The engine's API as requests, for where the gate has to know what a client asks: in a distro of WSL 2, whose kernel keeps the engine
-//! from nothing. Elsewhere the gate moves bytes, and the engine's AppArmor profile refuses ([`crate::serve`]).
+//! from nothing, and on the socket for containers. Elsewhere the gate moves bytes, and the engine's AppArmor profile refuses
+//! ([`crate::serve`]).
 //!
-//! A request is read, judged by [`eci_policy::rules::engine_mount`], and written anew by hyper: what two readers could read
+//! A request is read, judged by the [`Rules`] of where it came in, and written anew by hyper: what two readers could read
 //! differently does not get through. Answers, and connections that stop being HTTP (`docker run -it`, builds), are passed on as they come.
 //!
 //! In reading order: this file (one client's connection), [`judge`] (what is asked of the engine before a request may go on), [`ends`]
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use eci_contract::errors::chain;
 use eci_link::pipe;
+use eci_policy::rules::engine_command::Commands;
 use eci_service::log::{self, Level};
 use http_body_util::{BodyExt, Either, Full, Limited};
 use hyper::body::{Body, Bytes, Incoming};
@@ -28,7 +30,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::upgrade::{OnUpgrade, on};
 use hyper::{Request, Response, StatusCode, Uri, Version};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tokio::sync::Mutex;
@@ -36,6 +38,7 @@ use tokio::time::timeout;
 
 use self::ends::{ClientEnd, Ends, EngineEnd, Watched};
 use self::judge::{Judged, Told};
+use crate::containers::Place;
 use crate::copies;
 
 pub mod ends;
@@ -49,6 +52,9 @@ type Answer = Watched<Either<Incoming, Full<Bytes>>>;
 /// How long, and how much of it, the body of a request that was refused is taken in. Go's server waits as long.
 const DRAINED: Duration = Duration::from_millis(500);
 const DRAINED_BYTES: usize = 16 * 1024 * 1024;
+
+/// How long a client may take with the head of a request, and do nothing between two: as long as the engine gives it.
+const HEAD_DEADLINE: Duration = Duration::from_secs(300);
 
 /// Why a connection came to no ordinary end.
 #[derive(Debug, thiserror::Error)]
@@ -66,14 +72,34 @@ pub enum Error {
     Silent(#[source] hyper::Error),
 }
 
+/// What requests are judged by.
+#[derive(Clone, Debug)]
+pub enum Rules {
+    /// Of a distro of WSL 2: [`eci_policy::rules::engine_mount`].
+    Distro,
+    /// Of a container: [`eci_policy::rules::engine_command`].
+    Container {
+        /// What it may ask for.
+        commands: Arc<Commands>,
+        /// Its id.
+        who: String,
+        /// Its place among those that are served at once, kept for as long as any part of the connection lives.
+        place: Arc<Place>,
+    },
+}
+
 /// Serves one client to its end.
-pub async fn serve<T>(client: T, engine: &Path)
+pub async fn serve<T>(client: T, engine: &Path, rules: Rules)
 where
     T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let ends = Arc::new(Ends::default());
-    let connection =
-        Arc::new(Engine { socket: engine.to_owned(), ends: Arc::clone(&ends), sender: Mutex::default() });
+    let connection = Arc::new(Engine {
+        socket: engine.to_owned(),
+        rules,
+        ends: Arc::clone(&ends),
+        sender: Mutex::default(),
+    });
     let service = service_fn(move |request: Request<Incoming>| {
         let connection = Arc::clone(&connection);
         // At once, before hyper reads on and finds the client's end.
@@ -81,8 +107,12 @@ where
         async move { Ok::<_, Infallible>(connection.answer(request).await) }
     });
     let io = TokioIo::new(ClientEnd::new(client, ends));
-    let served =
-        http1::Builder::new().preserve_header_case(true).serve_connection(io, service).with_upgrades();
+    let served = http1::Builder::new()
+        .preserve_header_case(true)
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_DEADLINE)
+        .serve_connection(io, service)
+        .with_upgrades();
     // That a client is gone, or speaks something else, is its own affair: it has been told as far as its protocol allows.
     drop(served.await);
 }
@@ -90,6 +120,7 @@ where
 /// The engine, for one client.
 struct Engine {
     socket: PathBuf,
+    rules: Rules,
     ends: Arc<Ends>,
     /// A connection that takes another request.
     sender: Mutex<Option<SendRequest<Question>>>,
@@ -108,8 +139,14 @@ impl Engine {
     async fn pass_on(&self, request: Request<Incoming>) -> Result<Response<Incoming>, Refusal> {
         let (mut head, body) = request.into_parts();
         let question = |body| Watched::question(body, Arc::clone(&self.ends));
-        let judged = judge::request(head.uri.path(), head.uri.query().unwrap_or_default(), &self.socket);
-        let judged = match judged.await {
+        let (path, query) = (head.uri.path(), head.uri.query().unwrap_or_default());
+        let judged = match &self.rules {
+            Rules::Distro => judge::request(path, query, &self.socket).await,
+            Rules::Container { commands, who, .. } => {
+                judge::command(head.method.as_str(), &head.uri, commands, who)
+            }
+        };
+        let judged = match judged {
             Ok(judged) => judged,
             Err(refusal) => {
                 drain(question(Either::Left(body))).await;
@@ -155,7 +192,11 @@ impl Engine {
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
             self.ends.upgraded();
             self.sender.lock().await.take();
-            tokio::spawn(join(client, on(&mut answer)));
+            let (engine, rules) = (on(&mut answer), self.rules.clone());
+            tokio::spawn(async move {
+                join(client, engine).await;
+                drop(rules);
+            });
         }
         Ok(answer)
     }
@@ -238,6 +279,10 @@ impl Refusal {
         Self { status: StatusCode::BAD_REQUEST, message: message.to_owned() }
     }
 
+    fn forbidden(message: String) -> Self {
+        Self { status: StatusCode::FORBIDDEN, message }
+    }
+
     /// As the engine says it.
     fn no_container(name: &str) -> Self {
         Self { status: StatusCode::NOT_FOUND, message: format!("No such container: {name}") }
@@ -256,7 +301,7 @@ impl Refusal {
 impl From<Told> for Refusal {
     fn from(told: Told) -> Self {
         log::line(Level::Warn, &format!("refused: {}", told.0));
-        Self { status: StatusCode::FORBIDDEN, message: told.0 }
+        Self::forbidden(told.0)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use eci_contract::socket::{CommandList, ListKind};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixListener;
@@ -38,9 +39,13 @@ impl Engine {
     }
 
     fn client(&self) -> UnixStream {
+        self.client_by(Rules::Distro)
+    }
+
+    fn client_by(&self, rules: Rules) -> UnixStream {
         let (near, far) = UnixStream::pair().expect("a pair");
         let socket = self.folder.path().join("engine");
-        tokio::spawn(async move { serve(far, &socket).await });
+        tokio::spawn(async move { serve(far, &socket, rules).await });
         near
     }
 
@@ -386,11 +391,61 @@ async fn without_an_engine_a_client_is_told_so() {
     let folder = tempfile::tempdir().expect("temporary folder");
     let (mut client, far) = UnixStream::pair().expect("a pair");
     let socket = folder.path().join("none");
-    tokio::spawn(async move { serve(far, &socket).await });
+    tokio::spawn(async move { serve(far, &socket, Rules::Distro).await });
     client.write_all(b"GET /_ping HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n").await.expect("written");
     let said = rest(client).await;
     assert!(
         said.starts_with("HTTP/1.1 503 ") && said.contains("the engine in the VM is not running"),
         "{said}"
     );
+}
+
+/// Rules of a container that may not push, or with `allow` one that may list and nothing else.
+fn container(kind: ListKind, names: &[&str]) -> Rules {
+    let list = CommandList { kind, commands: names.iter().map(|name| (*name).to_owned()).collect() };
+    Rules::Container {
+        commands: Arc::new(Commands::new(&list)),
+        who: "c".to_owned(),
+        place: Arc::new(Place::default()),
+    }
+}
+
+#[tokio::test]
+async fn a_container_s_list_is_asked_about_each_request_however_it_is_written() {
+    let mut engine = Engine::start();
+    for request in [
+        "POST /v1.45/images/a/push HTTP/1.1\r\nHost: d\r\n\r\n",
+        "POST /v1.45/images/a/push?tag=latest HTTP/1.1\r\nHost: d\r\n\r\n",
+        "POST /images/host:5000/a/b/push HTTP/1.1\r\nHost: d\r\n\r\n",
+        "POST /images/a%2fb/%70ush HTTP/1.1\r\nHost: d\r\n\r\n",
+        "POST http://elsewhere/images/a/push HTTP/1.1\r\nHost: d\r\n\r\n",
+        "POST /v1.45//images/a/push HTTP/1.1\r\nHost: d\r\n\r\n",
+        "POST /v1.45/./images/a/push HTTP/1.1\r\nHost: d\r\n\r\n",
+        "POST /x/..%2fimages/a/push HTTP/1.1\r\nHost: d\r\n\r\n",
+        "POST /images/a/push/ HTTP/1.1\r\nHost: d\r\n\r\n",
+        "GET /debug/vars HTTP/1.1\r\nHost: d\r\n\r\n",
+    ] {
+        let mut client = engine.client_by(container(ListKind::Deny, &["push"]));
+        client.write_all(request.as_bytes()).await.expect("written");
+        client.shutdown().await.expect("half closed");
+        let said = rest(client).await;
+        assert!(
+            said.starts_with("HTTP/1.1 403 ") && said.contains("is blocked; if you wish to allow it"),
+            "{said}"
+        );
+        assert!(engine.connections.try_recv().is_err(), "the engine was asked: {request}");
+    }
+    // On one connection: what may go on does, and what follows is judged by itself.
+    let mut client = engine.client_by(container(ListKind::Allow, &["ps"]));
+    client.write_all(b"GET /v1.45/containers/json HTTP/1.1\r\nHost: d\r\n\r\n").await.expect("written");
+    let (head, mut connection) = engine.next().await;
+    assert!(head.starts_with("GET /v1.45/containers/json "), "{head}");
+    connection.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]").await.expect("answered");
+    assert!(head_of(&mut client).await.starts_with("HTTP/1.1 200 "));
+    assert_eq!(read(&mut client, 2).await, "[]");
+    client
+        .write_all(b"POST /v1.45/containers/prune HTTP/1.1\r\nHost: d\r\nContent-Length: 0\r\n\r\n")
+        .await
+        .expect("written");
+    assert!(head_of(&mut client).await.starts_with("HTTP/1.1 403 "));
 }

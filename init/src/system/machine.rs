@@ -3,6 +3,7 @@
 use std::fs;
 
 use eci_contract::manifest::Manifest;
+use eci_contract::shares::Share;
 use eci_contract::status::{BootTimes, Check, Image, State, Status, Step};
 
 use super::firewall::Loading;
@@ -28,6 +29,8 @@ pub struct Machine {
     pub firewall: Option<Loading>,
     /// The administrator's settings, once they are read.
     pub settings: Option<Administered>,
+    /// Folders of the host.
+    pub shares: Vec<Share>,
     /// The services.
     pub supervisor: Supervisor,
     /// The log.
@@ -56,6 +59,7 @@ impl Machine {
             refusal: None,
             firewall: None,
             settings: None,
+            shares: Vec::new(),
             supervisor: Supervisor::default(),
             ring: Ring::new(),
             checks: Vec::new(),
@@ -115,6 +119,7 @@ impl Machine {
             checks: self.checks.clone(),
             services: self.supervisor.report(),
             address: self.address.clone(),
+            shares: self.shares.clone(),
             memory_used_kib: memory_used_kib(&fs::read_to_string("/proc/meminfo").unwrap_or_default()),
         }
     }

@@ -204,12 +204,13 @@ pub fn leave_console() -> Result<(), Error> {
     rustix::stdio::dup2_stderr(&null).map_err(console)
 }
 
-/// The mounts of this process, as `proc_pid_mountinfo(5)` describes them.
+/// The mounts of this process, as `proc_pid_mountinfo(5)` describes them. Names of folders that are no text have another character in place
+/// of what is none.
 ///
 /// # Errors
 /// When procfs is not there.
 pub fn mountinfo() -> io::Result<String> {
-    fs::read_to_string("/proc/self/mountinfo")
+    Ok(String::from_utf8_lossy(&fs::read("/proc/self/mountinfo")?).into_owned())
 }
 
 #[cfg(test)]

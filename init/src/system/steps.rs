@@ -4,7 +4,8 @@ use eci_contract::status::Step;
 
 use super::machine::Machine;
 use super::{
-    apparmor, cgroups, data, firewall, mounts, network, read_ahead, selfcheck, services, settings, sysctls,
+    apparmor, cgroups, data, firewall, hidden, mounts, network, read_ahead, selfcheck, services, settings,
+    shares, sysctls,
 };
 use crate::wsl::choices::{Part, left_out};
 use crate::{clock, kmsg, power};
@@ -53,6 +54,12 @@ const STEPS: &[BootStep] = &[
         on_failure: OnFailure::Fatal,
         why: "the root really is the verity device of the signed manifest, and lockdown is on",
         run: |machine| Ok(selfcheck::require_integrity(machine)?),
+    },
+    BootStep {
+        name: "hidden paths",
+        on_failure: OnFailure::RefuseEngine,
+        why: "a procfs that a container mounts by itself tells no more of the VM than the one that it was given",
+        run: |_| Ok(hidden::close()?),
     },
     BootStep {
         name: "ctrl-alt-del",
@@ -153,6 +160,24 @@ const STEPS: &[BootStep] = &[
         },
     },
     BootStep {
+        name: "socket list",
+        on_failure: OnFailure::RefuseEngine,
+        why: "runtime and gate know which containers may have the engine's socket, and what for",
+        run: |machine| {
+            Ok(machine.settings.as_ref().map_or(Ok(()), settings::Administered::tell_of_socket)?)
+        },
+    },
+    BootStep {
+        name: "shares",
+        on_failure: OnFailure::RefuseEngine,
+        why: "folders of the host are there before the engine starts containers that have them, and none that the administrator does not allow",
+        run: |machine| {
+            let allowed = machine.settings.as_ref().map(settings::Administered::shares);
+            machine.shares = allowed.map_or(Ok(Vec::new()), shares::mount)?;
+            Ok(())
+        },
+    },
+    BootStep {
         name: "firewall in force",
         on_failure: OnFailure::RefuseEngine,
         why: "before the engine opens anything",
@@ -175,6 +200,8 @@ enum Error {
     Sysctls(#[from] sysctls::Error),
     #[error(transparent)]
     Selfcheck(#[from] selfcheck::Error),
+    #[error(transparent)]
+    Hidden(#[from] hidden::Error),
     #[error("cannot keep ctrl-alt-del from restarting the machine")]
     Keys(#[from] power::KeysError),
     #[error(transparent)]
@@ -187,6 +214,8 @@ enum Error {
     Apparmor(#[from] apparmor::Error),
     #[error(transparent)]
     Settings(#[from] settings::Error),
+    #[error(transparent)]
+    Shares(#[from] shares::Error),
     #[error(transparent)]
     Services(#[from] services::Error),
     #[error("cannot have more files open")]

@@ -36,6 +36,7 @@ pub const LEFT_OUT: &[Choice] = &[
         Part::Step("sysctls"),
         "kernel settings are those of all distros; WSL's user sets them in .wslconfig",
     ),
+    leave_out(Part::Step("hidden paths"), "the mode of a file there is that of all distros"),
     leave_out(
         Part::Step("ctrl-alt-del"),
         "WSL has no keys; reboot(2) in a process namespace does not know the call",
@@ -55,6 +56,14 @@ pub const LEFT_OUT: &[Choice] = &[
         Part::Step("data disk"),
         "the distro's own disk has it, in /var/lib/docker: the first stage mounted that",
     ),
+    leave_out(
+        Part::Step("socket list"),
+        "whoever is root in a distro has the engine's socket; no container gets it there",
+    ),
+    leave_out(
+        Part::Step("shares"),
+        "hypervisors share folders with all of WSL, which has Windows' drives for that",
+    ),
     leave_out(Part::Mount("/sys/kernel/security"), "nothing is read there without lockdown and AppArmor"),
     leave_out(
         Part::Promise("verity-panics"),
@@ -66,6 +75,7 @@ pub const LEFT_OUT: &[Choice] = &[
         Part::Promise("no-kernel-doors"),
         "Microsoft's kernel has modules and debug interfaces; containers get none",
     ),
+    leave_out(Part::Promise("hidden-paths"), "as the step: containers have masks"),
     leave_out(Part::Promise("no-core-helper"), "WSL collects crashes of all distros by a program of its own"),
     leave_out(Part::Promise("apparmor"), "Microsoft's kernel has none"),
     leave_out(Part::Promise("no-tcp-listener"), "the network namespace is that of all distros"),

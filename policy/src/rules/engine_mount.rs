@@ -63,7 +63,7 @@ pub fn classify(path: &str) -> Request {
 }
 
 /// The engine's router takes `/v`, digits and dots for a version.
-fn without_version(path: &str) -> &str {
+pub(super) fn without_version(path: &str) -> &str {
     let rest = path.strip_prefix("/v").and_then(|rest| rest.split_once('/').map(|(version, _)| version));
     match rest {
         Some(version)

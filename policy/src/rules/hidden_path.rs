@@ -1,7 +1,8 @@
 //! What of `/proc` and `/sys` a container does not get to see.
 //!
 //! Why: these tell of the VM's disks, keys, firmware and kernel, which is nobody's business and helps an attacker. They
-//! are empty in a container. What changes the VM is not in this table: the kernel refuses that to a mapped root.
+//! are empty in a container, and PID 1 closes them to everyone but the VM's root, for containers that mount a procfs of their
+//! own. What changes the VM is not in this table: the kernel refuses that to a mapped root.
 
 /// A path that is empty in containers.
 #[derive(Clone, Copy, Debug)]
@@ -10,7 +11,7 @@ pub struct Hidden {
     pub path: &'static str,
     /// What it would tell.
     pub why: &'static str,
-    /// In which containers it is hidden.
+    /// In which containers it is empty.
     pub from: From,
 }
 
@@ -20,7 +21,7 @@ pub enum From {
     /// All of them.
     Everyone,
     /// Those that have not asked to see all of `/proc`: one that has (`--privileged`, `systempaths=unconfined`) may mount
-    /// a new one anyway.
+    /// a new one anyway, and finds these closed.
     Ordinary,
 }
 
@@ -30,14 +31,17 @@ const fn row(path: &'static str, from: From, why: &'static str) -> Hidden {
 
 /// The hidden paths, besides those that Docker masks itself.
 pub const HIDDEN: &[Hidden] = &[
+    row("/proc/acpi", From::Ordinary, "the VM's hardware"),
     row("/proc/cmdline", From::Ordinary, "the command line of the VM"),
     row("/proc/config.gz", From::Ordinary, "the configuration of the VM's kernel"),
     row("/proc/diskstats", From::Ordinary, "the VM's disks and how busy they are"),
     row("/proc/fs", From::Ordinary, "the VM's file systems"),
+    row("/proc/interrupts", From::Ordinary, "the VM's hardware, and when keys are pressed"),
     row("/proc/kallsyms", From::Ordinary, "the functions of the VM's kernel"),
     row("/proc/key-users", From::Ordinary, "how many keys others have"),
     row("/proc/keys", From::Ordinary, "keys"),
     row("/proc/partitions", From::Ordinary, "the VM's disks"),
+    row("/proc/scsi", From::Ordinary, "the VM's disks"),
     row("/sys/block", From::Everyone, "the VM's disks"),
     row("/sys/bus", From::Everyone, "the VM's hardware"),
     row("/sys/class/block", From::Everyone, "the VM's disks"),

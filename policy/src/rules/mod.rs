@@ -1,6 +1,7 @@
 //! The rules, a file each: identifier, why, message and remedy.
 
 pub mod device;
+pub mod engine_command;
 pub mod engine_mount;
 pub mod engine_socket;
 pub mod figure;
@@ -12,6 +13,7 @@ pub mod mount_source;
 pub mod node;
 pub mod own_node;
 pub mod resource;
+pub mod share;
 pub mod stand_in;
 pub mod syscall;
 

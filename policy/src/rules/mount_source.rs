@@ -1,4 +1,4 @@
-//! What of the VM may be mounted into a container: its own files and volumes, and what has a stand-in; nothing else.
+//! What may be mounted into a container: its own files and volumes, folders that the host shares, and what has a stand-in; nothing else.
 //!
 //! Why: with any folder of the VM a container changes the engine's settings, reads other containers' data or the
 //! keys. The caller says what the source *opens* (file system and place in it), so volumes made with
@@ -31,6 +31,8 @@ pub enum Place {
     EngineMemory(String),
     /// An overlay that the engine mounted at this path below its folder.
     EngineOverlay(String),
+    /// On a folder that the host shares.
+    Share,
     /// Anything else, by its real path.
     Vm(String),
 }
@@ -67,6 +69,8 @@ pub fn judge(source: Source<'_>) -> Verdict {
             is_volume(path) || is_container_memory(path, &source) || is_build_state(path, &source)
         }
         Place::EngineOverlay(_) => source.origin == Origin::Build,
+        // No build names a folder of the host: its files come from the client.
+        Place::Share => source.origin == Origin::Container,
         Place::Vm(path) => {
             (path == INIT_PROGRAM && source.destination == "/sbin/docker-init" && source.read_only)
                 || stand_in::find(path, source.destination, source.read_only).is_some()
@@ -81,7 +85,7 @@ pub fn judge(source: Source<'_>) -> Verdict {
             "{PREFIX}: can't mount {} because it's configured as a restricted host mount",
             source.requested
         ),
-        remedy: "use a named volume",
+        remedy: "use a named volume, or share the host's folder with the machine: `eci-builder run --share DIR`",
     }
 }
 
@@ -123,6 +127,12 @@ mod tests {
 
     fn asked(place: &Place, destination: &str, origin: Origin) -> Verdict {
         judge(Source { requested: "/x", place, destination, container: "c1", origin, read_only: true })
+    }
+
+    #[test]
+    fn a_share_is_for_containers_and_not_for_builds() {
+        assert_eq!(asked(&Place::Share, "/src", Origin::Container), Verdict::Allow);
+        assert_ne!(asked(&Place::Share, "/src", Origin::Build), Verdict::Allow);
     }
 
     fn data(path: &str) -> Place {

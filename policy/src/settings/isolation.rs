@@ -1,22 +1,27 @@
 //! `enhancedContainerIsolation`, as Docker Desktop has it.
 //!
-//! Invariant: what no program of this version enforces is refused, not read over: isolation that is switched off, and lists of who
-//! may have the engine's socket. Empty lists are what is in force.
+//! Invariant: what no program of this version enforces is refused, not read over: isolation that is switched off.
+
+use eci_contract::socket::{ListKind, SocketPolicy, VERSION};
 
 use super::json::At;
 use super::{Problem, Problems};
+use crate::rules::engine_command;
+use crate::rules::engine_socket::Images;
 
 /// Isolation of containers. It is always on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Isolation {
     /// Nobody below the administrator may switch it off. Nobody can in this version, in either case.
     pub locked: bool,
+    /// Which containers have the engine's socket, and what for. No image on its list: none.
+    pub socket: SocketPolicy,
 }
 
 impl Default for Isolation {
     /// What a file without the key says.
     fn default() -> Self {
-        Self { locked: true }
+        Self { locked: true, socket: SocketPolicy { version: VERSION, ..SocketPolicy::default() } }
     }
 }
 
@@ -33,7 +38,7 @@ pub(super) fn read(at: &At<'_>, problems: &mut Problems) -> Isolation {
         match key {
             "value" => drop(problems.keep(judge_value(&at))),
             "locked" => isolation.locked = problems.keep(at.switch()).unwrap_or(true),
-            "dockerSocketMount" => judge_socket_mount(&at, problems),
+            "dockerSocketMount" => isolation.socket = read_socket_mount(&at, problems),
             _ => problems.add(at.problem(
                 "it is no key of enhanced container isolation",
                 "leave it out; those are value, locked and dockerSocketMount",
@@ -50,46 +55,69 @@ fn judge_value(at: &At<'_>) -> Result<(), Problem> {
     }
 }
 
-fn judge_socket_mount(at: &At<'_>, problems: &mut Problems) {
+/// What a container that may have the socket may ask for, and who that is.
+fn read_socket_mount(at: &At<'_>, problems: &mut Problems) -> SocketPolicy {
+    let mut policy = SocketPolicy { version: VERSION, ..SocketPolicy::default() };
     for (key, at) in problems.keep(at.table()).unwrap_or_default() {
         match key {
-            "imageList" => judge_list(&at, problems, "images", |key, at| match key {
-                "allowDerivedImages" => at.switch().map(drop),
-                _ => Err(unknown(at, "images and allowDerivedImages")),
-            }),
-            "commandList" => judge_list(&at, problems, "commands", |key, at| match key {
-                "type" => match at.text()? {
-                    "deny" | "allow" => Ok(()),
-                    _ => Err(at.problem("it is no type of a command list", "write deny or allow")),
-                },
-                _ => Err(unknown(at, "type and commands")),
-            }),
+            "imageList" => {
+                for (key, at) in problems.keep(at.table()).unwrap_or_default() {
+                    match key {
+                        "images" => policy.images = read_names(&at, problems, read_image),
+                        "allowDerivedImages" => {
+                            policy.allow_derived_images = problems.keep(at.switch()).unwrap_or_default();
+                        }
+                        _ => problems.add(unknown(&at, "images and allowDerivedImages")),
+                    }
+                }
+            }
+            "commandList" => {
+                for (key, at) in problems.keep(at.table()).unwrap_or_default() {
+                    match key {
+                        "type" => policy.commands.kind = problems.keep(read_kind(&at)).unwrap_or_default(),
+                        "commands" => policy.commands.commands = read_names(&at, problems, read_command),
+                        _ => problems.add(unknown(&at, "type and commands")),
+                    }
+                }
+            }
             _ => problems.add(unknown(&at, "imageList and commandList")),
         }
     }
+    policy
 }
 
-/// A table with a list that has to be empty, and other keys that `other` judges.
-fn judge_list(
+fn read_names(
     at: &At<'_>,
     problems: &mut Problems,
-    list: &str,
-    other: fn(&str, &At<'_>) -> Result<(), Problem>,
-) {
-    for (key, at) in problems.keep(at.table()).unwrap_or_default() {
-        let outcome = if key == list { judge_empty(&at) } else { other(key, &at) };
-        problems.keep(outcome);
-    }
+    read: fn(&At<'_>) -> Result<String, Problem>,
+) -> Vec<String> {
+    let names = problems.keep(at.list()).unwrap_or_default();
+    names.iter().filter_map(|at| problems.keep(read(at))).collect()
 }
 
-fn judge_empty(at: &At<'_>) -> Result<(), Problem> {
-    if at.list()?.is_empty() {
-        return Ok(());
+fn read_image(at: &At<'_>) -> Result<String, Problem> {
+    let text = at.text()?;
+    let fix = "write name:tag, name:*, name@sha256:…, repository/*:* or *";
+    Images::parse(text).map_err(|reason| at.problem(reason, fix)).map(|_| text.to_owned())
+}
+
+fn read_command(at: &At<'_>) -> Result<String, Problem> {
+    let text = at.text()?;
+    if engine_command::is_known(text) {
+        return Ok(text.to_owned());
     }
     Err(at.problem(
-        "this version gives the engine's socket to no container, and does not enforce the list yet",
-        "leave the list empty",
+        "it is no command of `docker --help` that asks the engine for something of its own",
+        "write one such as push, exec, container prune, or container*, image*, volume*, network*, build*, system*",
     ))
+}
+
+fn read_kind(at: &At<'_>) -> Result<ListKind, Problem> {
+    match at.text()? {
+        "deny" => Ok(ListKind::Deny),
+        "allow" => Ok(ListKind::Allow),
+        _ => Err(at.problem("it is no type of a command list", "write deny or allow")),
+    }
 }
 
 fn unknown(at: &At<'_>, known: &str) -> Problem {

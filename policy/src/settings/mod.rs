@@ -1,7 +1,7 @@
 //! The administrator's settings, `admin-settings.json`: read, judged, and what is in force by them.
 //!
 //! Docker Desktop's schema, and ours under the one key `eci`. Builder and PID 1 read with this reader, so that what was
-//! checked is what is in force. [`json`] is the text, [`isolation`] Docker's key for isolation, [`engine`] ours for the engine,
+//! checked is what is in force. [`json`] is the text, [`isolation`] Docker's key for isolation, [`engine`] and [`shares`] ours,
 //! [`docker`] what is kept apart.
 //!
 //! Invariant: [`Settings`] has nothing that no program of this version enforces. A key of ours, or of isolation, that is not enforced
@@ -11,6 +11,7 @@ pub mod docker;
 pub mod engine;
 pub mod isolation;
 pub mod json;
+pub mod shares;
 
 use std::fmt;
 
@@ -18,6 +19,7 @@ use docker::{Feature, feature_of};
 use engine::Engine;
 use isolation::Isolation;
 use json::At;
+use shares::Shares;
 
 use crate::json::Json;
 
@@ -33,11 +35,10 @@ pub const DEFAULT: &str = r#"{
 }
 "#;
 /// Keys under `eci` that a later version enforces, with what is in force meanwhile.
-const NOT_ENFORCED_YET: [(&str, &str); 5] = [
+const NOT_ENFORCED_YET: [(&str, &str); 4] = [
     ("ports", "every container may publish ports"),
     ("registryAccess", "every registry may be used"),
     ("resources", "machines have what `eci-builder run` says"),
-    ("shares", "no folder of the host is shared"),
     ("updates", "an image's key and minimum version decide"),
 ];
 
@@ -48,6 +49,8 @@ pub struct Settings {
     pub isolation: Isolation,
     /// The engine's settings.
     pub engine: Engine,
+    /// Folders of the host that machines may have.
+    pub shares: Shares,
     /// Keys of Docker's other features that the file has: not in force.
     pub kept_apart: Vec<&'static Feature>,
 }
@@ -142,7 +145,7 @@ fn read_top(top: &At<'_>, problems: &mut Problems) -> Settings {
                 }
             }
             ("enhancedContainerIsolation", _) => settings.isolation = isolation::read(&at, problems),
-            ("eci", _) => settings.engine = read_ours(&at, problems),
+            ("eci", _) => read_ours(&at, &mut settings, problems),
             (_, Some(feature)) => settings.kept_apart.push(feature),
             (_, None) => problems.add(at.problem(
                 "it is neither a key of Docker Desktop's that this version knows nor one of ours",
@@ -154,24 +157,24 @@ fn read_top(top: &At<'_>, problems: &mut Problems) -> Settings {
 }
 
 /// Our keys, all under one.
-fn read_ours(at: &At<'_>, problems: &mut Problems) -> Engine {
-    let mut engine = Engine::default();
+fn read_ours(at: &At<'_>, settings: &mut Settings, problems: &mut Problems) {
     for (key, at) in problems.keep(at.table()).unwrap_or_default() {
         let later = NOT_ENFORCED_YET.iter().find(|(name, _)| *name == key);
         match (key, later) {
-            ("engine", _) => engine = engine::read(&at, problems),
+            ("engine", _) => settings.engine = engine::read(&at, problems),
+            ("shares", _) => settings.shares = shares::read(&at, problems),
             (_, Some((_, meanwhile))) => problems.add(at.problem(
                 format!("this version does not enforce it yet: {meanwhile}"),
                 "leave it out until a version does",
             )),
             (_, None) => {
-                problems.add(
-                    at.problem("it is not a key of this version", "leave it out; the one key is `engine`"),
-                );
+                problems.add(at.problem(
+                    "it is not a key of this version",
+                    "leave it out; the keys are `engine` and `shares`",
+                ));
             }
         }
     }
-    engine
 }
 
 fn one_line(problems: &[Problem]) -> String {

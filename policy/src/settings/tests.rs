@@ -1,3 +1,4 @@
+use eci_contract::socket::ListKind;
 use serde_json::{Value, json};
 
 use super::*;
@@ -56,18 +57,24 @@ fn isolation_cannot_be_switched_off_and_says_whether_it_is_locked() {
 }
 
 #[test]
-fn the_engine_s_socket_is_for_no_container() {
+fn the_engine_s_socket_is_for_images_on_a_list_and_commands_by_another() {
     let mount =
         |lists: &Value| isolation(&json!({ "value": true, "locked": true, "dockerSocketMount": lists }));
-    let empty = json!({ "imageList": { "images": [], "allowDerivedImages": true }, "commandList": { "type": "deny", "commands": [] } });
+    let empty = json!({ "imageList": { "images": [], "allowDerivedImages": false }, "commandList": { "type": "deny", "commands": [] } });
     assert_eq!(read_json(&mount(&empty)).expect("it is good"), Settings::default());
-    assert_eq!(
-        refusal(&mount(&json!({ "imageList": { "images": ["*"] } }))),
-        "`enhancedContainerIsolation.dockerSocketMount.imageList.images` is a list of 1: this version gives the engine's socket \
-         to no container, and does not enforce the list yet; leave the list empty"
-    );
+    let lists = json!({
+        "imageList": { "images": ["docker.io/testcontainers/ryuk:*", "*"], "allowDerivedImages": true },
+        "commandList": { "type": "allow", "commands": ["ps", "container*"] }
+    });
+    let socket = read_json(&mount(&lists)).expect("it is good").isolation.socket;
+    assert_eq!(socket.images, ["docker.io/testcontainers/ryuk:*", "*"]);
+    assert!(socket.allow_derived_images);
+    assert_eq!((socket.commands.kind, socket.commands.commands.len()), (ListKind::Allow, 2));
     for (lists, path) in [
-        (json!({ "commandList": { "type": "deny", "commands": ["push"] } }), "commandList.commands"),
+        (json!({ "imageList": { "images": ["Not an image"] } }), "imageList.images[0]"),
+        (json!({ "imageList": { "images": ["a", "a@sha256:12"] } }), "imageList.images[1]"),
+        (json!({ "imageList": { "images": [1] } }), "imageList.images[0]"),
+        (json!({ "commandList": { "type": "deny", "commands": ["pussh"] } }), "commandList.commands[0]"),
         (json!({ "commandList": { "type": "maybe" } }), "commandList.type"),
         (json!({ "commandList": { "kind": "deny" } }), "commandList.kind"),
         (json!({ "imageList": { "images": "*" } }), "imageList.images"),
@@ -105,7 +112,7 @@ fn a_key_of_ours_that_is_not_enforced_is_refused() {
     let message = refusal(&with("eci", &json!({ "engin": {} })));
     assert_eq!(
         message,
-        "`eci.engin` is {}: it is not a key of this version; leave it out; the one key is `engine`"
+        "`eci.engin` is {}: it is not a key of this version; leave it out; the keys are `engine` and `shares`"
     );
     assert_eq!(read_json(&with("eci", &json!({ "engine": {} }))).expect("it is good"), Settings::default());
     assert!(
@@ -190,8 +197,49 @@ fn the_schema_has_the_keys_of_the_tables() {
     let mut known: Vec<_> = docker::FEATURES.iter().map(|feature| feature.key).collect();
     known.extend(["configurationFileVersion", "enhancedContainerIsolation", "eci"]);
     assert_eq!(top, sorted(known));
-    assert_eq!(keys(&ours), ["engine"]);
+    assert_eq!(keys(&ours), ["engine", "shares"]);
     let mut engine = keys(&ours["properties"]["engine"]);
     engine.sort();
     assert_eq!(engine, sorted(engine::keys::KEYS.iter().map(|key| key.name).collect()));
+}
+
+#[test]
+fn shares_are_the_folders_of_the_list_and_every_folder_without_one() {
+    let shares = |value: &Value| with("eci", &json!({ "shares": value }));
+    let allow = |value: &Value| shares(&json!({ "allow": value }));
+    let read = |value: &Value| read_json(value).expect("it is good").shares.allow;
+    assert_eq!(read(&shares(&json!({}))), None);
+    assert_eq!(read(&allow(&json!([]))), Some(vec![]));
+    let list = json!([{ "path": "/home" }, { "path": "/work/a", "readOnly": true }]);
+    let read = read(&allow(&list)).expect("a list");
+    let rows: Vec<_> = read.iter().map(|share| (share.path.as_str(), share.read_only)).collect();
+    assert_eq!(rows, [("/home", false), ("/work/a", true)]);
+    for (wrong, path, reason) in [
+        (shares(&json!([])), "eci.shares", "it has to be an object"),
+        (shares(&json!({ "deny": [] })), "eci.shares.deny", "it is no key of shares"),
+        (allow(&json!("/home")), "eci.shares.allow", "it has to be a list"),
+        (allow(&json!(["/home"])), "eci.shares.allow[0]", "it has to be an object"),
+        (allow(&json!([{}])), "eci.shares.allow[0].path", "it says which folder"),
+        (allow(&json!([{ "path": "home" }])), "eci.shares.allow[0].path", "it is no plain absolute path"),
+        (
+            allow(&json!([{ "path": "/home/../etc" }])),
+            "eci.shares.allow[0].path",
+            "it is no plain absolute path",
+        ),
+        (allow(&json!([{ "path": "/etc" }])), "eci.shares.allow[0].path", "the VM has no place for it"),
+        (
+            allow(&json!([{ "path": "/home", "readonly": true }])),
+            "eci.shares.allow[0].readonly",
+            "it is no key of a folder",
+        ),
+        (
+            allow(&json!([{ "path": "/home", "readOnly": "yes" }])),
+            "eci.shares.allow[0].readOnly",
+            "it has to be true or false",
+        ),
+        (allow(&json!(vec![json!({ "path": "/home" }); 65])), "eci.shares.allow", "64 folders are the most"),
+    ] {
+        let message = refusal(&wrong);
+        assert!(message.starts_with(&format!("`{path}` is ")) && message.contains(reason), "{message}");
+    }
 }

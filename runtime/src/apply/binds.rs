@@ -3,10 +3,11 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
-use eci_contract::paths::{ENGINE_DATA, ENGINE_SOCKET};
+use eci_contract::paths::{CONTAINER_SOCKET, ENGINE_DATA, ENGINE_SOCKET, SOCKET_POLICY};
+use eci_contract::socket::{SocketPolicy, VERSION};
 use eci_policy::Verdict;
 use eci_policy::rules::mount_source::{self, Origin, Place};
 use eci_policy::rules::stand_in::{self, Gift};
@@ -20,19 +21,32 @@ use super::error::{Error, call};
 use super::scratch::{self, Scratch};
 use super::tree::Layers;
 use super::view::{Source, View, real_path};
-use crate::bundle;
+use crate::image::{self, Image};
 use crate::plan::ids::Range;
 use crate::plan::mounts::{Bind, Fate, Mounts};
 use crate::plan::place::below;
 use crate::plan::root::{self, Tree};
 
 /// Sockets that make their user root of the VM.
-const ENGINE_SOCKETS: &[&str] = &[
-    ENGINE_SOCKET,
-    "/run/docker.sock",
-    "/run/docker/containerd/containerd.sock",
-    "/run/containerd/containerd.sock",
-];
+const ENGINE_SOCKETS: &[&str] =
+    &[ENGINE_SOCKET, "/run/docker/containerd/containerd.sock", "/run/containerd/containerd.sock"];
+
+/// Whether the administrator's settings give the engine's socket to this container. Nobody's do that cannot be read.
+fn may_have_socket(container: &str) -> Verdict {
+    let policy = fs::read(SOCKET_POLICY).ok();
+    let policy = policy.and_then(|text| serde_json::from_slice::<SocketPolicy>(&text).ok());
+    let policy = policy.filter(|policy| policy.version == VERSION);
+    match (policy, Image::of(container)) {
+        (Some(policy), Some(image)) => {
+            engine_socket::judge(&image.name, &image.id, &policy, &image::repositories(), image::lineage)
+        }
+        (_, image) => engine_socket::deny(&name_of(image)),
+    }
+}
+
+fn name_of(image: Option<Image>) -> String {
+    image.map_or_else(|| "unknown".to_owned(), |image| image.name)
+}
 
 /// A bind that may be mounted.
 #[derive(Debug)]
@@ -40,6 +54,8 @@ pub struct Judged<'a> {
     bind: &'a Bind,
     source: Source,
     content: Content,
+    /// Attributes that it has in any case.
+    added: u64,
     /// Attributes that the source has only because of where the VM keeps it.
     lifted: u64,
 }
@@ -65,11 +81,10 @@ pub fn judge<'a>(
     container: &str,
     origin: Origin,
 ) -> Result<Result<Vec<Judged<'a>>, Verdict>, Error> {
-    let sockets: Vec<(u64, u64)> = ENGINE_SOCKETS
-        .iter()
-        .filter_map(|path| fs::metadata(path).ok())
-        .map(|found| (found.dev(), found.ino()))
-        .collect();
+    let identity = |path: &str| fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));
+    let sockets: Vec<(u64, u64)> = ENGINE_SOCKETS.iter().filter_map(|path| identity(path)).collect();
+    let is_socket = fs::metadata(CONTAINER_SOCKET).is_ok_and(|found| found.file_type().is_socket());
+    let filtered = identity(CONTAINER_SOCKET).filter(|_| is_socket);
     let mut judged = Vec::with_capacity(binds.len());
     for bind in binds {
         let source = Source::open(Path::new(&bind.source))?;
@@ -82,9 +97,12 @@ pub fn judge<'a>(
             origin,
             read_only: bind.is_read_only(),
         });
+        // Filtered by the gate, and for those that the administrator names.
+        let is_filtered = origin == Origin::Container && filtered == Some(source.identity);
+        let verdict = if is_filtered { may_have_socket(container) } else { verdict };
         let named_as_socket = engine_socket::USUAL_NAMES.contains(&bind.source.as_str());
         if sockets.contains(&source.identity) || (verdict != Verdict::Allow && named_as_socket) {
-            return Ok(Err(engine_socket::deny(&image_of(container))));
+            return Ok(Err(engine_socket::deny(&name_of(Image::of(container)))));
         }
         if verdict != Verdict::Allow {
             return Ok(Err(verdict));
@@ -92,8 +110,15 @@ pub fn judge<'a>(
         let content = content_of(bind, &source, &place, view)?;
         // The VM runs nothing that is on the data disk with another user's rights. A container may: in its own ids.
         let on_data_disk = source.opened.mount == view.engine.opened.mount;
-        let lifted = if on_data_disk { mounts::NO_SUID } else { 0 };
-        judged.push(Judged { bind, source, content, lifted });
+        let lifted = match place {
+            _ if on_data_disk => mounts::NO_SUID,
+            // The VM follows no link there. A container may: in its own tree.
+            Place::Share => mounts::NO_LINKS,
+            _ => 0,
+        };
+        // A volume that the engine has made read-only has lost it.
+        let added = if place == Place::Share { mounts::NO_SUID } else { 0 };
+        judged.push(Judged { bind, source, content, added, lifted });
     }
     Ok(Ok(judged))
 }
@@ -166,7 +191,7 @@ fn content_of(bind: &Bind, source: &Source, place: &Place, view: &View) -> Resul
             let stand_in = stand_in::find(path, &bind.destination, bind.is_read_only());
             return Ok(stand_in.map_or(Content::Opened, |row| Content::StandIn(row.gift)));
         }
-        Place::EngineData(_) | Place::EngineMemory(_) => return Ok(Content::Opened),
+        Place::EngineData(_) | Place::EngineMemory(_) | Place::Share => return Ok(Content::Opened),
         Place::EngineOverlay(_) => {}
     }
     let table = view.table();
@@ -179,7 +204,7 @@ fn content_of(bind: &Bind, source: &Source, place: &Place, view: &View) -> Resul
 fn map(judged: &Judged<'_>, ground: &Ground<'_>, scratch: &mut Scratch) -> Result<OwnedFd, Error> {
     let named = Path::new(&judged.bind.source);
     let mut attributes = MountAttributes {
-        set: judged.bind.attributes | mounts::NO_DEVICES,
+        set: judged.bind.attributes | judged.added | mounts::NO_DEVICES,
         clear: judged.lifted & !judged.bind.attributes,
         propagation: judged.bind.propagation,
         ..MountAttributes::default()
@@ -222,15 +247,4 @@ fn hand_to_crun(mount: &OwnedFd, judged: &Judged<'_>, scratch: &mut Scratch) -> 
 fn attach_at(mount: &OwnedFd, target: &OwnedFd, judged: &Judged<'_>) -> Result<(), Error> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     move_mount(mount, c"", target, c"", flags).map_err(call("mount on", Path::new(&judged.bind.destination)))
-}
-
-/// The image that a container was made from, for messages. dockerd keeps it beside the container's files.
-fn image_of(container: &str) -> String {
-    let path = Path::new(ENGINE_DATA).join("containers").join(container).join("config.v2.json");
-    let config = bundle::read_object(&path).ok();
-    let image = config
-        .as_ref()
-        .and_then(|config| config.get("Config"))
-        .and_then(|config| bundle::text(config, "Image"));
-    image.unwrap_or("unknown").to_owned()
 }

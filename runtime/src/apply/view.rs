@@ -60,8 +60,12 @@ impl View {
     /// `/proc` or the engine's folder cannot be read.
     pub fn take() -> Result<Self, Error> {
         let path = Path::new("/proc/self/mountinfo");
-        let text = fs::read_to_string(path).map_err(call("read", path))?;
-        Ok(Self { mounts: mountinfo::parse(&text), engine: Source::open(Path::new(ENGINE_DATA))? })
+        // A folder that was renamed to what is no text stays in there as bytes.
+        let text = fs::read(path).map_err(call("read", path))?;
+        Ok(Self {
+            mounts: mountinfo::parse(&String::from_utf8_lossy(&text)),
+            engine: Source::open(Path::new(ENGINE_DATA))?,
+        })
     }
 
     /// The table, to locate sources with.

@@ -13,6 +13,8 @@ pub struct Mount {
     pub mount_point: String,
     /// File system type.
     pub filesystem: String,
+    /// What is mounted: a device, or a name.
+    pub source: String,
     /// Options of the file system, not of the mount.
     pub options: String,
 }
@@ -31,8 +33,9 @@ fn parse_line(line: &str) -> Option<Mount> {
     let (root, mount_point) = (unescape(left.next()?), unescape(left.next()?));
     let mut right = right.split(' ');
     let filesystem = right.next()?.to_owned();
-    let options = unescape(right.nth(1).unwrap_or_default());
-    Some(Mount { id, device, root, mount_point, filesystem, options })
+    let source = unescape(right.next().unwrap_or_default());
+    let options = unescape(right.next().unwrap_or_default());
+    Some(Mount { id, device, root, mount_point, filesystem, source, options })
 }
 
 /// Undoes the kernel's octal escapes of space, tab, newline and backslash.

@@ -3,9 +3,14 @@
 //! The caller opens the path and asks the kernel for the real path and the mount id of what it got. From the mount
 //! table follows which file system it is and where in it, whatever links and binds led there.
 
+use eci_contract::shares::TAG;
 use eci_policy::rules::mount_source::Place;
 
 use super::mountinfo::Mount;
+
+/// File system of the host's shares. Nobody but PID 1 mounts one: the engine's AppArmor profile has no such type. Others are mounted
+/// elsewhere, as Windows' drives are in WSL 2, by names of their own.
+const SHARE: &str = "virtiofs";
 
 /// What a path opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,7 +34,7 @@ impl Table<'_> {
     /// The place that `opened` is in.
     #[must_use]
     pub fn locate(&self, opened: &Opened) -> Place {
-        self.locate_engine(opened).unwrap_or_else(|| Place::Vm(opened.path.clone()))
+        self.locate_known(opened).unwrap_or_else(|| Place::Vm(opened.path.clone()))
     }
 
     /// The mount that `opened` is on.
@@ -38,8 +43,11 @@ impl Table<'_> {
         self.mounts.iter().find(|mount| mount.id == opened.mount)
     }
 
-    fn locate_engine(&self, opened: &Opened) -> Option<Place> {
+    fn locate_known(&self, opened: &Opened) -> Option<Place> {
         let mount = self.mount_of(opened)?;
+        if mount.filesystem == SHARE && mount.source.starts_with(TAG) {
+            return Some(Place::Share);
+        }
         let engine_mount = self.mount_of(self.engine)?;
         let engine_path = path_in_filesystem(engine_mount, &self.engine.path)?;
         if mount.device == engine_mount.device {
@@ -92,7 +100,11 @@ mod tests {
 6 3 0:20 / /var/lib/docker/volumes/run/_data rw - tmpfs tmpfs rw
 7 3 254:0 /etc /var/lib/docker/volumes/etc/_data ro - erofs /dev/dm-0 ro
 8 3 254:8 /docker/containers /var/lib/docker/volumes/own/_data rw - ext4 /dev/vdb rw
-9 1 254:8 / /mnt rw - ext4 /dev/vdb rw";
+9 1 254:8 / /mnt rw - ext4 /dev/vdb rw
+10 1 0:40 / /home rw - tmpfs tmpfs rw
+11 10 0:41 / /home/a rw - virtiofs eci-share-0 rw
+12 3 0:41 /src /var/lib/docker/volumes/src/_data rw - virtiofs eci-share-0 rw
+13 1 0:42 / /mnt/c rw - virtiofs drvfsC0 rw";
 
     fn place(mount: u64, path: &str) -> Place {
         let mounts = super::super::mountinfo::parse(MOUNTS);
@@ -127,6 +139,14 @@ mod tests {
             place(5, "/var/lib/docker/overlay2/x/merged/sub"),
             Place::EngineOverlay("overlay2/x/merged/sub".to_owned())
         );
+    }
+
+    #[test]
+    fn a_share_is_one_wherever_it_is_bound_and_the_folders_above_it_are_the_vms() {
+        assert_eq!(place(11, "/home/a/src"), Place::Share);
+        assert_eq!(place(12, "/var/lib/docker/volumes/src/_data"), Place::Share);
+        assert_eq!(place(10, "/home"), Place::Vm("/home".to_owned()));
+        assert_eq!(place(13, "/mnt/c"), Place::Vm("/mnt/c".to_owned()));
     }
 
     #[test]

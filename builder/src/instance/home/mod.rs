@@ -10,6 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use eci_contract::disk::Slot;
+use eci_contract::shares::MOST;
 use rustix::fs::{FlockOperation, fcntl_lock, flock};
 use rustix::process::{Flock, FlockOffsetType, FlockType, Pid, fcntl_getlk};
 
@@ -198,6 +199,18 @@ impl Home {
         self.root.join("qmp.sock")
     }
 
+    /// The disk that names the folders of the host to the VM.
+    #[must_use]
+    pub fn shares_disk(&self) -> PathBuf {
+        self.root.join("shares.img")
+    }
+
+    /// What QEMU reaches the folder of the host at this place in the list by.
+    #[must_use]
+    pub fn share_socket(&self, index: usize) -> PathBuf {
+        self.root.join(format!("fs-{index}.sock"))
+    }
+
     /// What the guest's console printed since power-on.
     #[must_use]
     pub fn console_log(&self) -> PathBuf {
@@ -376,8 +389,10 @@ impl Home {
         fs::remove_dir_all(&self.root).map_err(failed("remove", &self.root))
     }
 
-    fn sockets(&self) -> [PathBuf; 4] {
-        [self.docker_socket(), self.link_socket(), self.port_socket(), self.qmp_socket()]
+    fn sockets(&self) -> Vec<PathBuf> {
+        let shares = (0..MOST).map(|index| self.share_socket(index));
+        let others = [self.docker_socket(), self.link_socket(), self.port_socket(), self.qmp_socket()];
+        others.into_iter().chain(shares).collect()
     }
 }
 

@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::path::PathBuf;
 
+use eci_contract::shares::Share;
 use serde::{Deserialize, Serialize};
 
 use super::{Error, Home, failed};
@@ -34,6 +35,9 @@ pub struct Record {
     /// The config disk; runs that name none have this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settings: Option<PathBuf>,
+    /// Folders of the host; runs that name none have these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shares: Vec<Share>,
 }
 
 impl Home {
@@ -77,6 +81,7 @@ pub(super) fn example(home: &Home) -> Record {
         cpus: 2,
         pid: 1,
         settings: None,
+        shares: Vec::new(),
     }
 }
 

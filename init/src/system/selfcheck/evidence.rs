@@ -6,8 +6,8 @@ use std::path::Path;
 
 use eci_sys::dm::{self, Table};
 
-use crate::system::mounts;
 use crate::system::sysctls::{self, SYSCTLS};
+use crate::system::{hidden, mounts};
 
 /// Paths that must not exist: each would be a way into the kernel's memory or code.
 pub const FORBIDDEN_PATHS: &[&str] = &[
@@ -39,6 +39,8 @@ pub struct Evidence {
     pub sysctls: BTreeMap<&'static str, String>,
     /// Those of [`FORBIDDEN_PATHS`] that exist.
     pub forbidden: Vec<&'static str>,
+    /// Hidden paths that exist, with their permission bits.
+    pub hidden: Vec<(&'static str, u32)>,
     /// `/proc/net/tcp` and `tcp6` without headers.
     pub tcp: String,
     /// `/proc/net/udp` and `udp6` without headers.
@@ -69,6 +71,7 @@ impl Evidence {
             profiles: read("/sys/kernel/security/apparmor/profiles"),
             sysctls: values.collect(),
             forbidden: forbidden.collect(),
+            hidden: hidden::modes(),
             tcp: both("/proc/net/tcp", "/proc/net/tcp6"),
             udp: both("/proc/net/udp", "/proc/net/udp6"),
             engine_profile: engine.map(|pid| read(&format!("/proc/{pid}/attr/apparmor/current"))),

@@ -6,6 +6,7 @@ use eci_contract::paths::ENGINE_DATA;
 
 use super::evidence::{Evidence, FORBIDDEN_PATHS};
 use crate::initramfs::verity::OPTIONS;
+use crate::system::hidden;
 use crate::system::sysctls::{self, SYSCTLS};
 
 /// One promise.
@@ -48,7 +49,7 @@ pub const PROMISES: &[Promise] = &[
     },
     Promise {
         id: "mount-flags",
-        promise: "every writable mount is nosuid and nodev, and noexec but for the engine's data",
+        promise: "every writable mount is nosuid and nodev, and noexec but for the engine's data and folders of the host",
         integrity: false,
         check: mount_flags,
     },
@@ -63,6 +64,12 @@ pub const PROMISES: &[Promise] = &[
         promise: "no modules, kexec, SysRq, /dev/mem, /dev/port, /dev/kmem or /proc/kcore",
         integrity: false,
         check: no_kernel_doors,
+    },
+    Promise {
+        id: "hidden-paths",
+        promise: "what of /proc and /sys tells of the VM is closed to everyone but its root, wherever it is mounted",
+        integrity: false,
+        check: hidden_paths,
     },
     Promise {
         id: "no-core-helper",
@@ -152,7 +159,9 @@ fn mount_flags(evidence: &Evidence, _: &Manifest) -> Result<String, String> {
     let bad: Vec<_> = writable
         .clone()
         .filter(|mount| {
-            let executes = !mount.has("noexec") && mount.target != ENGINE_DATA;
+            // What containers get of both they may execute; no service of the VM does.
+            let is_for_containers = mount.target == ENGINE_DATA || mount.fstype == "virtiofs";
+            let executes = !mount.has("noexec") && !is_for_containers;
             !mount.has("nosuid") || !mount.has("nodev") || executes
         })
         .map(|mount| format!("{} {}", mount.target, mount.options))
@@ -177,6 +186,15 @@ fn no_kernel_doors(evidence: &Evidence, _: &Manifest) -> Result<String, String> 
         Ok(format!("none of {} paths exists", FORBIDDEN_PATHS.len()))
     } else {
         Err(evidence.forbidden.join(" "))
+    }
+}
+
+fn hidden_paths(evidence: &Evidence, _: &Manifest) -> Result<String, String> {
+    let open = hidden::open(&evidence.hidden);
+    match (evidence.hidden.len(), open.is_empty()) {
+        (0, _) => Err("none could be looked at".to_owned()),
+        (count, true) => Ok(format!("{count} paths")),
+        _ => Err(open.join(" ")),
     }
 }
 

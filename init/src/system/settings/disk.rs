@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use eci_contract::config_disk::{Anchor, ConfigDisk, DISK_NAME, MAX_BYTES, VERSION, signed, text};
+use eci_contract::config_disk::{Anchor, ConfigDisk, DISK_NAME, MAX_BYTES, VERSION, signed};
+use eci_contract::json_disk::text;
 use eci_contract::paths::{SETTINGS_ANCHOR, SETTINGS_EDITIONS};
 use ring::signature::{ED25519, UnparsedPublicKey};
 

@@ -9,9 +9,10 @@ pub mod disk;
 use std::fs;
 use std::io;
 
-use eci_contract::paths::ADMIN_SETTINGS;
+use eci_contract::paths::{ADMIN_SETTINGS, SOCKET_POLICY};
 use eci_contract::status::{Settings as Report, SettingsSource};
 use eci_policy::settings::engine::Engine;
+use eci_policy::settings::shares::Shares;
 use eci_policy::settings::{self, DEFAULT, Settings};
 use ring::digest::{SHA256, digest};
 
@@ -31,6 +32,12 @@ pub enum Error {
         whose: String,
         /// What is wrong with them.
         source: settings::Error,
+    },
+    /// What others have to know of them cannot be written.
+    #[error("cannot write `{SOCKET_POLICY}`")]
+    Tell {
+        /// What the kernel said.
+        source: io::Error,
     },
     /// The config disk cannot be used.
     #[error(transparent)]
@@ -91,6 +98,26 @@ impl Administered {
         ])
     }
 
+    /// Which folders of the host the machine may have.
+    #[must_use]
+    pub fn shares(&self) -> &Shares {
+        &self.settings.shares
+    }
+
+    /// Tells runtime and gate which containers have the engine's socket. No file, no container.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn tell_of_socket(&self) -> Result<(), Error> {
+        let policy = &self.settings.isolation.socket;
+        if policy.images.is_empty() {
+            return Ok(());
+        }
+        let text = serde_json::to_vec(policy).map_err(io::Error::other);
+        let written = text.and_then(|text| fs::write(SOCKET_POLICY, text));
+        written.map_err(|source| Error::Tell { source })
+    }
+
     /// Takes them: on the data disk it is written that none that is older is taken from here on.
     ///
     /// # Errors
@@ -102,13 +129,15 @@ impl Administered {
     /// For the status.
     #[must_use]
     pub fn report(&self) -> Report {
-        let Settings { isolation, engine, kept_apart } = &self.settings;
+        let Settings { isolation, engine, shares, kept_apart } = &self.settings;
         Report {
             source: self.source,
             edition: self.edition.as_ref().map(|edition| edition.number),
             sha256: self.sha256.clone(),
             locked: isolation.locked,
+            socket: isolation.socket.images.clone(),
             engine: engine.iter().map(|(key, _)| key.to_owned()).collect(),
+            shares: shares.allow.clone(),
             kept_apart: kept_apart.iter().map(|feature| feature.key.to_owned()).collect(),
         }
     }

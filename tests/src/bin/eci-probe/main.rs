@@ -13,6 +13,7 @@ mod attempt;
 mod cgroups;
 mod clocks;
 mod devices;
+mod files;
 mod handles;
 mod held;
 mod ids;
@@ -44,6 +45,7 @@ const VERBS: &[&[Verb]] = &[
     devices::VERBS,
     making::VERBS,
     held::VERBS,
+    files::VERBS,
     nodes::VERBS,
     cgroups::VERBS,
     clocks::VERBS,

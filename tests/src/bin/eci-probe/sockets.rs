@@ -1,7 +1,7 @@
 //! Sockets that lead to the VM, to its host, or past the container's own network.
 
 use std::fs;
-use std::io::{BufRead, BufReader, IoSlice, Write};
+use std::io::{BufRead, BufReader, IoSlice, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::os::linux::net::SocketAddrExt;
@@ -47,6 +47,11 @@ pub const VERBS: &[Verb] = &[
         name: "abstract-sockets",
         why: "names without a file are parted by the network namespace alone (CVE-2020-15257)",
         run: abstract_sockets,
+    },
+    Verb {
+        name: "engine",
+        why: "the engine's API, for containers that an administrator names; takes METHOD PATH BODY",
+        run: ask_engine,
     },
     Verb {
         name: "store-descriptor",
@@ -136,6 +141,36 @@ fn publish(target: &str) -> Attempt {
             Err(Failure::Refused(Errno::EPERM))
         }
         Ok(Reply::Status(_)) | Err(_) => Err(Failure::NotUnderstood("the gate's answer")),
+    }
+}
+
+/// Where images expect the engine's socket.
+const ENGINE: &str = "/var/run/docker.sock";
+/// What a refusal of the list of commands says.
+const BLOCKED: &str = "is blocked; if you wish to allow it";
+
+/// Refused by the list of commands is EPERM; what the engine itself does not like is not understood.
+fn ask_engine(request: &str) -> Attempt {
+    let mut parts = request.splitn(3, ' ');
+    let (method, path) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let body = parts.next().unwrap_or_default();
+    let mut engine = UnixStream::connect(ENGINE).at("connect")?;
+    write!(
+        engine,
+        "{method} {path} HTTP/1.1\r\nHost: engine\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .at("write")?;
+    let mut answer = Vec::new();
+    engine.read_to_end(&mut answer).at("read")?;
+    let answer = String::from_utf8_lossy(&answer);
+    match answer.split(' ').nth(1) {
+        Some(status) if status.starts_with('2') => Ok(()),
+        Some("403") if answer.contains(BLOCKED) => Err(Failure::Refused(Errno::EPERM)),
+        _ => {
+            eprintln!("{method} {path}: {answer}");
+            Err(Failure::NotUnderstood("the engine's answer"))
+        }
     }
 }
 

@@ -45,6 +45,7 @@ fn good() -> Evidence {
         profiles: "dockerd (enforce)\ndocker-default (enforce)\n".into(),
         engine_profile: Some("dockerd (enforce)\n".into()),
         sysctls: SYSCTLS.iter().map(|sysctl| (sysctl.name, sysctl.value.to_owned())).collect(),
+        hidden: vec![("/proc/cmdline", 0o400), ("/sys/block", 0o700)],
         ..Evidence::default()
     }
 }
@@ -157,6 +158,8 @@ fn doors_helpers_and_console_readers_are_found() {
     assert_eq!(broken_by(|e| e.forbidden.push("/dev/mem")), ["no-kernel-doors"]);
     assert_eq!(broken_by(|e| e.core_pattern = Some("|/bin/sh".into())), ["no-core-helper"]);
     assert_eq!(broken_by(|e| e.core_pattern = Some("core".into())), [""; 0]);
+    assert_eq!(broken_by(|e| e.hidden.push(("/proc/keys", 0o404))), ["hidden-paths"]);
+    assert_eq!(broken_by(|e| e.hidden.clear()), ["hidden-paths"]);
     assert_eq!(broken_by(|e| e.console_users.push("7: /dev/ttyS0".into())), ["console-unread"]);
     assert_eq!(broken_by(|e| e.apparmor = "N".into()), ["apparmor"]);
     assert_eq!(

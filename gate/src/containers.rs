@@ -1,0 +1,235 @@
+//! The engine's socket for containers, whose images an administrator names: there the gate lets through what the list of commands allows.
+//!
+//! Who gets the socket is for the runtime to say, which mounts it and nothing else of the engine's. It is there in any case, so that
+//! who asks for it is refused with the reason; where nobody is on the list, nobody listens.
+//!
+//! PID 1 keeps the socket for the next gate, as a container has the very file.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener as StdListener;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use eci_contract::paths::{ENGINE_SOCKET, SOCKET_POLICY};
+use eci_contract::socket::{SocketPolicy, VERSION};
+use eci_policy::rules::engine_command::Commands;
+use eci_service::log::{self, Level};
+use eci_service::store;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::time::sleep;
+
+use crate::api::{self, Rules};
+
+/// A container's root and its group have it; its other users do not, as with the engine's own on any machine.
+const MODE: u32 = 0o660;
+/// Connections of one container that are served at once, and of all. Those beyond are closed: each takes the engine one of its own.
+const MOST_OF_ONE: usize = 128;
+const MOST: usize = 1024;
+/// Name of the socket in PID 1's store.
+const KEPT: &str = "containers";
+/// Pause after a failed accept: it fails for want of descriptors or memory, which come back with time.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// Why containers cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The socket is not there.
+    #[error("cannot listen on `{}`", .path.display())]
+    Listen {
+        /// Where it should be.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// What PID 1 says of the settings is not understood.
+    #[error("cannot understand `{SOCKET_POLICY}`")]
+    Policy(#[source] io::Error),
+    /// The socket of an earlier gate cannot be taken up.
+    #[error(transparent)]
+    Kept(#[from] store::Error),
+    /// PID 1 does not keep it.
+    #[error("cannot leave the socket for containers with PID 1")]
+    Keep(#[source] io::Error),
+}
+
+/// What is listened on, and what is let through.
+#[derive(Debug)]
+pub struct Door {
+    listener: UnixListener,
+    commands: Arc<Commands>,
+}
+
+/// Makes the socket; `None` when the settings give it to nobody.
+///
+/// # Errors
+/// [`Error`].
+pub fn open(path: &Path) -> Result<Option<Door>, Error> {
+    let kept = store::take()?.into_iter().find(|(name, _)| name == KEPT).map(|(_, file)| file);
+    let Some(policy) = policy(Path::new(SOCKET_POLICY))? else {
+        return bind(path).map(|_nobody_listens| None);
+    };
+    let listener = match kept {
+        Some(file) => StdListener::from(file),
+        None => {
+            let listener = bind(path)?;
+            store::put(KEPT, listener.as_fd()).map_err(Error::Keep)?;
+            listener
+        }
+    };
+    let failed = |source| Error::Listen { path: path.to_owned(), source };
+    listener.set_nonblocking(true).map_err(failed)?;
+    let listener = UnixListener::from_std(listener).map_err(failed)?;
+    Ok(Some(Door { listener, commands: Arc::new(Commands::new(&policy.commands)) }))
+}
+
+/// What PID 1 says of the settings; without a file nobody has the socket.
+fn policy(path: &Path) -> Result<Option<SocketPolicy>, Error> {
+    let text = match fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        text => text.map_err(Error::Policy)?,
+    };
+    let policy: SocketPolicy =
+        serde_json::from_slice(&text).map_err(|error| Error::Policy(io::Error::other(error)))?;
+    if policy.version == VERSION {
+        Ok(Some(policy))
+    } else {
+        Err(Error::Policy(io::Error::other(format!("it is of version {}", policy.version))))
+    }
+}
+
+/// Over whatever has the name: a socket of a gate that ended before, or the folder that the engine makes for a mount whose source is missing.
+fn bind(path: &Path) -> Result<StdListener, Error> {
+    let failed = |source| Error::Listen { path: path.to_owned(), source };
+    let beside = path.with_extension("new");
+    drop(fs::remove_file(&beside));
+    let listener = StdListener::bind(&beside).map_err(failed)?;
+    fs::set_permissions(&beside, Permissions::from_mode(MODE)).map_err(failed)?;
+    drop(fs::remove_dir(path));
+    fs::rename(&beside, path).map_err(failed)?;
+    Ok(listener)
+}
+
+/// Connections that are served, by container.
+type Served = Mutex<HashMap<String, usize>>;
+
+/// A place among them.
+#[derive(Debug, Default)]
+pub struct Place {
+    served: Arc<Served>,
+    who: String,
+}
+
+impl Place {
+    /// One for this container, if there is one left.
+    fn take(served: &Arc<Served>, who: &str) -> Option<Self> {
+        let mut counts = served.lock().unwrap_or_else(PoisonError::into_inner);
+        let all: usize = counts.values().sum();
+        let own = counts.get(who).copied().unwrap_or_default();
+        if own >= MOST_OF_ONE || all >= MOST {
+            return None;
+        }
+        counts.insert(who.to_owned(), own + 1);
+        Some(Self { served: Arc::clone(served), who: who.to_owned() })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut counts = self.served.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.who) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.who);
+            }
+        }
+    }
+}
+
+/// Serves containers for ever.
+pub async fn serve(door: Door) -> Infallible {
+    let served = Arc::<Served>::default();
+    loop {
+        match door.listener.accept().await {
+            Ok((client, _)) => {
+                let who = container_of(&client);
+                let Some(place) = Place::take(&served, &who).map(Arc::new) else { continue };
+                let rules = Rules::Container { commands: Arc::clone(&door.commands), who, place };
+                tokio::spawn(api::serve(client, Path::new(ENGINE_SOCKET), rules));
+            }
+            Err(error) => {
+                log::failure(Level::Warn, "cannot accept a container's client", &error);
+                sleep(RETRY).await;
+            }
+        }
+    }
+}
+
+/// The container that a client is in, for the log: its control group has the name.
+fn container_of(client: &UnixStream) -> String {
+    let pid = client.peer_cred().ok().and_then(|peer| peer.pid());
+    let cgroup = pid.and_then(|pid| fs::read_to_string(format!("/proc/{pid}/cgroup")).ok());
+    cgroup.as_deref().and_then(id_in).unwrap_or("unknown").to_owned()
+}
+
+fn id_in(cgroup: &str) -> Option<&str> {
+    let is_id = |part: &&str| part.len() == 64 && part.bytes().all(|byte| byte.is_ascii_hexdigit());
+    cgroup.trim_end().split('/').find(is_id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_file_nobody_has_the_socket_and_one_that_is_not_understood_is_an_error() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let path = folder.path().join("policy");
+        assert!(policy(&path).expect("no file").is_none());
+        let good = r#"{"version":1,"images":["*"],"allowDerivedImages":false,"commands":{"type":"deny","commands":["push"]}}"#;
+        fs::write(&path, good).expect("written");
+        assert_eq!(policy(&path).expect("good").expect("somebody").images, ["*"]);
+        for bad in
+            ["", "{}", &good.replace("\"version\":1", "\"version\":2"), &good.replace("images", "image")]
+        {
+            fs::write(&path, bad).expect("written");
+            assert!(matches!(policy(&path), Err(Error::Policy(_))), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_socket_is_for_root_and_its_group_and_replaces_an_old_one() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let path = folder.path().join("docker.sock");
+        fs::create_dir(&path).expect("made");
+        drop(bind(&path).expect("a socket"));
+        let _listener = bind(&path).expect("another");
+        let mode = fs::metadata(&path).expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, MODE);
+    }
+
+    #[test]
+    fn one_container_does_not_take_the_places_of_others_and_gives_its_own_back() {
+        let served = Arc::<Served>::default();
+        let mut own: Vec<_> = (0..MOST_OF_ONE).map(|_| Place::take(&served, "a").expect("a place")).collect();
+        assert!(Place::take(&served, "a").is_none());
+        let other = Place::take(&served, "b").expect("a place");
+        own.pop();
+        own.push(Place::take(&served, "a").expect("the place that was given back"));
+        drop((own, other));
+        assert!(served.lock().expect("not poisoned").is_empty());
+    }
+
+    #[test]
+    fn a_container_is_named_by_its_control_group() {
+        let id = "0123456789abcdef".repeat(4);
+        assert_eq!(id_in(&format!("0::/docker/{id}\n")), Some(id.as_str()));
+        assert_eq!(id_in(&format!("0::/docker/{id}/nested\n")), Some(id.as_str()));
+        assert_eq!(id_in("0::/eci/dockerd\n"), None);
+    }
+}
