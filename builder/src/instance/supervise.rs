@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio, id};
 use std::time::{Duration, Instant};
 
@@ -185,9 +185,11 @@ struct Servers {
 impl Servers {
     fn start(shares: &[Share], home: &Home) -> Result<Self, Error> {
         let (ends, ended) = mpsc::channel(shares.len().max(1));
+        // Asked for its version once, and not at all where nothing is shared.
+        let program = if shares.is_empty() { PathBuf::new() } else { shares::program()? };
         for (index, share) in shares.iter().enumerate() {
             let socket = shares::listen(&home.share_socket(index))?;
-            let mut server = tied(shares::program()?.as_os_str(), shares::arguments(share))?;
+            let mut server = tied(program.as_os_str(), shares::arguments(share))?;
             let server = server.stdin(socket).stderr(Stdio::piped()).spawn().map_err(Error::Setup)?;
             tokio::spawn(watch(server, share.path.clone(), ends.clone()));
         }

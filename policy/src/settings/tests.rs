@@ -210,10 +210,10 @@ fn shares_are_the_folders_of_the_list_and_every_folder_without_one() {
     let read = |value: &Value| read_json(value).expect("it is good").shares.allow;
     assert_eq!(read(&shares(&json!({}))), None);
     assert_eq!(read(&allow(&json!([]))), Some(vec![]));
-    let list = json!([{ "path": "/home" }, { "path": "/work/a", "readOnly": true }]);
+    let list = json!([{ "path": "/home" }, { "path": "/srv/a", "readOnly": true }]);
     let read = read(&allow(&list)).expect("a list");
     let rows: Vec<_> = read.iter().map(|share| (share.path.as_str(), share.read_only)).collect();
-    assert_eq!(rows, [("/home", false), ("/work/a", true)]);
+    assert_eq!(rows, [("/home", false), ("/srv/a", true)]);
     for (wrong, path, reason) in [
         (shares(&json!([])), "eci.shares", "it has to be an object"),
         (shares(&json!({ "deny": [] })), "eci.shares.deny", "it is no key of shares"),
