@@ -18,7 +18,7 @@ pub struct Denial {
     pub time: String,
     /// The program that refused.
     pub by: String,
-    /// What was to be done: `create` or `exec`.
+    /// What was to be done: `create` or `exec`, or method and path of a request to the engine.
     pub action: String,
     /// The container's id, as the engine has it.
     pub container: String,

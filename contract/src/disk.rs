@@ -152,12 +152,18 @@ impl BootCount {
 
 /// What the signature partition holds: JSON, padded with NUL bytes to the partition's size.
 ///
-/// `rootHash` is the field of the Discoverable Partitions Specification; ours ride along under names of their own.
+/// The first three fields are those of the Discoverable Partitions Specification; ours ride along under names of their own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SignaturePartition {
     /// Root hash, hexadecimal; has to equal the one in the manifest.
     pub root_hash: String,
+    /// SHA-256 of the X.509 certificate (DER) whose key signed the root hash, hexadecimal. Images before this field have none.
+    #[serde(default)]
+    pub certificate_fingerprint: String,
+    /// The root hash's signature for the kernel, base64: PKCS #7 (DER), detached, over its hexadecimal digits.
+    #[serde(default)]
+    pub signature: String,
     /// The exact bytes of `manifest.json`, base64 (standard alphabet, padded).
     pub eci_manifest: String,
     /// The raw Ed25519 signature of those bytes, base64.

@@ -44,7 +44,7 @@ pub struct Manifest {
 }
 
 /// A processor architecture, spelled as `uname -m` does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Architecture {
     /// x86-64.

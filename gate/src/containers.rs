@@ -14,23 +14,34 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
+use eci_audit::time::rfc3339;
+use eci_contract::audit::{self, Denial};
 use eci_contract::paths::{ENGINE_SOCKET, SOCKET_POLICY};
 use eci_contract::socket::{SocketPolicy, VERSION};
 use eci_policy::rules::engine_command::Commands;
 use eci_service::log::{self, Level};
 use eci_service::store;
+use serde_json::Value;
 use tokio::net::{UnixListener, UnixStream};
+use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
+use crate::api::judge::Refused;
 use crate::api::{self, Rules};
+use crate::copies::describe;
 
 /// A container's root and its group have it; its other users do not, as with the engine's own on any machine.
 const MODE: u32 = 0o660;
 /// Connections of one container that are served at once, and of all. Those beyond are closed: each takes the engine one of its own.
 const MOST_OF_ONE: usize = 128;
 const MOST: usize = 1024;
+/// Refusals of one container that are written down, in so much time.
+const MOST_IN_WINDOW: usize = 20;
+const WINDOW: Duration = Duration::from_secs(60);
+/// Letters of a request's path that are.
+const MOST_CHARS: usize = 200;
 /// Name of the socket in PID 1's store.
 const KEPT: &str = "containers";
 /// Pause after a failed accept: it fails for want of descriptors or memory, which come back with time.
@@ -118,16 +129,20 @@ fn bind(path: &Path) -> Result<StdListener, Error> {
 /// Connections that are served, by container.
 type Served = Mutex<HashMap<String, usize>>;
 
-/// A place among them.
+/// Refusals that were written down, by container: how many since when.
+type Written = Mutex<HashMap<String, (usize, Instant)>>;
+
+/// A container's place among those that are served.
 #[derive(Debug, Default)]
 pub struct Place {
     served: Arc<Served>,
+    written: Arc<Written>,
     who: String,
 }
 
 impl Place {
     /// One for this container, if there is one left.
-    fn take(served: &Arc<Served>, who: &str) -> Option<Self> {
+    fn take(served: &Arc<Served>, written: &Arc<Written>, who: &str) -> Option<Self> {
         let mut counts = served.lock().unwrap_or_else(PoisonError::into_inner);
         let all: usize = counts.values().sum();
         let own = counts.get(who).copied().unwrap_or_default();
@@ -135,7 +150,45 @@ impl Place {
             return None;
         }
         counts.insert(who.to_owned(), own + 1);
-        Some(Self { served: Arc::clone(served), who: who.to_owned() })
+        Some(Self { served: Arc::clone(served), written: Arc::clone(written), who: who.to_owned() })
+    }
+
+    /// Writes down what it was refused, with the image that the engine at `socket` says it has: in the log, and in the audit log. What
+    /// comes too often is left out, so that no container drives what others were refused out of the log.
+    pub async fn write_down(&self, refused: &Refused, socket: &Path) {
+        if !self.may_write_down(Instant::now()) {
+            return;
+        }
+        let Refused { action, rule, message, remedy } = refused;
+        let who = &self.who;
+        log::line(Level::Warn, &format!("refused to container {who}: {action}: {message}"));
+        let container = describe(socket, &format!("/containers/{who}/json")).await.unwrap_or_default();
+        let denial = Denial {
+            version: audit::VERSION,
+            time: rfc3339(SystemTime::now()),
+            by: env!("CARGO_PKG_NAME").to_owned(),
+            action: action.chars().take(MOST_CHARS).collect(),
+            container: who.clone(),
+            image: container.pointer("/Config/Image").and_then(Value::as_str).map(str::to_owned),
+            rule: (*rule).to_owned(),
+            message: message.clone(),
+            remedy: (*remedy).to_owned(),
+        };
+        let written = spawn_blocking(|| eci_audit::append(denial))
+            .await
+            .map_err(io::Error::from)
+            .and_then(|written| written);
+        if let Err(error) = written {
+            log::failure(Level::Warn, "cannot write the audit log", &error);
+        }
+    }
+
+    fn may_write_down(&self, now: Instant) -> bool {
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        written.retain(|_, (_, since)| now.duration_since(*since) < WINDOW);
+        let (count, _) = written.entry(self.who.clone()).or_insert((0, now));
+        *count += 1;
+        *count <= MOST_IN_WINDOW
     }
 }
 
@@ -153,13 +206,13 @@ impl Drop for Place {
 
 /// Serves containers for ever.
 pub async fn serve(door: Door) -> Infallible {
-    let served = Arc::<Served>::default();
+    let (served, written) = (Arc::<Served>::default(), Arc::<Written>::default());
     loop {
         match door.listener.accept().await {
             Ok((client, _)) => {
                 let who = container_of(&client);
-                let Some(place) = Place::take(&served, &who).map(Arc::new) else { continue };
-                let rules = Rules::Container { commands: Arc::clone(&door.commands), who, place };
+                let Some(place) = Place::take(&served, &written, &who).map(Arc::new) else { continue };
+                let rules = Rules::Container { commands: Arc::clone(&door.commands), place };
                 tokio::spawn(api::serve(client, Path::new(ENGINE_SOCKET), rules));
             }
             Err(error) => {
@@ -215,14 +268,28 @@ mod tests {
 
     #[test]
     fn one_container_does_not_take_the_places_of_others_and_gives_its_own_back() {
-        let served = Arc::<Served>::default();
-        let mut own: Vec<_> = (0..MOST_OF_ONE).map(|_| Place::take(&served, "a").expect("a place")).collect();
-        assert!(Place::take(&served, "a").is_none());
-        let other = Place::take(&served, "b").expect("a place");
+        let (served, written) = (Arc::<Served>::default(), Arc::<Written>::default());
+        let take = |who| Place::take(&served, &written, who);
+        let mut own: Vec<_> = (0..MOST_OF_ONE).map(|_| take("a").expect("a place")).collect();
+        assert!(take("a").is_none());
+        let other = take("b").expect("a place");
         own.pop();
-        own.push(Place::take(&served, "a").expect("the place that was given back"));
+        own.push(take("a").expect("the place that was given back"));
         drop((own, other));
         assert!(served.lock().expect("not poisoned").is_empty());
+    }
+
+    #[test]
+    fn a_container_that_is_refused_often_leaves_the_log_to_others() {
+        let (served, written) = (Arc::<Served>::default(), Arc::<Written>::default());
+        let take = |who| Place::take(&served, &written, who).expect("a place");
+        let (one, again, other) = (take("a"), take("a"), take("b"));
+        let now = Instant::now();
+        let many = (0..100).filter(|n| if n % 2 == 0 { &one } else { &again }.may_write_down(now)).count();
+        assert_eq!(many, MOST_IN_WINDOW, "by whichever connection");
+        assert!(other.may_write_down(now));
+        assert!(!one.may_write_down(now + WINDOW / 2));
+        assert!(one.may_write_down(now + WINDOW), "in a minute again");
     }
 
     #[test]

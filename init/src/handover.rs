@@ -44,6 +44,10 @@ pub struct Handover {
     pub on_trial: bool,
     /// Whether this boot has taken a try from the slot.
     pub counted: bool,
+    /// Whether the firmware boots signed programs alone; then the kernel has checked the root hash's signature itself.
+    /// Missing where the first stage is of an older image: a kernel that was not part of the update.
+    #[serde(default)]
+    pub secure_boot: bool,
     /// Its steps.
     pub steps: Vec<Step>,
 }

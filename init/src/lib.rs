@@ -14,6 +14,7 @@ pub mod boots;
 pub mod clock;
 pub mod handover;
 pub mod initramfs;
+pub mod kernel_log;
 pub mod kmsg;
 pub mod power;
 pub mod system;

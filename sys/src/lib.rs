@@ -20,4 +20,5 @@ pub mod seccomp;
 pub mod sha256;
 pub mod spawn;
 pub mod timens;
+pub mod user_key;
 pub mod userns;

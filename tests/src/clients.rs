@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use eci_contract::manifest::Architecture;
 
 use crate::{command, image};
 
@@ -16,7 +17,7 @@ const PACKAGES: [&str; 3] = ["docker-cli", "docker-buildx", "docker-registry"];
 /// When the lock or the cache lacks one of them.
 pub fn unpacked() -> Result<PathBuf> {
     let cache = cache()?;
-    let locked = |package| locked_digest("test-packages.lock", package);
+    let locked = |package| locked_digest("test-packages.lock", package, host());
     let digests: Vec<_> = PACKAGES.into_iter().map(locked).collect::<Result<_>>()?;
     let place = cache
         .join("test-clients")
@@ -51,14 +52,37 @@ pub(crate) fn unpack(digest: &str, to: &Path) -> Result<()> {
     command::host("dpkg-deb", &["-x", &package.to_string_lossy(), &to.to_string_lossy()])?.ok().map(drop)
 }
 
+/// Debian's static busybox.
+///
+/// # Errors
+/// As [`unpacked`].
+pub fn busybox(architecture: Architecture) -> Result<Vec<u8>> {
+    let digest = locked_digest("test-packages.lock", "busybox-static", architecture)?;
+    let place = cache()?.join("test-clients").join(format!("busybox-{}", &digest[..16]));
+    if !place.exists() {
+        fs::create_dir_all(place.parent().context("the place has a parent")?)?;
+        let fresh = tempfile::tempdir_in(place.parent().context("the place has a parent")?)?;
+        unpack(&digest, fresh.path())
+            .context("scripts/test builds the test flavour first, which fetches it")?;
+        fs::rename(fresh.path().join("usr/bin/busybox"), &place)?;
+    }
+    fs::read(&place).with_context(|| format!("cannot read {}", place.display()))
+}
+
+/// The architecture that suites run on.
+fn host() -> Architecture {
+    if cfg!(target_arch = "aarch64") { Architecture::Aarch64 } else { Architecture::X86_64 }
+}
+
 /// The digest of a package in a lock file.
-pub(crate) fn locked_digest(lock: &str, package: &str) -> Result<String> {
+pub(crate) fn locked_digest(lock: &str, package: &str, target: Architecture) -> Result<String> {
     let path = image::repository()?.join("rootfs").join(lock);
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     let lock: toml::Table = text.parse().with_context(|| format!("cannot parse {}", path.display()))?;
     let packages = lock.get("package").and_then(toml::Value::as_array).context("the lock lists packages")?;
+    let has = |entry: &toml::Value, key, value| entry.get(key).and_then(toml::Value::as_str) == Some(value);
     let entry =
-        packages.iter().find(|entry| entry.get("name").and_then(toml::Value::as_str) == Some(package));
+        packages.iter().find(|entry| has(entry, "name", package) && has(entry, "target", target.as_str()));
     let digest = entry.and_then(|entry| entry.get("sha256")).and_then(toml::Value::as_str);
-    digest.map(str::to_owned).with_context(|| format!("`{package}` is not locked"))
+    digest.map(str::to_owned).with_context(|| format!("`{package}` is not locked for {}", target.as_str()))
 }

@@ -5,7 +5,8 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use eci_contract::disk::SignaturePartition;
 
 use crate::command;
 
@@ -54,6 +55,29 @@ impl Partition {
         io::copy(&mut from.take(self.bytes), &mut to)?;
         Ok(())
     }
+}
+
+/// Changes what a signature partition of the disk says.
+///
+/// # Errors
+/// When it does not say what it should, or cannot be written.
+pub fn rewrite_signature(
+    disk: &Path,
+    partition: &Partition,
+    change: impl FnOnce(&mut SignaturePartition),
+) -> Result<()> {
+    let file = fs::File::options().read(true).write(true).open(disk);
+    let file = file.with_context(|| format!("cannot open {}", disk.display()))?;
+    let mut bytes = vec![0; usize::try_from(partition.bytes)?];
+    file.read_exact_at(&mut bytes, partition.start)?;
+    let end = bytes.iter().position(|byte| *byte == 0).context("the JSON is padded with NUL")?;
+    let mut signature: SignaturePartition = serde_json::from_slice(&bytes[..end])?;
+    change(&mut signature);
+    let mut changed = serde_json::to_vec(&signature)?;
+    ensure!(changed.len() <= bytes.len(), "the partition is too small");
+    changed.resize(bytes.len(), 0);
+    file.write_all_at(&changed, partition.start)?;
+    Ok(())
 }
 
 /// Copies a file and leaves its holes holes.

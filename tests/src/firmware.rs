@@ -1,4 +1,4 @@
-//! UEFI firmware for machines: OVMF, from Debian's package `ovmf`.
+//! UEFI firmware for machines, from Debian's packages.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,14 +6,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::clients;
+use crate::platform::Platform;
 use crate::qemu::Qemu;
+use crate::{clients, image};
 
-/// Folder of the package.
-const FOLDER: &str = "/usr/share/OVMF";
-
-/// System Management Mode, without which nothing would keep a running system from the variables.
-const SECURE: [&str; 4] = ["-machine", "smm=on", "-global", "driver=cfi.pflash01,property=secure,value=on"];
 /// Firmware, boot loader and a restart, without KVM.
 const ENROL_DEADLINE: Duration = Duration::from_secs(180);
 
@@ -28,17 +24,19 @@ impl Firmware {
     /// Firmware that boots whatever it finds.
     ///
     /// # Errors
-    /// When package `ovmf` is not installed.
+    /// When its package is not installed.
     pub fn plain() -> Result<Self> {
-        Self::new("OVMF_CODE_4M.fd", &Path::new(FOLDER).join("OVMF_VARS_4M.fd"), &[])
+        let platform = Platform::of_image()?;
+        Self::new(platform, platform.plain_firmware(), &platform.empty_variables(), &[])
     }
 
     /// Firmware that boots what its variables say may boot.
     ///
     /// # Errors
-    /// When package `ovmf` is not installed.
+    /// When its package is not installed.
     pub fn secure(variables: &Path) -> Result<Self> {
-        Self::new("OVMF_CODE_4M.secboot.fd", variables, &SECURE)
+        let platform = Platform::of_image()?;
+        Self::new(platform, platform.secure_firmware(), variables, platform.guard)
     }
 
     /// Firmware in setup mode that was made to trust the keys in a folder of `eci-builder keygen`: systemd-boot, of the package
@@ -47,15 +45,17 @@ impl Firmware {
     /// # Errors
     /// When the firmware does not take them.
     pub fn enrolled(keys: &Path) -> Result<Self> {
-        let firmware = Self::secure(&Path::new(FOLDER).join("OVMF_VARS_4M.fd"))?;
+        let platform = Platform::of_image()?;
+        let firmware = Self::secure(&platform.empty_variables())?;
         let disk = firmware.folder.path().join("disk");
         let (boot, enrol) = (disk.join("EFI/BOOT"), disk.join("loader/keys/auto"));
         fs::create_dir_all(&boot)?;
         fs::create_dir_all(&enrol)?;
         let package = firmware.folder.path().join("package");
-        clients::unpack(&clients::locked_digest("packages.lock", "systemd-boot-efi")?, &package)?;
-        let loader = package.join("usr/lib/systemd/boot/efi/systemd-bootx64.efi");
-        fs::copy(loader, boot.join("BOOTX64.EFI"))?;
+        let target = image::manifest(&image::out()?)?.architecture;
+        clients::unpack(&clients::locked_digest("packages.lock", "systemd-boot-efi", target)?, &package)?;
+        let loader = package.join("usr/lib/systemd/boot/efi").join(platform.loader);
+        fs::copy(loader, boot.join(platform.boot_file))?;
         fs::write(disk.join("loader/loader.conf"), "timeout 0\nsecure-boot-enroll force\n")?;
         for name in ["PK.auth", "KEK.auth", "db.auth"] {
             let from = keys.join(name);
@@ -70,10 +70,16 @@ impl Firmware {
         Ok(firmware)
     }
 
-    fn new(code: &str, variables: &Path, more: &'static [&'static str]) -> Result<Self> {
-        let firmware = Self { folder: tempfile::tempdir()?, code: Path::new(FOLDER).join(code), more };
-        let copied = fs::copy(variables, firmware.variables());
-        copied.with_context(|| format!("cannot read {}; install ovmf", variables.display()))?;
+    fn new(
+        platform: &Platform,
+        code: PathBuf,
+        variables: &Path,
+        more: &'static [&'static str],
+    ) -> Result<Self> {
+        let firmware = Self { folder: tempfile::tempdir()?, code, more };
+        let package = platform.firmware.1;
+        fs::copy(variables, firmware.variables())
+            .with_context(|| format!("cannot read {}; install {package}", variables.display()))?;
         Ok(firmware)
     }
 

@@ -5,13 +5,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use eci_contract::manifest::Manifest;
+use eci_contract::manifest::{Architecture, Manifest};
 use eci_contract::shares::TOPS;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
-use crate::command;
+use crate::{clients, command};
 
 /// Root of the checkout that cargo runs the suite for: that of compiling it may have been another, where checkouts share a
 /// folder of compiled crates.
@@ -140,7 +140,7 @@ const APPLETS: [&str; 44] = [
 /// (1000), a file owned by each, a setuid copy of busybox at `/bin/setuid-id`, and the program of attacks at `/probe`.
 ///
 /// # Errors
-/// When the host has no `/bin/busybox` (package busybox-static), or the program of attacks is not built.
+/// When the test flavour's busybox is not in the cache, or the program of attacks is not built.
 pub fn busybox_tar() -> Result<Vec<u8>> {
     Ok(busybox()?.into_inner()?)
 }
@@ -151,7 +151,7 @@ fn busybox() -> Result<tar::Builder<Vec<u8>>> {
 
 /// Without some of the folders right below the root: an image has no path twice.
 fn busybox_without(left_out: &[&str]) -> Result<tar::Builder<Vec<u8>>> {
-    let busybox = fs::read("/bin/busybox").context("cannot read /bin/busybox; install busybox-static")?;
+    let busybox = clients::busybox(manifest(&out()?)?.architecture)?;
     let mut archive = tar::Builder::new(Vec::new());
     let folders = ["bin", "etc", "tmp", "root", "home", "var", "proc", "sys", "dev"];
     for folder in folders.into_iter().filter(|folder| !left_out.contains(folder)) {
@@ -348,7 +348,7 @@ pub fn layered_tar(name: &str, layers: usize) -> Result<Vec<u8>> {
         paths.push(path);
     }
     let configuration = json!({
-        "architecture": if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" },
+        "architecture": go_architecture(manifest(&out()?)?.architecture),
         "os": "linux",
         "config": {"Cmd": ["sh"], "Env": ["PATH=/bin"]},
         "rootfs": {"type": "layers", "diff_ids": digests},
@@ -358,6 +358,14 @@ pub fn layered_tar(name: &str, layers: usize) -> Result<Vec<u8>> {
         append(&mut archive, path, tar::EntryType::Regular, 0o644, 0, document.to_string().as_bytes())?;
     }
     Ok(archive.into_inner()?)
+}
+
+/// An architecture as OCI spells it.
+fn go_architecture(architecture: Architecture) -> &'static str {
+    match architecture {
+        Architecture::X86_64 => "amd64",
+        Architecture::Aarch64 => "arm64",
+    }
 }
 
 fn small_layer(number: usize) -> Result<Vec<u8>> {

@@ -17,6 +17,7 @@ pub mod debian;
 pub mod disk;
 pub mod firmware;
 pub mod image;
+pub mod platform;
 pub mod provenance;
 pub mod qemu;
 pub mod registry;

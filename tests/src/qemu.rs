@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::firmware::Firmware;
+use crate::platform::Platform;
 use crate::vm::{keep_console, tail};
 
 /// A machine under TCG whose console goes to a file.
@@ -70,9 +71,11 @@ impl Qemu {
 
     fn spawn(boot: &[String], netdev: &str, name: &str, drives: &[String], more: &[&str]) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("eci-qemu-").tempdir()?;
-        let mut command = Command::new("qemu-system-x86_64");
+        let platform = Platform::of_image()?;
+        let mut command = Command::new(platform.qemu);
         command
-            .args(["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-m", "1G", "-smp", "2"])
+            .args(platform.board)
+            .args(["-accel", "tcg,thread=multi", "-m", "1G", "-smp", "2"])
             .args(["-nodefaults", "-display", "none", "-no-reboot"])
             .args(["-netdev", netdev, "-device", "virtio-net-pci,netdev=net,romfile="])
             .arg("-serial")
@@ -86,7 +89,7 @@ impl Qemu {
             command.arg("-device").arg(format!("virtio-blk-pci,drive=d{index}{serial}"));
         }
         command.args(more).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let child = command.spawn().context("cannot start qemu-system-x86_64")?;
+        let child = command.spawn().with_context(|| format!("cannot start {}", platform.qemu))?;
         Ok(Self { name: name.to_owned(), child, folder })
     }
 

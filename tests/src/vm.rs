@@ -13,6 +13,7 @@ use crate::clients;
 use crate::command::{self, Outcome};
 use crate::firmware::Firmware;
 use crate::image;
+use crate::platform::Platform;
 use crate::suite::{self, Row};
 
 /// How many lines of the console a failure shows.
@@ -138,9 +139,9 @@ impl Vm {
     /// # Errors
     /// When QEMU is not found or the script cannot be written.
     pub fn boot_by(&mut self, firmware: &Firmware, disks: Disks<'_>, more: &[&str]) -> Result<()> {
-        const QEMU: &str = "qemu-system-x86_64";
+        let name = Platform::of_image()?.qemu;
         let mut folders = env::split_paths(&self.path);
-        let qemu = folders.find_map(|folder| Some(folder.join(QEMU)).filter(|file| file.exists()));
+        let qemu = folders.find_map(|folder| Some(folder.join(name)).filter(|file| file.exists()));
         let quoted = |word: &str| format!(" '{}'", word.replace('\'', r"'\''"));
         let changes = match disks {
             Disks::AsRun => String::new(),
@@ -159,12 +160,12 @@ impl Vm {
              case $word:$value in\n    -kernel:* | -initrd:*) continue ;;\n    {changes}\n  esac\n  \
              set -- \"$@\" \"$word\" ${{value:+\"$value\"}} ${{more:+-device \"$more\"}}\ndone\n\
              exec {}{words} \"$@\"\n",
-            qemu.with_context(|| format!("{QEMU} is not installed"))?.display()
+            qemu.with_context(|| format!("{name} is not installed"))?.display()
         );
         let folder = self.home.path().join("bin");
         fs::create_dir(&folder)?;
-        fs::write(folder.join(QEMU), script)?;
-        fs::set_permissions(folder.join(QEMU), fs::Permissions::from_mode(0o755))?;
+        fs::write(folder.join(name), script)?;
+        fs::set_permissions(folder.join(name), fs::Permissions::from_mode(0o755))?;
         self.path = format!("{}:{}", folder.display(), self.path);
         Ok(())
     }

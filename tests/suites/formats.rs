@@ -7,8 +7,12 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use eci_tests::disk::{Partition, copy_sparse};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use eci_contract::manifest::Architecture;
+use eci_tests::disk::{self, Partition, copy_sparse};
 use eci_tests::firmware::Firmware;
+use eci_tests::platform::Platform;
 use eci_tests::qemu::{Ending, Qemu};
 use eci_tests::suite::{row, thorough_row};
 use eci_tests::vm::{self, Vm};
@@ -16,17 +20,23 @@ use eci_tests::{command, image, suite};
 
 /// Firmware takes a few seconds more than QEMU's direct boot, and has no end of its own.
 const DEADLINE: Duration = Duration::from_secs(180);
+/// Number of slot A's signature partition.
+const SIGNATURE: u32 = 4;
 /// What a boot loader could ask for, if anybody listened.
 const HOSTILE: &str = "init=/bin/sh rdinit=/bin/sh rd.break lockdown=none apparmor=0 initrd=\\evil";
 
 fn main() -> ExitCode {
-    let rows = vec![
+    let mut rows = vec![
         thorough_row("the_raw_disk_boots_under_uefi", raw),
         row("what_a_boot_loader_appends_to_the_unified_kernel_image_changes_nothing", appended),
         row("the_vhdx_disk_boots_under_uefi_behind_a_scsi_controller", vhdx),
         row("sbverify_accepts_what_we_signed_and_nobody_else_s", sbverify),
         row("firmware_takes_the_keys_that_keygen_made", |machines: &Machines| machines.enrolled().map(drop)),
         row("under_secure_boot_the_engine_gets_ready_and_runs_a_container", secure_boot),
+        row(
+            "under_secure_boot_the_kernel_refuses_a_root_hash_that_nobody_signed_for_this_machine",
+            other_root_hash,
+        ),
         row("under_secure_boot_an_unsigned_image_is_refused", |machines| {
             let folder = tempfile::tempdir()?;
             machines.refuses("unsigned", &unsigned(folder.path())?)
@@ -43,6 +53,10 @@ fn main() -> ExitCode {
             machines.refuses("other-key", &signed)
         }),
     ];
+    let arm = image::out().and_then(|out| image::manifest(&out));
+    if arm.is_ok_and(|manifest| manifest.architecture == Architecture::Aarch64) {
+        rows.push(row("a_machine_with_a_virtio_console_as_apple_s_framework_has_it_logs_there", apple));
+    }
     suite::run(Machines::default(), rows, |_| String::new())
 }
 
@@ -71,7 +85,10 @@ impl Machines {
         copy_sparse(&image::raw(&image::out()?)?, &copy)?;
         let place = format!("{}@@{}", copy.display(), Partition::of(&copy, 1)?.start);
         let mut mcopy = Command::new("mcopy");
-        mcopy.args(["-o", "-i", &place]).arg(uki).arg("::/EFI/BOOT/BOOTX64.EFI");
+        mcopy
+            .args(["-o", "-i", &place])
+            .arg(uki)
+            .arg(format!("::/EFI/BOOT/{}", Platform::of_image()?.boot_file));
         command::run(&mut mcopy, &[])?.ok()?;
         let drive = format!("file={},format=raw,readonly=on", copy.display());
         let firmware = self.enrolled()?;
@@ -139,7 +156,67 @@ fn secure_boot(machines: &Machines) -> Result<()> {
     vm.boot_by(&firmware, vm::Disks::AsRun, &["-smbios", &strings()])?;
     vm.boot(&[])?;
     has_its_own_command_line(&vm.console())?;
+    root_is_signed(&vm, "checked with a key of the firmware")?;
     works(&vm)
+}
+
+/// What the self-check found of the signature that the kernel checks.
+fn root_is_signed(vm: &Vm, wanted: &str) -> Result<()> {
+    let status = vm.status()?;
+    let checks = status["checks"].as_array().context("status has checks")?;
+    let found = checks.iter().find(|check| check["id"] == "root-signed").map(|check| &check["found"]);
+    ensure!(found.is_some_and(|found| found == wanted), "{found:?}");
+    Ok(())
+}
+
+/// Manifest and unified kernel image are ours; the root hash is signed with a key that the firmware does not know, or with the one
+/// that it does, for another root hash, or by nobody. Of the first two it is the kernel that refuses, and its log says so.
+fn other_root_hash(machines: &Machines) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let keys = folder.path().join("keys");
+    command::run(Command::new(image::builder()?).arg("keygen").arg(&keys), &[])?.ok()?;
+    let root_hash = image::manifest(&image::out()?)?.root.root_hash;
+    let other_hash = format!("{:0>64}", root_hash.get(1..).unwrap_or_default());
+    let foreign = signed(&root_hash, &keys.join("secure-boot"))?;
+    let ours = signed(&other_hash, &image::development_keys()?.join("secure-boot"))?;
+    let kernel = "verity: Root hash verification failed";
+    let refused = "boot refused: the firmware enforces Secure Boot";
+    for (name, signature, reasons) in [
+        ("other-key", foreign, [kernel, "Required key not available", refused]),
+        ("other-root-hash", ours, [kernel, "Key was rejected by service", refused]),
+        ("unsigned-root-hash", Vec::new(), ["nobody has signed the root hash", refused, refused]),
+    ] {
+        let disks = Disks::new()?;
+        let copy = disks.0.path().join("disk.raw");
+        copy_sparse(&image::raw(&image::out()?)?, &copy)?;
+        let partition = Partition::of(&copy, SIGNATURE)?;
+        disk::rewrite_signature(&copy, &partition, |said| said.signature = BASE64.encode(signature))?;
+        let drive = format!("file={},format=raw", copy.display());
+        let firmware = machines.enrolled()?;
+        let mut qemu = Qemu::start_firmware(&firmware, &format!("formats-{name}"), &[drive], &[])?;
+        qemu.wait_for_end(DEADLINE)?;
+        let console = qemu.console();
+        let missing = reasons.into_iter().find(|reason| !console.contains(reason));
+        ensure!(
+            missing.is_none(),
+            "{name}: `{}` is not on the console:\n{console}",
+            missing.unwrap_or_default()
+        );
+        ensure!(!console.contains("erofs (device"), "{name}: the root was mounted:\n{console}");
+    }
+    Ok(())
+}
+
+/// A root hash, signed as the kernel wants it with the db key of this folder.
+fn signed(root_hash: &str, keys: &Path) -> Result<Vec<u8>> {
+    let folder = tempfile::tempdir()?;
+    let (message, signature) = (folder.path().join("root-hash"), folder.path().join("root-hash.p7s"));
+    fs::write(&message, root_hash)?;
+    let mut openssl = Command::new("openssl");
+    openssl.args(["smime", "-sign", "-binary", "-noattr", "-md", "sha256", "-outform", "der"]);
+    openssl.arg("-signer").arg(keys.join("db.crt")).arg("-inkey").arg(keys.join("db.key"));
+    command::run(openssl.arg("-in").arg(&message).arg("-out").arg(&signature), &[])?.ok()?;
+    Ok(fs::read(&signature)?)
 }
 
 /// As Hyper-V has it: one disk, behind a SCSI controller, for image and data.
@@ -150,7 +227,31 @@ fn vhdx(_: &Machines) -> Result<()> {
     vm.boot_by(&firmware, vm::Disks::Scsi { file: &file, format: "vhdx" }, &[])?;
     vm.boot(&[])?;
     ensure!(vm.console().contains("data disk /dev/sda"), "the data is elsewhere:\n{}", vm.last_words());
+    root_is_signed(&vm, "Secure Boot is not enforced; the manifest's signature was checked")?;
     works(&vm)
+}
+
+/// Direct boot with virtio devices, and the log on a virtio console beside QEMU's serial port, which its board always has.
+fn apple(_: &Machines) -> Result<()> {
+    let disks = Disks::new()?;
+    let log = disks.0.path().join("hvc0");
+    let more = [
+        "-device",
+        "virtio-serial-pci",
+        "-chardev",
+        &format!("file,id=hvc0,path={}", log.display()),
+        "-device",
+        "virtconsole,chardev=hvc0",
+        "-device",
+        "virtio-rng-pci",
+        "-device",
+        "virtio-balloon-pci",
+    ];
+    let mut qemu = Qemu::start("formats-apple", &image::out()?, &disks.drives()?, &more)?;
+    ensure!(qemu.wait_for_engine(DEADLINE)? == Ending::Seen, "no engine:\n{}", qemu.console());
+    let log = fs::read_to_string(&log)?;
+    ensure!(log.contains("eci: boot "), "nothing on hvc0:\n{log}");
+    Ok(())
 }
 
 /// Firmware booted the root of this build, and the engine runs a container.

@@ -9,15 +9,16 @@ use eci_tests::image;
 use serde_json::Value;
 
 /// The table of ARCHITECTURE.md, section "The house": a crate and the crates of ours that it may depend on.
-const EDGES: [(&str, &[&str]); 13] = [
+const EDGES: [(&str, &[&str]); 14] = [
     ("eci-builder", &["eci-policy", "eci-sys", "eci-contract", "eci-link", "eci-slots"]),
     ("eci-init", &["eci-policy", "eci-sys", "eci-contract", "eci-slots"]),
-    ("eci-runc", &["eci-policy", "eci-sys", "eci-contract"]),
+    ("eci-runc", &["eci-policy", "eci-sys", "eci-contract", "eci-audit"]),
     ("eci-nodes", &["eci-policy", "eci-sys", "eci-contract", "eci-service"]),
     ("eci-procfs", &["eci-policy", "eci-contract", "eci-service"]),
-    ("eci-gate", &["eci-policy", "eci-contract", "eci-link", "eci-service"]),
+    ("eci-gate", &["eci-policy", "eci-contract", "eci-link", "eci-service", "eci-audit"]),
     ("eci-publish", &["eci-contract", "eci-service"]),
     ("eci-service", &["eci-sys", "eci-contract"]),
+    ("eci-audit", &["eci-contract"]),
     ("eci-slots", &["eci-contract"]),
     ("eci-link", &["eci-contract"]),
     ("eci-policy", &["eci-contract"]),
@@ -26,9 +27,9 @@ const EDGES: [(&str, &[&str]); 13] = [
 ];
 
 /// Folders of crates without `unsafe`: all but `sys`, and the suites.
-const SAFE: [&str; 13] = [
-    "builder", "contract", "fuzz", "gate", "init", "link", "nodes", "policy", "procfs", "publish", "runtime",
-    "service", "slots",
+const SAFE: [&str; 14] = [
+    "audit", "builder", "contract", "fuzz", "gate", "init", "link", "nodes", "policy", "procfs", "publish",
+    "runtime", "service", "slots",
 ];
 
 /// Crates that may use an async runtime: the two ends of the link, and what they share.

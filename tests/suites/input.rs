@@ -9,6 +9,7 @@ use std::process::{Command, ExitCode, Stdio};
 use anyhow::{Context, Result, ensure};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use eci_contract::manifest::Architecture;
 use eci_tests::command::{self, Outcome};
 use eci_tests::suite::row;
 use eci_tests::{image, suite};
@@ -138,7 +139,11 @@ fn main() -> ExitCode {
             project.run(&both)?.is(USAGE, &["--manifest-signature"])?;
             let both = ["sign", "--key", "x", "--provenance-signature", "y", "--secure-boot-key", "z"];
             project.run(&both)?.is(USAGE, &["--provenance-signature"])?;
-            // The image's key signs two things.
+            // Each key signs two things.
+            let two = ["sign", "--key", "x", "--secure-boot-signature", "y"];
+            project.run(&two)?.is(USAGE, &["--root-hash-signature <FILE>"])?;
+            let two = ["sign", "--key", "x", "--secure-boot-key", "y", "--root-hash-signature", "z"];
+            project.run(&two)?.is(USAGE, &["--root-hash-signature"])?;
             let two = ["sign", "--manifest-signature", "x", "--secure-boot-signature", "y"];
             project.run(&two)?.is(USAGE, &["--provenance-signature <FILE>"])?;
             let two = ["sign", "--provenance-signature", "x", "--secure-boot-signature", "y"];
@@ -237,6 +242,22 @@ fn main() -> ExitCode {
             project
                 .run(&["run", "--name", "input"])?
                 .is(UNTRUSTED, &["vmlinuz", "sha256", "eci-builder verify"])
+        }),
+        row("an_instance_of_another_architecture_is_left_alone", |()| {
+            let project = Project::copy()?;
+            let (out, folder) = (image::out()?, project.path("state/eci/input"));
+            fs::create_dir_all(&folder)?;
+            // As a run of such an image leaves it.
+            let record = r#"{"version":1,"artifacts":"/out","data":"/data.raw","architecture":"OTHER","accel":"tcg",
+                "memory_mib":2048,"cpus":2,"pid":1}"#;
+            let own = image::manifest(&out)?.architecture;
+            let other =
+                if own == Architecture::X86_64 { Architecture::Aarch64 } else { Architecture::X86_64 };
+            fs::write(folder.join("instance.json"), record.replace("OTHER", other.as_str()))?;
+            let said = project.run(&["run", &out.to_string_lossy(), "--name", "input", "--accel", "tcg"])?;
+            said.is(INSTANCE, &[&format!("`input` is of {}", other.as_str()), own.as_str(), "--name"])?;
+            ensure!(!folder.join("data.raw").exists(), "a data disk was made");
+            Ok(())
         }),
         row("the_name_of_a_running_instance_is_taken", |()| {
             let project = Project::copy()?;

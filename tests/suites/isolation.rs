@@ -727,6 +727,16 @@ fn figures() -> Vec<Row<Vm>> {
             let script = "cat /proc/cmdline /proc/interrupts /proc/partitions; ls /proc/fs";
             says(vm, &[], script, "")
         }),
+        row("no_sysfs_names_the_vm_s_hardware_wherever_the_platform_has_it", |vm| {
+            // Processors, and devices of no hardware, are there to be read: the first line says that it was looked in the right places.
+            let look = "for sys in $places; do ls $sys/devices/system/cpu | grep -c online; \
+                for top in $sys/devices/*; do case ${top##*/} in system | virtual) continue ;; esac; \
+                ls -A $top 2>/dev/null | sed \"s|^|$top: |\"; done; \
+                find $sys/devices $sys/bus $sys/class $sys/block $sys/dev -name 'virtio[0-9]*' 2>/dev/null; done; true";
+            let mount = "mkdir -p /s; mount -t sysfs sysfs /s || exit 1";
+            says(vm, &["--privileged"], &format!("{mount}; places='/s /sys'; {look}"), "1\n1")?;
+            says(vm, &[], &format!("places=/sys; {look}"), "1")
+        }),
         row("memory_in_use_is_not_free", |vm| {
             let script = "free() { awk '/^MemFree/ {print $2}' /proc/meminfo; }; a=$(free); \
                 dd if=/dev/zero of=/dev/shm/f bs=1M count=32 2>/dev/null; sleep 0.2; echo $((a - $(free)))";

@@ -64,8 +64,8 @@ fn signed_elsewhere(_: &()) -> Result<()> {
 
     let sign = |manifest: &str, provenance: &str| {
         let signatures = ["--manifest-signature", manifest, "--provenance-signature", provenance];
-        let both = [&["sign", "out"], &signatures[..], &["--secure-boot-signature", "uki.sig"]];
-        project.eci(&both.concat())
+        let both = ["--secure-boot-signature", "uki.sig", "--root-hash-signature", "root-hash.sig"];
+        project.eci(&[&["sign", "out"], &signatures[..], &both].concat())
     };
     let before = sums(&project.path("out"))?;
     for (from, to) in [
@@ -75,12 +75,10 @@ fn signed_elsewhere(_: &()) -> Result<()> {
     ] {
         project.openssl(&["pkeyutl", "-sign", "-rawin"], "image.key", from, to)?;
     }
-    project.openssl(
-        &["pkeyutl", "-sign", "-rawin", "-digest", "sha256"],
-        "secure-boot/db.key",
-        "out/eci.efi.tbs",
-        "uki.sig",
-    )?;
+    for (from, to) in [("out/eci.efi.tbs", "uki.sig"), ("out/root-hash.tbs", "root-hash.sig")] {
+        let sign = ["pkeyutl", "-sign", "-rawin", "-digest", "sha256"];
+        project.openssl(&sign, "secure-boot/db.key", from, to)?;
+    }
     for (manifest, provenance, reason) in [
         ("wrong.sig", "provenance.sig", "`wrong.sig` is not a signature of `out/manifest.json` by key "),
         (

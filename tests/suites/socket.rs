@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use eci_contract::audit::Denial;
 use eci_tests::attempts;
 use eci_tests::built::Built;
 use eci_tests::command::Outcome;
@@ -104,6 +105,30 @@ fn rows() -> Vec<Row<Named>> {
                 ],
             )
         }),
+        row(
+            "what_was_refused_to_a_container_is_in_the_audit_log_and_no_more_than_a_handful_a_minute",
+            |named| {
+                let (image, count) = (named.image("allowed:1"), 60);
+                let script = format!(
+                    "for n in $(seq {count}); do /probe 'engine:GET /volumes' >/dev/null; done; hostname"
+                );
+                let id =
+                    named.vm().docker(&["run", "--rm", "-v", SOCKET, &image, "sh", "-c", &script])?.ok()?;
+                let log = named.vm().builder(&["audit", "--name", "socket", "--json"])?.ok()?;
+                let denials: Result<Vec<Denial>, _> = log.lines().map(serde_json::from_str).collect();
+                let denials: Vec<_> =
+                    denials?.into_iter().filter(|denial| denial.container.starts_with(id.trim())).collect();
+                ensure!((10..=40).contains(&denials.len()), "{} lines of {count}:\n{log}", denials.len());
+                let of_image = |denial: &Denial| denial.image.as_deref() == Some(&*image);
+                let told = |denial: &Denial| {
+                    denial.by == "eci-gate"
+                        && denial.action == "GET /volumes"
+                        && denial.message.contains("is blocked")
+                };
+                ensure!(denials.iter().all(|denial| told(denial) && of_image(denial)), "{denials:#?}");
+                Ok(())
+            },
+        ),
         row("what_is_started_by_the_socket_is_isolated_as_everything_else", |named| {
             let image = named.image("allowed:1");
             let create = |name: &str, body: serde_json::Value| {

@@ -2,7 +2,6 @@
 //! machine stops.
 
 use std::fs;
-use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -261,19 +260,6 @@ impl Disk {
     }
 
     fn rewrite_signature(&self, change: impl FnOnce(&mut SignaturePartition)) -> Result<()> {
-        let Partition { start, bytes: length, .. } = self.partition(SIGNATURE)?;
-        let mut file = self.open()?;
-        file.seek(SeekFrom::Start(start))?;
-        let mut bytes = vec![0; usize::try_from(length)?];
-        file.read_exact(&mut bytes)?;
-        let end = bytes.iter().position(|byte| *byte == 0).context("the JSON is padded with NUL")?;
-        let mut signature: SignaturePartition = serde_json::from_slice(&bytes[..end])?;
-        change(&mut signature);
-        let mut changed = serde_json::to_vec(&signature)?;
-        ensure!(changed.len() <= bytes.len(), "the partition is too small");
-        changed.resize(bytes.len(), 0);
-        file.seek(SeekFrom::Start(start))?;
-        file.write_all(&changed)?;
-        Ok(())
+        disk::rewrite_signature(&self.path, &self.partition(SIGNATURE)?, change)
     }
 }

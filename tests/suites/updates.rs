@@ -253,6 +253,8 @@ impl Empty {
         let manifest = serde_json::to_vec_pretty(&manifest)?;
         let signed = key(&fs::read_to_string(image::development_keys()?.join("image.key"))?)?.sign(&manifest);
         let partition = SignaturePartition {
+            certificate_fingerprint: String::new(),
+            signature: String::new(),
             root_hash: hash.trim().to_owned(),
             eci_manifest: BASE64.encode(&manifest),
             eci_manifest_signature: BASE64.encode(&signed),

@@ -11,7 +11,7 @@ use eci_contract::manifest::{Architecture, Flavour};
 use serde_json::json;
 
 use super::exit::{Classify, Exit};
-use super::{artifact_lines, artifact_values, print_data};
+use super::{Arch, artifact_lines, artifact_values, print_data};
 use crate::cache::Cache;
 use crate::checkout;
 use crate::image::assemble::{self, Assembled, Inputs, Signing, UkiInputs};
@@ -61,9 +61,10 @@ pub struct Args {
     /// Forms of the image: disks, and a distro for WSL 2.
     #[arg(long = "format", value_enum, value_delimiter = ',', default_values = ["raw", "qcow2"])]
     formats: Vec<Format>,
-    /// Folder with the guest's programs: eci-init, eci-runc, eci-nodes, eci-procfs, eci-gate and eci-publish, static.
-    #[arg(long, default_value = "target/x86_64-unknown-linux-gnu/guest")]
-    programs: PathBuf,
+    /// Folder with the guest's programs: eci-init, eci-runc, eci-nodes, eci-procfs, eci-gate and eci-publish, static;
+    /// `target/ARCH-unknown-linux-gnu/guest` otherwise.
+    #[arg(long)]
+    programs: Option<PathBuf>,
     /// Build only what the lock files say. This is the default and cannot be turned off: `lock` changes them.
     #[arg(long)]
     locked: bool,
@@ -79,29 +80,14 @@ pub struct Args {
     json: bool,
 }
 
-/// An architecture, as the command line spells it.
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum Arch {
-    /// x86-64.
-    #[value(name = "x86_64")]
-    X86_64,
-    /// 64-bit Arm.
-    Aarch64,
-}
-
 /// Runs the subcommand.
 ///
 /// # Errors
 /// With the exit code of what went wrong: configuration, host, or a digest that does not match.
 pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
-    let architecture = args.arch.map(|arch| match arch {
-        Arch::X86_64 => Architecture::X86_64,
-        Arch::Aarch64 => Architecture::Aarch64,
-    });
-    let plan = Plan::read(&args.config, architecture)
-        .or_exit(Exit::Config)?
-        .read_locks()
-        .or_exit_with_hint(Exit::Config, lock_hint(&args.config))?;
+    let plan = Plan::read(&args.config, args.arch.map(Architecture::from)).or_exit(Exit::Config)?;
+    let hint = lock_hint(&args.config, [plan.architecture(), plan.tools_architecture()]);
+    let plan = plan.read_locks().or_exit_with_hint(Exit::Config, hint)?;
     for feature in plan.settings().settings.iter().flat_map(|settings| &settings.kept_apart) {
         let (key, what) = (feature.key, feature.what);
         ui.warn(&format!("settings: `{key}` is kept apart and not in force: {what}"));
@@ -115,16 +101,20 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
             "leave out `required` in the table [settings], or the format wsl",
         );
     }
+    let programs = args
+        .programs
+        .clone()
+        .unwrap_or_else(|| format!("target/{}-unknown-linux-gnu/guest", plan.architecture().as_str()).into());
     let keys = if args.unsigned { public_keys(&plan, ui)? } else { private_keys(&plan, ui)? };
     let cache = Cache::open().or_exit(Exit::Host)?;
     let offline = if args.offline { Offline::Yes } else { Offline::No };
     let archives = packages::fetch(&plan, &cache, offline, ui).map_err(fetch_failed)?;
     let kernel = build_kernel(&plan, &archives, &cache, ui)?;
     let work = WorkFolder::inside(&cache.folder("work").or_exit(Exit::Host)?, "build").or_exit(Exit::Host)?;
-    let root = rootfs::assemble(&plan, &archives, &args.programs, (&cache, work.path()), ui)
-        .or_exit(Exit::Config)?;
+    let root =
+        rootfs::assemble(&plan, &archives, &programs, (&cache, work.path()), ui).or_exit(Exit::Config)?;
     let initrd = work.path().join("initrd.img");
-    rootfs::initrd(&args.programs.join(INIT), &keys.public().0, &initrd).or_exit(Exit::Config)?;
+    rootfs::initrd(&programs.join(INIT), &keys.public().0, &initrd).or_exit(Exit::Config)?;
     let tree = work.path().join("root");
     let contents = contents(&plan, &root, &tree, &kernel)?;
     let stub = stub(&plan, &archives)?;
@@ -143,7 +133,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         kernel: &kernel.image,
         kernel_config: &kernel.config,
         initrd: &initrd,
-        init: &args.programs.join(INIT),
+        init: &programs.join(INIT),
         uki: UkiInputs {
             stub: &stub,
             command_line: &command_line,
@@ -175,8 +165,10 @@ fn not_assembled(error: assemble::Error) -> anyhow::Error {
     outcome.expect_err("an error was given")
 }
 
-fn lock_hint(config: &Path) -> String {
-    format!("run `eci-builder lock --config {}` and commit what it writes", config.display())
+fn lock_hint(config: &Path, [image, tools]: [Architecture; 2]) -> String {
+    let more = if image == tools { String::new() } else { format!(",{}", tools.as_str()) };
+    let (config, image) = (config.display(), image.as_str());
+    format!("run `eci-builder lock --config {config} --arch {image}{more}` and commit what it writes")
 }
 
 /// A digest that does not match is not the host's fault; everything else about fetching is.

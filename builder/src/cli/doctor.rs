@@ -45,7 +45,7 @@ struct Row {
 }
 
 const ROWS: &[Row] = &[
-    program("qemu-system-x86_64", "runs the appliance", "apt-get install qemu-system-x86"),
+    program(OWN_QEMU.0, "runs the appliance", OWN_QEMU.1),
     program("qemu-img", "writes the qcow2 image, checks the VHDX one", "apt-get install qemu-utils"),
     program("apt-get", "resolves and authenticates packages", "build on Debian or Ubuntu"),
     program("cargo", "compiles the guest programs", "install Rust 1.85 or later"),
@@ -69,16 +69,33 @@ const ROWS: &[Row] = &[
         "authenticates Debian's packages",
         "apt-get install debian-archive-keyring",
     ),
-    Row {
-        need: Need::Program("docker"),
-        weight: Weight::Useful,
-        why: "talks to the engine; other clients can",
-        fix: "apt-get install docker-cli, or docker.io where there is none",
-    },
+    useful(OTHER_QEMU.0, "runs images for the other architecture", OTHER_QEMU.1),
+    useful(OTHER_GCC.0, "compiles the kernel for the other architecture", OTHER_GCC.1),
+    useful(
+        "docker",
+        "talks to the engine; other clients can",
+        "apt-get install docker-cli, or docker.io where there is none",
+    ),
 ];
+
+/// Programs for images of this host's architecture and of the other, each with what installs it.
+const QEMU_X86_64: (&str, &str) = ("qemu-system-x86_64", "apt-get install qemu-system-x86");
+const QEMU_AARCH64: (&str, &str) = ("qemu-system-aarch64", "apt-get install qemu-system-arm");
+const IS_ARM: bool = cfg!(target_arch = "aarch64");
+const OWN_QEMU: (&str, &str) = if IS_ARM { QEMU_AARCH64 } else { QEMU_X86_64 };
+const OTHER_QEMU: (&str, &str) = if IS_ARM { QEMU_X86_64 } else { QEMU_AARCH64 };
+const OTHER_GCC: (&str, &str) = if IS_ARM {
+    ("x86_64-linux-gnu-gcc", "apt-get install gcc-x86-64-linux-gnu")
+} else {
+    ("aarch64-linux-gnu-gcc", "apt-get install gcc-aarch64-linux-gnu")
+};
 
 const fn program(name: &'static str, why: &'static str, fix: &'static str) -> Row {
     Row { need: Need::Program(name), weight: Weight::Needed, why, fix }
+}
+
+const fn useful(name: &'static str, why: &'static str, fix: &'static str) -> Row {
+    Row { need: Need::Program(name), weight: Weight::Useful, why, fix }
 }
 
 const fn file(shown: &'static str, path: &'static str, why: &'static str, fix: &'static str) -> Row {

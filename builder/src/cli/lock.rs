@@ -6,10 +6,11 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use eci_contract::manifest::Architecture;
 use serde::Serialize;
 
 use super::exit::{Classify, Exit};
-use super::print_data;
+use super::{Arch, print_data};
 use crate::cache::Cache;
 use crate::packages::apt::Apt;
 use crate::packages::mirror::Mirror;
@@ -25,6 +26,9 @@ pub struct Args {
     /// The configuration.
     #[arg(long, short, default_value = "eci.toml")]
     config: PathBuf,
+    /// Architectures to lock for; those that the lock file has, and the configuration's, otherwise.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    arch: Vec<Arch>,
     /// Move this package to its newest version; may be given more than once.
     #[arg(long, value_name = "PKG")]
     update: Vec<String>,
@@ -58,23 +62,33 @@ pub fn run(args: Args, ui: &Ui) -> anyhow::Result<()> {
     }
     let old = read_or_new(&path).or_exit(Exit::Config)?;
 
-    let target = plan.architecture();
-    let kept: BTreeSet<&str> = base.iter().flat_map(|lock| lock.of(target).into_keys()).collect();
-    let wanted = plan.wanted().into_keys().filter(|name| !kept.contains(name)).collect();
     let refresh = match (args.update_all, args.update.is_empty()) {
         (true, _) => Refresh::Everything,
         (false, true) => Refresh::Nothing,
         (false, false) => Refresh::Packages(args.update.into_iter().collect()),
     };
+    let targets: BTreeSet<Architecture> = if args.arch.is_empty() {
+        old.packages.iter().map(|package| package.target).chain([plan.architecture()]).collect()
+    } else {
+        args.arch.into_iter().map(Architecture::from).collect()
+    };
 
     let stage = ui.stage("package indexes");
     let mirror = Mirror::find(plan.config().packages.mirror.as_deref(), ui).or_exit(Exit::Host)?;
-    let apt = Apt::update(&mirror, target, &Cache::open()?, ui).or_exit(Exit::Host)?;
-    let (lock, changes) = update::update(&wanted, &old, target, &refresh, (&apt, &mirror), ui)
-        .or_exit_with_hint(
-            Exit::Config,
-            "package names are in the lists and tables that the configuration names",
-        )?;
+    let cache = Cache::open()?;
+    let (mut lock, mut changes) = (old.clone(), Vec::new());
+    for target in targets {
+        let kept: BTreeSet<&str> = base.iter().flat_map(|lock| lock.of(target).into_keys()).collect();
+        let wanted = plan.wanted().into_keys().filter(|name| !kept.contains(name)).collect();
+        let apt = Apt::update(&mirror, target, &cache, ui).or_exit(Exit::Host)?;
+        let (updated, changed) = update::update(&wanted, &lock, target, &refresh, (&apt, &mirror), ui)
+            .or_exit_with_hint(
+                Exit::Config,
+                "package names are in the lists and tables that the configuration names",
+            )?;
+        lock = updated;
+        changes.extend(changed);
+    }
     stage.done(&format!("{} packages", lock.packages.len()));
 
     if lock != old || !path.exists() {

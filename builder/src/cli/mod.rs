@@ -10,6 +10,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use eci_contract::manifest::Architecture;
 use serde_json::{Value, json};
 
 use crate::image::assemble::Placed;
@@ -90,6 +91,25 @@ enum Command {
     /// Become a program that dies with its parent.
     #[command(hide = true)]
     Tied(tied::Args),
+}
+
+/// An architecture, as the command line spells it.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Arch {
+    /// x86-64.
+    #[value(name = "x86_64")]
+    X86_64,
+    /// 64-bit Arm.
+    Aarch64,
+}
+
+impl From<Arch> for Architecture {
+    fn from(arch: Arch) -> Self {
+        match arch {
+            Arch::X86_64 => Self::X86_64,
+            Arch::Aarch64 => Self::Aarch64,
+        }
+    }
 }
 
 /// Parses the command line, runs the subcommand, reports its error.

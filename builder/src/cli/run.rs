@@ -19,7 +19,7 @@ use crate::instance::accel;
 use crate::instance::artifacts::{self, Artifacts};
 use crate::instance::home::{DEFAULT_NAME, Home, Lock, RECORD_VERSION, Record};
 use crate::instance::link::ports;
-use crate::instance::machine::{Accelerator, Body, PROGRAM, Plan};
+use crate::instance::machine::{Accelerator, Body, Plan, program};
 use crate::instance::own_disk::{Chosen, OwnDisk};
 use crate::instance::shares::{self, Kept};
 use crate::instance::update::apply;
@@ -134,9 +134,11 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let home = Home::of(&args.name)
         .or_exit_with_hint(Exit::Instance, "choose a short name, or set XDG_STATE_HOME")?;
     let artifacts = what_to_boot(args, &home)?;
+    same_architecture(&home, &artifacts)?;
     settings_of(args, &home)?;
     shares_of(args, &home, &artifacts)?;
-    tool::require(PROGRAM).or_exit_with_hint(Exit::Host, "apt-get install qemu-system-x86")?;
+    let (qemu, package) = program(artifacts.manifest.architecture);
+    tool::require(qemu).or_exit_with_hint(Exit::Host, format!("apt-get install {package}"))?;
     home.create().or_exit(Exit::Instance)?;
     if args.detach { detached(args, &home, &artifacts, ui) } else { foreground(args, &home, &artifacts, ui) }
 }
@@ -159,6 +161,17 @@ fn what_to_boot(args: &Args, home: &Home) -> anyhow::Result<Artifacts> {
             Artifacts::check(folder.as_deref().unwrap_or(Path::new(DEFAULT_FOLDER))).map_err(unusable)
         }
     }
+}
+
+/// Images and containers on an instance's data disk are of one architecture.
+fn same_architecture(home: &Home, artifacts: &Artifacts) -> anyhow::Result<()> {
+    let now = artifacts.manifest.architecture;
+    let before = home.record().ok().and_then(|record| record.architecture);
+    let Some(before) = before.filter(|before| *before != now) else { return Ok(()) };
+    let (before, now, folder) = (before.as_str(), now.as_str(), artifacts.folder.display());
+    let other = anyhow::anyhow!("the instance `{}` is of {before}, and `{folder}` of {now}", home.name());
+    let hint = "give the new one a --name of its own, or remove this one with its data: `eci-builder rm`";
+    Err(other).or_exit_with_hint(Exit::Instance, hint)
 }
 
 fn chosen(own: &OwnDisk) -> anyhow::Result<(Artifacts, Chosen)> {
@@ -302,9 +315,22 @@ fn detached(args: &Args, home: &Home, artifacts: &Artifacts, ui: &Ui) -> anyhow:
 }
 
 fn choose(wanted: Accel, artifacts: &Artifacts, ui: &Ui) -> anyhow::Result<Accelerator> {
+    let architecture = artifacts.manifest.architecture;
+    let native = accel::is_native(architecture);
     match wanted {
+        Accel::Kvm if !native => {
+            let foreign = anyhow::anyhow!("KVM runs no {} image on this host", architecture.as_str());
+            Err(foreign).or_exit_with_hint(Exit::Host, "leave out --accel, or build with another --arch")
+        }
         Accel::Kvm => Ok(Accelerator::Kvm),
         Accel::Tcg => Ok(Accelerator::Tcg),
+        Accel::Auto if !native => {
+            let name = architecture.as_str();
+            ui.note(&format!(
+                "an {name} image; using QEMU's translator (tcg), which is slower than a host of that kind"
+            ));
+            Ok(Accelerator::Tcg)
+        }
         Accel::Auto
             if accel::kvm_works(artifacts, &Cache::open().or_exit(Exit::Host)?).or_exit(Exit::Host)? =>
         {
@@ -348,6 +374,7 @@ fn prepare(
         version: RECORD_VERSION,
         artifacts: artifacts.folder.clone(),
         data: data.clone(),
+        architecture: Some(artifacts.manifest.architecture),
         accel: accelerator.to_string(),
         memory_mib: args.memory,
         cpus: args.cpus,
@@ -356,6 +383,7 @@ fn prepare(
         shares: shares.clone(),
     };
     let plan = Plan {
+        architecture: artifacts.manifest.architecture,
         accelerator,
         memory_mib: args.memory,
         cpus: args.cpus,

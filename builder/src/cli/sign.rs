@@ -35,12 +35,15 @@ pub struct Args {
     /// The provenance's signature, made with the same key.
     #[arg(long, value_name = "FILE", requires = "manifest_signature", conflicts_with = "key")]
     provenance_signature: Option<PathBuf>,
-    /// RSA private key (PEM) that signs the unified kernel image for Secure Boot, or the `pkcs11:` URI of one.
+    /// RSA private key (PEM) that signs the unified kernel image for Secure Boot, and the root hash, or the `pkcs11:` URI of one.
     #[arg(long, value_name = "FILE|URI", value_parser = parse_key)]
     secure_boot_key: Option<Source>,
     /// The unified kernel image's signature, made with that key elsewhere.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "root_hash_signature")]
     secure_boot_signature: Option<PathBuf>,
+    /// The root hash's signature, made with the same key.
+    #[arg(long, value_name = "FILE", requires = "secure_boot_signature", conflicts_with = "secure_boot_key")]
+    root_hash_signature: Option<PathBuf>,
     /// Print the artifacts as JSON.
     #[arg(long)]
     json: bool,
@@ -62,7 +65,12 @@ Signatures that are made elsewhere:
     PKCS #7 in DER:
       sbsign --detached --key db.key --cert secure-boot.crt --output eci.efi.p7 eci.efi
     the signed file:
-      sbsign --key db.key --cert secure-boot.crt --output eci.efi.signed eci.efi";
+      sbsign --key db.key --cert secure-boot.crt --output eci.efi.signed eci.efi
+  root-hash.tbs, by the same key, one of:
+    RSA:
+      openssl dgst -sha256 -sign db.key -out root-hash.sig root-hash.tbs
+    PKCS #7 in DER, detached, without attributes:
+      openssl smime -sign -binary -noattr -outform der -signer secure-boot.crt -inkey db.key -in root-hash.tbs -out root-hash.p7";
 
 /// Runs the subcommand.
 ///
@@ -73,6 +81,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         manifest: source(args.key.as_ref(), args.manifest_signature.as_ref()),
         provenance: source(args.key.as_ref(), args.provenance_signature.as_ref()),
         secure_boot: source(args.secure_boot_key.as_ref(), args.secure_boot_signature.as_ref()),
+        root_hash: source(args.secure_boot_key.as_ref(), args.root_hash_signature.as_ref()),
     };
     let placed = sign::sign(&args.folder, &sources, ui).map_err(not_signed)?;
     if args.json {
@@ -113,7 +122,10 @@ fn not_signed(error: Error) -> anyhow::Error {
             "copy the folder again, or build it again: signatures of the same bytes stay good",
         ),
         Error::OtherKey { .. } => (Exit::Untrusted, "name that key's file with --key, or build for this one"),
-        Error::NotEd25519 { .. } | Error::OtherSignature { .. } | Error::OtherUki { .. } => (
+        Error::NotEd25519 { .. }
+        | Error::OtherSignature { .. }
+        | Error::OtherUki { .. }
+        | Error::OtherRootHash { .. } => (
             Exit::Untrusted,
             "sign this folder's files with the keys that it was built for: `eci-builder sign --help`",
         ),

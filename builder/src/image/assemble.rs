@@ -16,7 +16,7 @@ use super::provenance::dsse::Envelope;
 use super::provenance::statement::Statement;
 use super::provenance::{self, Origin};
 use super::region::Region;
-use super::secure_boot::{self, Certificate, Signer};
+use super::secure_boot::{self, Certificate, Signer, root_hash};
 use super::signature::{PublicKey, SigningKey};
 use super::signature_partition::{self, Signed};
 use super::{manifest, sbom, sums, uki, verity, wsl};
@@ -34,7 +34,8 @@ pub const KEY_FILE: &str = "image.pub";
 /// File name of the certificate that the unified kernel image is signed for: a convenience, like the key.
 pub const CERTIFICATE_FILE: &str = "secure-boot.crt";
 /// What is there until an image is signed.
-pub(super) const TO_BE_SIGNED_FILES: [&str; 2] = [uki::TO_BE_SIGNED_FILE, provenance::TO_BE_SIGNED_FILE];
+pub(super) const TO_BE_SIGNED_FILES: [&str; 3] =
+    [uki::TO_BE_SIGNED_FILE, provenance::TO_BE_SIGNED_FILE, root_hash::TO_BE_SIGNED_FILE];
 /// Everyone may read artifacts, as they hold no secrets.
 const MODE: u32 = 0o644;
 
@@ -71,6 +72,9 @@ pub enum Error {
     /// The unified kernel image cannot be signed.
     #[error("cannot sign the unified kernel image")]
     Sign(#[from] secure_boot::SignatureError),
+    /// The root hash cannot be signed.
+    #[error("cannot sign the root hash")]
+    RootHash(#[from] root_hash::Error),
     /// The provenance cannot be made.
     #[error("cannot make the provenance")]
     Provenance(#[from] provenance::Error),
@@ -130,21 +134,21 @@ pub struct Inputs<'a> {
     pub origin: &'a Origin,
 }
 
-/// Who signs manifest, provenance and unified kernel image.
+/// Who signs manifest, provenance, unified kernel image and root hash.
 #[derive(Clone, Copy, Debug)]
 pub enum Signing<'a> {
     /// These keys, at once.
     Now {
         /// Signs manifest and provenance.
         key: &'a SigningKey,
-        /// Signs the unified kernel image.
+        /// Signs the unified kernel image and the root hash.
         signer: &'a Signer,
     },
     /// Whoever has these keys' private halves, later: [`super::sign`] takes what they make.
     Later {
         /// Will sign manifest and provenance.
         key: PublicKey,
-        /// The unified kernel image will be signed for it.
+        /// The unified kernel image and the root hash will be signed for it.
         certificate: &'a Certificate,
     },
 }
@@ -210,19 +214,22 @@ pub fn assemble(inputs: &Inputs<'_>, out: &Path, ui: &Ui) -> Result<Assembled, E
     let named = UnifiedKernelImage { file: uki::FILE.to_owned(), authenticode_sha256: digest.to_string() };
     let manifest = manifest::make(facts(inputs, [kernel, initrd], named), &identity, &tree)?;
     let manifest_bytes = manifest::to_bytes(&manifest);
-    let (signature, image, certificate) = match inputs.signing {
+    let (signature, root_hash_signature, image, certificate) = match inputs.signing {
         Signing::Now { key, signer } => {
             let image = secure_boot::sign(&unsigned, signer)?;
-            (key.sign(&manifest_bytes).to_vec(), image, signer.certificate())
+            let root_hash_signature = root_hash::sign(tree.root_hash(), signer)?;
+            (key.sign(&manifest_bytes).to_vec(), root_hash_signature, image, signer.certificate())
         }
         Signing::Later { certificate, .. } => {
             write(&staging, uki::TO_BE_SIGNED_FILE, &secure_boot::to_be_signed(&unsigned)?)?;
-            (Vec::new(), unsigned, certificate)
+            write(&staging, root_hash::TO_BE_SIGNED_FILE, &root_hash::to_be_signed(tree.root_hash()))?;
+            (Vec::new(), Vec::new(), unsigned, certificate)
         }
     };
     write(&staging, uki::FILE, &image)?;
     write(&staging, manifest::FILE, &manifest_bytes)?;
     write(&staging, manifest::SIGNATURE_FILE, &signature)?;
+    write(&staging, root_hash::FILE, &root_hash_signature)?;
     write(&staging, KEY_FILE, inputs.signing.key().to_pem().as_bytes())?;
     write(&staging, CERTIFICATE_FILE, certificate.to_pem().as_bytes())?;
     let subject = sbom::Subject { name: inputs.name, version: inputs.version, root_hash: tree.root_hash() };
@@ -233,7 +240,13 @@ pub fn assemble(inputs: &Inputs<'_>, out: &Path, ui: &Ui) -> Result<Assembled, E
     let stage = ui.stage("disk");
     let layout = disk::plan(inputs.architecture, inputs.sizes, tree.root_hash())?;
     let verity = verity::partition_bytes(&identity, &tree);
-    let signed = Signed { root_hash: manifest.root.root_hash.clone(), manifest: manifest_bytes, signature };
+    let signed = Signed {
+        root_hash: manifest.root.root_hash.clone(),
+        fingerprint: certificate.fingerprint(),
+        root_hash_signature,
+        manifest: manifest_bytes,
+        signature,
+    };
     let signature = signature_partition::to_bytes(&signed);
     let esp = layout.partitions.first().expect("a layout has the EFI system partition first");
     let volume = disk::esp_volume(tree.root_hash());
@@ -270,6 +283,7 @@ pub fn assemble(inputs: &Inputs<'_>, out: &Path, ui: &Ui) -> Result<Assembled, E
         uki::FILE,
         manifest::FILE,
         manifest::SIGNATURE_FILE,
+        root_hash::FILE,
         KEY_FILE,
         CERTIFICATE_FILE,
         sbom::spdx::FILE,
@@ -523,7 +537,7 @@ pub(crate) mod tests {
         };
         let first = sums(one.path());
         assert_eq!(first, sums(two.path()));
-        assert_eq!(first.lines().count(), 12);
+        assert_eq!(first.lines().count(), 13);
     }
 
     #[test]
@@ -567,6 +581,6 @@ pub(crate) mod tests {
         let error = assemble(&inputs, &folder.path().join("out"), &Ui::silent()).expect_err("no kernel");
         assert!(error.to_string().ends_with("no-such-kernel`"), "{error}");
         assert_eq!(fs::read(folder.path().join("out/manifest.json")).expect("manifest"), before);
-        assert_eq!(fs::read_dir(folder.path().join("out")).expect("listing").count(), 13);
+        assert_eq!(fs::read_dir(folder.path().join("out")).expect("listing").count(), 14);
     }
 }

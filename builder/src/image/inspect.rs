@@ -406,7 +406,7 @@ mod tests {
             assert_eq!(uki.command_line, "console=ttyS0");
             assert_eq!(uki.signed_by, secure_boot::tests::signer().certificate().name());
             assert_eq!(inspection.kernel_options["CONFIG_A"], "y");
-            assert_eq!(inspection.sha256.len(), 12);
+            assert_eq!(inspection.sha256.len(), 13);
             let provenance = inspection.provenance.expect("it is there");
             assert_eq!(provenance.signer, Some(key.public().id()));
             assert!(provenance.builder.starts_with("pkg:generic/eci-builder "), "{}", provenance.builder);

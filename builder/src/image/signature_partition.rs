@@ -1,4 +1,4 @@
-//! What the signature partition of a slot says: the signed manifest, beside the root hash, as JSON padded with NULs.
+//! What the signature partition of a slot says: the signed manifest, beside the signed root hash, as JSON padded with NULs.
 
 use std::io;
 
@@ -36,6 +36,10 @@ pub enum Error {
 pub struct Signed {
     /// Root hash as the partition says it, for other tools; to be compared with the manifest's.
     pub root_hash: String,
+    /// Whose signature of it follows: the certificate's digest.
+    pub fingerprint: String,
+    /// The root hash's signature ([`root_hash`](super::secure_boot::root_hash)).
+    pub root_hash_signature: Vec<u8>,
     /// The exact bytes of the manifest.
     pub manifest: Vec<u8>,
     /// Their signature.
@@ -47,10 +51,12 @@ pub struct Signed {
 pub fn to_bytes(signed: &Signed) -> Vec<u8> {
     let partition = SignaturePartition {
         root_hash: signed.root_hash.clone(),
+        certificate_fingerprint: signed.fingerprint.clone(),
+        signature: STANDARD.encode(&signed.root_hash_signature),
         eci_manifest: STANDARD.encode(&signed.manifest),
         eci_manifest_signature: STANDARD.encode(&signed.signature),
     };
-    serde_json::to_vec(&partition).expect("three strings are JSON")
+    serde_json::to_vec(&partition).expect("strings are JSON")
 }
 
 /// Reads the partition; `None` where it is empty, as in a slot without an image.
@@ -74,7 +80,9 @@ pub fn read(partition: Region<'_>) -> Result<Option<Signed>, Error> {
     Ok(Some(Signed {
         manifest: decode("eciManifest", &partition.eci_manifest)?,
         signature: decode("eciManifestSignature", &partition.eci_manifest_signature)?,
+        root_hash_signature: decode("signature", &partition.signature)?,
         root_hash: partition.root_hash,
+        fingerprint: partition.certificate_fingerprint,
     }))
 }
 
@@ -90,18 +98,27 @@ mod tests {
         read(Region::whole(&file).expect("size"))
     }
 
+    fn signed(manifest: Vec<u8>) -> Signed {
+        let (root_hash, fingerprint) = ("0".repeat(64), "1".repeat(64));
+        Signed {
+            root_hash,
+            fingerprint,
+            root_hash_signature: vec![9; 2048],
+            manifest,
+            signature: vec![7; 64],
+        }
+    }
+
     #[test]
     fn reads_back_what_it_wrote() {
-        let signed =
-            Signed { root_hash: "00".to_owned(), manifest: b"{}\n".to_vec(), signature: vec![7; 64] };
+        let signed = signed(b"{}\n".to_vec());
         assert_eq!(parse(&to_bytes(&signed)).expect("our own"), Some(signed));
         assert_eq!(parse(b"").expect("an empty slot"), None);
     }
 
     #[test]
     fn the_largest_manifest_has_room() {
-        let manifest = vec![b'x'; eci_contract::manifest::MAX_BYTES];
-        let signed = Signed { root_hash: "0".repeat(64), manifest, signature: vec![7; 64] };
+        let signed = signed(vec![b'x'; eci_contract::manifest::MAX_BYTES]);
         assert_eq!(parse(&to_bytes(&signed)).expect("our own"), Some(signed));
     }
 
@@ -112,7 +129,7 @@ mod tests {
             (b"{}", "the signature partition does not follow its schema"),
             (b"{}\0\0x", "the signature partition has other bytes than NULs after its text"),
             (
-                br#"{"rootHash":"","eciManifest":"%","eciManifestSignature":""}"#,
+                br#"{"rootHash":"","certificateFingerprint":"","signature":"","eciManifest":"%","eciManifestSignature":""}"#,
                 "the signature partition's eciManifest is not base64",
             ),
         ] {

@@ -10,10 +10,11 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use eci_contract::manifest::Architecture;
 use serde::{Deserialize, Serialize};
 
 use super::artifacts::Artifacts;
-use super::machine::{Accelerator, PROGRAM, Plan};
+use super::machine::{Accelerator, Plan, program};
 use crate::cache::Cache;
 
 /// How long a guest under KVM may take to its first line. A working one needs well under a second.
@@ -68,6 +69,12 @@ pub fn known(cache: &Cache) -> Result<Kvm, Error> {
     })
 }
 
+/// Whether guests of this architecture can be run by this host's processor at all.
+#[must_use]
+pub fn is_native(architecture: Architecture) -> bool {
+    architecture.as_str() == std::env::consts::ARCH
+}
+
 /// Proves that KVM runs a guest, or remembers the proof from earlier in this boot of the host.
 ///
 /// # Errors
@@ -109,6 +116,7 @@ fn prove(artifacts: &Artifacts) -> Result<bool, Error> {
     let folder = tempfile::tempdir().map_err(failed("make a temporary folder"))?;
     let console = folder.path().join("console");
     let plan = Plan {
+        architecture: artifacts.manifest.architecture,
         accelerator: Accelerator::Kvm,
         memory_mib: 512,
         cpus: 1,
@@ -117,7 +125,7 @@ fn prove(artifacts: &Artifacts) -> Result<bool, Error> {
         console: console.clone(),
         body: None,
     };
-    let mut command = Command::new(PROGRAM);
+    let mut command = Command::new(program(plan.architecture).0);
     command.args(plan.arguments()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut guest = command.spawn().map_err(failed("start QEMU"))?;
     let started = Instant::now();

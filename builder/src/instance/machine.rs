@@ -7,10 +7,17 @@ use std::path::{Path, PathBuf};
 use eci_contract::config_disk::DISK_NAME;
 use eci_contract::disk::DATA_NAME;
 use eci_contract::link::PORT_NAME;
+use eci_contract::manifest::Architecture;
 use eci_contract::shares::{DISK_NAME as SHARES_NAME, tag};
 
-/// The program.
-pub const PROGRAM: &str = "qemu-system-x86_64";
+/// QEMU for machines of an architecture, and Debian's package that has it.
+#[must_use]
+pub const fn program(architecture: Architecture) -> (&'static str, &'static str) {
+    match architecture {
+        Architecture::X86_64 => ("qemu-system-x86_64", "qemu-system-x86"),
+        Architecture::Aarch64 => ("qemu-system-aarch64", "qemu-system-arm"),
+    }
+}
 
 /// What executes the guest's instructions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +40,8 @@ impl fmt::Display for Accelerator {
 /// A machine that boots the appliance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
+    /// What its processor is.
+    pub architecture: Architecture,
     /// What executes it.
     pub accelerator: Accelerator,
     /// Memory in MiB.
@@ -72,23 +81,21 @@ impl Plan {
     /// The arguments, without the program. The kernel's command line is built in, so none is given.
     #[must_use]
     pub fn arguments(&self) -> Vec<OsString> {
-        let (accelerator, processor) = match self.accelerator {
-            Accelerator::Kvm => ("kvm", "max"),
-            // A processor whose string instructions are not said to be fast, for they are not: QEMU translates them byte
-            // by byte, and without the two flags kernel and C library copy and clear in larger steps.
-            Accelerator::Tcg => ("tcg,thread=multi", "max,-erms,-fsrm"),
+        let accelerator = match self.accelerator {
+            Accelerator::Kvm => "kvm",
+            Accelerator::Tcg => "tcg,thread=multi",
         };
         let mut arguments = Arguments::default();
         let shares = self.body.as_ref().and_then(|body| body.shares.as_ref());
         // What serves a folder of the host writes what was read into the VM's memory by itself.
         let memory = if shares.is_some() { ",memory-backend=memory" } else { "" };
-        arguments.option("-machine", &format!("q35,usb=off,vmport=off{memory}"));
+        arguments.option("-machine", &format!("{}{memory}", self.machine()));
         if shares.is_some() {
             let size = self.memory_mib;
             arguments.option("-object", &format!("memory-backend-memfd,id=memory,size={size}M,share=on"));
         }
         arguments.option("-accel", accelerator);
-        arguments.option("-cpu", processor);
+        arguments.option("-cpu", self.processor());
         arguments.option("-m", &self.memory_mib.to_string());
         arguments.option("-smp", &self.cpus.to_string());
         for flag in ["-nodefaults", "-no-user-config", "-no-reboot"] {
@@ -106,6 +113,29 @@ impl Plan {
             body.add_to(&mut arguments);
         }
         arguments.0
+    }
+
+    /// The board.
+    fn machine(&self) -> &'static str {
+        match (self.architecture, self.accelerator) {
+            (Architecture::X86_64, _) => "q35,usb=off,vmport=off",
+            (Architecture::Aarch64, Accelerator::Tcg) => "virt,gic-version=3",
+            // The host's own: KVM has no other.
+            (Architecture::Aarch64, Accelerator::Kvm) => "virt,gic-version=host",
+        }
+    }
+
+    /// All that the host's processor, or the translator, can do.
+    fn processor(&self) -> &'static str {
+        match (self.architecture, self.accelerator) {
+            (_, Accelerator::Kvm) => "max",
+            // A processor whose string instructions are not said to be fast, for they are not: QEMU translates them byte
+            // by byte, and without the two flags kernel and C library copy and clear in larger steps.
+            (Architecture::X86_64, Accelerator::Tcg) => "max,-erms,-fsrm",
+            // Pointers are signed by a hash of QEMU's own: Arm's is most of the time that a boot takes when it is computed
+            // in software.
+            (Architecture::Aarch64, Accelerator::Tcg) => "max,pauth-impdef=on",
+        }
     }
 }
 
@@ -173,6 +203,7 @@ mod tests {
 
     fn plan(data: &str) -> Plan {
         Plan {
+            architecture: Architecture::X86_64,
             accelerator: Accelerator::Tcg,
             memory_mib: 2048,
             cpus: 2,
@@ -253,6 +284,16 @@ mod tests {
         for absent in ["hostfwd", "stdio", "-append", "monitor", "tcp:"] {
             assert!(!shown.contains(absent), "{absent} in {shown}");
         }
+    }
+
+    #[test]
+    fn a_machine_is_of_the_image_s_architecture() {
+        let mut plan = plan("/s/data.raw");
+        assert!(shown(&plan).starts_with("-machine q35,"));
+        plan.architecture = Architecture::Aarch64;
+        assert!(shown(&plan).starts_with("-machine virt,gic-version=3 "));
+        plan.accelerator = Accelerator::Kvm;
+        assert!(shown(&plan).starts_with("-machine virt,gic-version=host -accel kvm -cpu max "));
     }
 
     #[test]

@@ -26,7 +26,7 @@ use super::console;
 use super::home::{self, Home, Lock};
 use super::link::ports::PublishOn;
 use super::link::{self, Link, qmp};
-use super::machine::{PROGRAM, Plan};
+use super::machine::{Plan, program};
 use super::shares;
 
 /// How long an orderly shutdown may take before the power button is pressed.
@@ -47,7 +47,7 @@ pub enum Error {
     #[error("cannot set up the supervisor")]
     Setup(#[source] io::Error),
     /// QEMU cannot be started or waited for.
-    #[error("cannot run `{PROGRAM}`")]
+    #[error("cannot run QEMU")]
     Qemu(#[source] io::Error),
     /// The instance's folder cannot be used.
     #[error("cannot prepare the instance's folder")]
@@ -161,7 +161,7 @@ async fn supervise(
 }
 
 fn start(plan: &Plan) -> Result<Child, Error> {
-    let mut qemu = tied(PROGRAM.as_ref(), plan.arguments())?;
+    let mut qemu = tied(program(plan.architecture).0.as_ref(), plan.arguments())?;
     qemu.stdin(Stdio::null()).spawn().map_err(Error::Qemu)
 }
 

@@ -253,6 +253,9 @@ mod tests {
     fn the_fragments_of_this_project_are_sound() {
         let crate_folder = std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo runs this");
         let folder = Path::new(&crate_folder).join("../kernel-config");
-        Fragments::read(&folder, Architecture::X86_64).expect("x86_64");
+        for architecture in [Architecture::X86_64, Architecture::Aarch64] {
+            let fragments = Fragments::read(&folder, architecture);
+            assert!(fragments.is_ok(), "{architecture:?}: {fragments:?}");
+        }
     }
 }

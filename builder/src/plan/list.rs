@@ -81,6 +81,9 @@ pub struct Link {
     pub target: String,
     /// Why the image has it.
     pub why: String,
+    /// Only for this architecture.
+    #[serde(default)]
+    pub arch: Option<Architecture>,
     /// As in [`Files::permits`].
     #[serde(default)]
     pub permits: Option<Permit>,

@@ -144,7 +144,7 @@ pub fn assemble(
 fn gather(plan: &Plan<Locked>, archives: &[Archive], programs: &Path, folder: &Path) -> Result<Tree, Error> {
     let lists: Vec<&List> = plan.lists().collect();
     let mut tree = Tree::create(folder)?;
-    overlay::add_links(&lists, &mut tree)?;
+    overlay::add_links(&lists, plan.architecture(), &mut tree)?;
     overlay::add_folders(&plan.resolve(&plan.config().rootfs.folders), &mut tree)?;
     for archive in archives.iter().filter(|archive| archive.package.target == plan.architecture()) {
         let elsewhere = [plan.kernel_source(), plan.stub()].contains(&&archive.package);

@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use eci_contract::manifest::Architecture;
 use eci_contract::paths::{ADMIN_SETTINGS, SETTINGS_ANCHOR};
 use serde::Deserialize;
 
@@ -96,12 +97,13 @@ pub fn add_overlays(overlays: &[PathBuf], tree: &mut Tree) -> Result<(), Error> 
     Ok(())
 }
 
-/// Adds the links that lists ask for.
+/// Adds the links that lists ask for on `target`.
 ///
 /// # Errors
 /// [`Error::Tree`].
-pub fn add_links(lists: &[&List], tree: &mut Tree) -> Result<(), Error> {
-    for link in lists.iter().flat_map(|list| &list.links) {
+pub fn add_links(lists: &[&List], target: Architecture, tree: &mut Tree) -> Result<(), Error> {
+    let links = lists.iter().flat_map(|list| &list.links);
+    for link in links.filter(|link| link.arch.is_none_or(|arch| arch == target)) {
         let origin = Origin::Link { shell_permitted: link.permits == Some(Permit::Shell) };
         tree.add_symlink(&link.path, &link.target, origin)?;
     }

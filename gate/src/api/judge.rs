@@ -5,7 +5,6 @@ use std::path::Path;
 use eci_policy::Verdict;
 use eci_policy::rules::engine_command::{Asked, Commands};
 use eci_policy::rules::engine_mount::{self, Request};
-use eci_service::log::{self, Level};
 use hyper::Uri;
 use hyper::http::uri::PathAndQuery;
 use percent_encoding::percent_decode_str;
@@ -61,11 +60,24 @@ pub async fn request(path: &str, query: &str, socket: &Path) -> Result<Judged, R
     }
 }
 
+/// What a rule refused to a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Method and path of what it asked for.
+    pub action: String,
+    /// The rule.
+    pub rule: &'static str,
+    /// What it is told.
+    pub message: String,
+    /// What can be done instead.
+    pub remedy: &'static str,
+}
+
 /// Judges a container's request by its method, path and query.
 ///
 /// # Errors
 /// When it may not go on.
-pub fn command(method: &str, uri: &Uri, commands: &Commands, who: &str) -> Result<Judged, Refusal> {
+pub fn command(method: &str, uri: &Uri, commands: &Commands) -> Result<Judged, Refusal> {
     let decoded = percent_decode_str(uri.path()).decode_utf8();
     let decoded = decoded.map_err(|_| Refusal::bad("the request's path is no text"))?;
     // As Go takes it: the first value counts.
@@ -78,9 +90,8 @@ pub fn command(method: &str, uri: &Uri, commands: &Commands, who: &str) -> Resul
         Verdict::Allow if decoded.ends_with("/images/create") => Ok(Judged::ByQuery),
         Verdict::Allow => Ok(Judged::Plain),
         // Docker's words, as they are.
-        Verdict::Deny { message, .. } => {
-            log::line(Level::Warn, &format!("refused to container {who}: {method}: {message}"));
-            Err(Refusal::forbidden(message))
+        Verdict::Deny { rule, message, remedy } => {
+            Err(Refused { action: format!("{method} {}", uri.path()), rule, message, remedy }.into())
         }
     }
 }

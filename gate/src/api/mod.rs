@@ -37,7 +37,7 @@ use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use self::ends::{ClientEnd, Ends, EngineEnd, Watched};
-use self::judge::{Judged, Told};
+use self::judge::{Judged, Refused, Told};
 use crate::containers::Place;
 use crate::copies;
 
@@ -81,8 +81,6 @@ pub enum Rules {
     Container {
         /// What it may ask for.
         commands: Arc<Commands>,
-        /// Its id.
-        who: String,
         /// Its place among those that are served at once, kept for as long as any part of the connection lives.
         place: Arc<Place>,
     },
@@ -142,14 +140,15 @@ impl Engine {
         let (path, query) = (head.uri.path(), head.uri.query().unwrap_or_default());
         let judged = match &self.rules {
             Rules::Distro => judge::request(path, query, &self.socket).await,
-            Rules::Container { commands, who, .. } => {
-                judge::command(head.method.as_str(), &head.uri, commands, who)
-            }
+            Rules::Container { commands, .. } => judge::command(head.method.as_str(), &head.uri, commands),
         };
         let judged = match judged {
             Ok(judged) => judged,
             Err(refusal) => {
                 drain(question(Either::Left(body))).await;
+                if let (Some(refused), Rules::Container { place, .. }) = (&refusal.refused, &self.rules) {
+                    place.write_down(refused, &self.socket).await;
+                }
                 return Err(refusal);
             }
         };
@@ -272,20 +271,22 @@ async fn read_whole(body: Question) -> Result<Bytes, Refusal> {
 pub struct Refusal {
     status: StatusCode,
     message: String,
+    /// The rule that a container's request was refused by.
+    refused: Option<Refused>,
 }
 
 impl Refusal {
     fn bad(message: &str) -> Self {
-        Self { status: StatusCode::BAD_REQUEST, message: message.to_owned() }
+        Self { status: StatusCode::BAD_REQUEST, message: message.to_owned(), refused: None }
     }
 
     fn forbidden(message: String) -> Self {
-        Self { status: StatusCode::FORBIDDEN, message }
+        Self { status: StatusCode::FORBIDDEN, message, refused: None }
     }
 
     /// As the engine says it.
     fn no_container(name: &str) -> Self {
-        Self { status: StatusCode::NOT_FOUND, message: format!("No such container: {name}") }
+        Self { status: StatusCode::NOT_FOUND, message: format!("No such container: {name}"), refused: None }
     }
 
     /// In the engine's own words and form, which its clients show.
@@ -295,6 +296,12 @@ impl Refusal {
         *response.status_mut() = self.status;
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         response
+    }
+}
+
+impl From<Refused> for Refusal {
+    fn from(refused: Refused) -> Self {
+        Self { refused: Some(refused.clone()), ..Self::forbidden(refused.message) }
     }
 }
 
@@ -308,7 +315,7 @@ impl From<Told> for Refusal {
 impl From<copies::Error> for Refusal {
     fn from(error: copies::Error) -> Self {
         log::failure(Level::Warn, "a request could not be judged", &error);
-        Self { status: StatusCode::SERVICE_UNAVAILABLE, message: chain(&error) }
+        Self { status: StatusCode::SERVICE_UNAVAILABLE, message: chain(&error), refused: None }
     }
 }
 
@@ -319,8 +326,11 @@ impl From<Error> for Refusal {
             Error::Connect { .. } => Self {
                 status: StatusCode::SERVICE_UNAVAILABLE,
                 message: crate::serve::UNAVAILABLE.to_owned(),
+                refused: None,
             },
-            Error::Silent(_) => Self { status: StatusCode::BAD_GATEWAY, message: chain(&error) },
+            Error::Silent(_) => {
+                Self { status: StatusCode::BAD_GATEWAY, message: chain(&error), refused: None }
+            }
         }
     }
 }

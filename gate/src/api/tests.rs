@@ -403,11 +403,7 @@ async fn without_an_engine_a_client_is_told_so() {
 /// Rules of a container that may not push, or with `allow` one that may list and nothing else.
 fn container(kind: ListKind, names: &[&str]) -> Rules {
     let list = CommandList { kind, commands: names.iter().map(|name| (*name).to_owned()).collect() };
-    Rules::Container {
-        commands: Arc::new(Commands::new(&list)),
-        who: "c".to_owned(),
-        place: Arc::new(Place::default()),
-    }
+    Rules::Container { commands: Arc::new(Commands::new(&list)), place: Arc::new(Place::default()) }
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 //! signature was checked with the key in the initramfs, but for choosing which slot to check.
 
 pub mod disk;
+pub mod secure_boot;
 pub mod slot;
 pub mod switch;
 pub mod verify;
@@ -28,6 +29,8 @@ enum Error {
     Slot(#[from] slot::Error),
     #[error(transparent)]
     Verify(#[from] verify::Error),
+    #[error(transparent)]
+    SecureBoot(#[from] secure_boot::Error),
     #[error(transparent)]
     Verity(#[from] verity::Error),
     #[error(transparent)]
@@ -64,9 +67,11 @@ fn boot(steps: &mut Steps) -> Result<std::convert::Infallible, Error> {
     steps.handover.on_trial = partitions.count.on_trial();
     let verified = steps.time("verify signature", || verify::verify(&partitions))?;
     steps.time("not too old", || verify::check_age(&disk, &partitions, &verified.manifest))?;
+    steps.handover.secure_boot = steps.time("secure boot", secure_boot::is_enforced)?;
+    let signature = steps.handover.secure_boot.then_some(&*verified.root_hash_signature);
     steps.time("verity", || {
         let devices = verity::Devices::of_slot(&partitions)?;
-        verity::activate(verity::DEVICE_NAME, &devices, &verified.manifest.root, &verity::OPTIONS)
+        verity::activate(verity::DEVICE_NAME, &devices, &verified.manifest.root, &verity::OPTIONS, signature)
     })?;
     steps.time("mount root", || switch::mount_root(verity::DEVICE_NAME))?;
     verity::DEVICE_NAME.clone_into(&mut steps.handover.verity_device);

@@ -25,6 +25,9 @@ pub struct Verified {
     pub manifest: Manifest,
     /// The bytes that were signed.
     pub bytes: Vec<u8>,
+    /// The signature of its root hash that the kernel checks, base64: nobody else believes it, or has looked at it. Empty where there
+    /// is none.
+    pub root_hash_signature: String,
 }
 
 /// Why an image is not believed.
@@ -152,7 +155,7 @@ fn check_partition(subject: &str, bytes: &[u8], key: &[u8]) -> Result<Verified, 
     let signed = STANDARD.decode(&outer.eci_manifest).map_err(|_| malformed("the manifest"))?;
     let verified = believe(subject, signed, &signature, key)?;
     expect_equal(subject, "rootHash beside it", &outer.root_hash, &verified.manifest.root.root_hash)?;
-    Ok(verified)
+    Ok(Verified { root_hash_signature: outer.signature, ..verified })
 }
 
 /// Signature first, and only then is the manifest parsed.
@@ -165,7 +168,7 @@ fn believe(subject: &str, signed: Vec<u8>, signature: &[u8], key: &[u8]) -> Resu
         .verify(&signed, signature)
         .map_err(|_| Error::Signature { subject: subject.to_owned() })?;
     let manifest: Manifest = serde_json::from_slice(&signed).map_err(|_| malformed("the signed manifest"))?;
-    Ok(Verified { manifest, bytes: signed })
+    Ok(Verified { manifest, bytes: signed, root_hash_signature: String::new() })
 }
 
 /// Checks that a believed manifest is for this program.
@@ -235,6 +238,8 @@ mod tests {
     fn partition(manifest: &[u8], signature: &[u8], hash: &str) -> Vec<u8> {
         let outer = SignaturePartition {
             root_hash: hash.into(),
+            certificate_fingerprint: String::new(),
+            signature: "for the kernel".into(),
             eci_manifest: STANDARD.encode(manifest),
             eci_manifest_signature: STANDARD.encode(signature),
         };
@@ -252,6 +257,7 @@ mod tests {
         let verified = check(&partition(manifest.as_bytes(), signature.as_ref(), HASH)).unwrap();
         assert_eq!(verified.manifest.root.data_blocks, 9);
         assert_eq!(verified.bytes, manifest.as_bytes());
+        assert_eq!(verified.root_hash_signature, "for the kernel");
     }
 
     #[test]

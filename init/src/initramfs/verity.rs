@@ -1,10 +1,15 @@
 //! Activating dm-verity over the root's data and tree, and reading back what the kernel made of it.
 
+use std::ffi::CStr;
 use std::fs;
 use std::io;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use eci_contract::manifest::VerityRoot;
 use eci_sys::dm::{self, Table, Target};
+use eci_sys::user_key;
+use rustix::io::Errno;
 
 use super::disk::Partition;
 use super::slot::SlotPartitions;
@@ -15,6 +20,11 @@ pub const DEVICE_NAME: &str = "eci-root";
 /// Corruption and read errors stop the machine at once: what was read before may have been acted on already.
 /// Never `ignore_corruption`, `restart_on_corruption` (it loops) or `check_at_most_once`.
 pub const OPTIONS: [&str; 2] = ["panic_on_corruption", "panic_on_error"];
+
+/// Names the key that has the root hash's signature.
+pub const SIGNATURE_OPTION: &str = "root_hash_sig_key_desc";
+/// That key's description, for the key service and for the table.
+pub const SIGNATURE_KEY: (&CStr, &str) = (c"eci:root-hash", "eci:root-hash");
 
 const SECTORS_PER_BLOCK: u64 = 8;
 
@@ -44,6 +54,29 @@ pub enum Error {
     /// Device-mapper refused.
     #[error("cannot activate dm-verity on {device}")]
     Activate {
+        /// What the root is read from.
+        device: String,
+        /// What device-mapper said.
+        source: dm::Error,
+    },
+    /// There is none, or it is no base64.
+    #[error("the firmware enforces Secure Boot, and nobody has signed the root hash of {device}")]
+    Unsigned {
+        /// What the root is read from.
+        device: String,
+    },
+    /// The root hash's signature does not reach the kernel.
+    #[error("cannot give the root hash's signature to the kernel")]
+    Key {
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The kernel knows no key that made the signature, or it is one of something else.
+    #[error(
+        "the firmware enforces Secure Boot, and by none of its keys the kernel accepts the signature of the root hash of {device}: boot \
+         an image that is signed for this machine, or enrol the certificate that it comes with"
+    )]
+    Signature {
         /// What the root is read from.
         device: String,
         /// What device-mapper said.
@@ -81,13 +114,33 @@ impl Devices {
     }
 }
 
-/// Creates the device `name` and checks that the kernel runs it as the signed manifest says, with these options.
+/// Creates the device `name` and checks that the kernel runs it as the signed manifest says, with these options. With a `signature` of
+/// the root hash, base64, the kernel first holds that against the keys that it has from the firmware.
 ///
 /// # Errors
 /// When the kernel refuses the table or runs another one.
-pub fn activate(name: &str, devices: &Devices, root: &VerityRoot, options: &[&str]) -> Result<(), Error> {
-    let activate = |source| Error::Activate { device: devices.name.clone(), source };
-    let target = plan(root, devices, options)?;
+pub fn activate(
+    name: &str,
+    devices: &Devices,
+    root: &VerityRoot,
+    options: &[&str],
+    signature: Option<&str>,
+) -> Result<(), Error> {
+    let device = || devices.name.clone();
+    let activate = |source: dm::Error| match &source {
+        dm::Error::Control { source: error, .. } if signature.is_some() && is_of_keys(error) => {
+            Error::Signature { device: device(), source }
+        }
+        _ => Error::Activate { device: device(), source },
+    };
+    let mut options = options.to_vec();
+    if let Some(signature) = signature {
+        let signature = STANDARD.decode(signature).ok().filter(|bytes| !bytes.is_empty());
+        let signature = signature.ok_or_else(|| Error::Unsigned { device: device() })?;
+        user_key::add_to_thread(SIGNATURE_KEY.0, &signature).map_err(|source| Error::Key { source })?;
+        options.extend([SIGNATURE_OPTION, SIGNATURE_KEY.1]);
+    }
+    let target = plan(root, devices, &options)?;
     dm::create_read_only(name, &target).map_err(activate)?;
     let table = dm::table(name).map_err(activate)?;
     if table.read_only && table.targets == [target.clone()] {
@@ -122,6 +175,14 @@ fn plan(root: &VerityRoot, devices: &Devices, options: &[&str]) -> Result<Target
         parameters = format!("{parameters} {} {}", options.len(), options.join(" "));
     }
     Ok(Target { start: 0, sectors, kind: "verity".into(), parameters })
+}
+
+/// Whether it was the signature that the kernel refused: no key, no good one, an algorithm that it does not have, or no signature in its
+/// format.
+fn is_of_keys(error: &io::Error) -> bool {
+    let of_keys =
+        [Errno::NOKEY, Errno::KEYREJECTED, Errno::KEYEXPIRED, Errno::KEYREVOKED, Errno::BADMSG, Errno::NOPKG];
+    Errno::from_io_error(error).is_some_and(|errno| of_keys.contains(&errno))
 }
 
 fn hexadecimal(what: &'static str, text: &str) -> Result<(), Error> {

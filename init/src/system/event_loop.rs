@@ -10,11 +10,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::control::{self, Client};
 use super::input::{self, Keys, Wish};
-use super::kernel_log::KernelLog;
 use super::machine::Machine;
 use super::services::Goal;
 use super::{notify, selfcheck, trial};
 use crate::handover::Platform;
+use crate::kernel_log::KernelLog;
 use crate::{clock, kmsg};
 
 /// The longest sleep, so that deadlines and restart pauses (the shortest is 100 ms) are met closely enough.

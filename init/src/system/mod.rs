@@ -14,7 +14,6 @@ pub mod event_loop;
 pub mod firewall;
 pub mod hidden;
 pub mod input;
-pub mod kernel_log;
 pub mod machine;
 pub mod mounts;
 pub mod network;

@@ -69,6 +69,7 @@ pub const LEFT_OUT: &[Choice] = &[
         Part::Promise("verity-panics"),
         "a panic would end the machine of all distros: a corrupt block gives an error",
     ),
+    leave_out(Part::Promise("root-signed"), "a distro has no firmware; Microsoft's kernel has no keys"),
     leave_out(Part::Promise("lockdown"), "Microsoft's kernel is not locked down"),
     leave_out(Part::Promise("sysctls"), "kernel settings are those of all distros"),
     leave_out(

@@ -95,7 +95,7 @@ pub fn activate(name: &str, root: &VerityRoot) -> Result<(), Error> {
     };
     // Of a distro that was killed before it had mounted it: numbers of namespaces come again. Mostly there is none.
     drop(dm::remove_when_unused(name));
-    Ok(verity::activate(name, &devices, root, &OPTIONS)?)
+    Ok(verity::activate(name, &devices, root, &OPTIONS, None)?)
 }
 
 /// Has the kernel remove the mapped device, and with it the loop devices, when the last mount of it is gone.

@@ -2,7 +2,7 @@
 //!
 //! Why: these tell of the VM's disks, keys, firmware and kernel, which is nobody's business and helps an attacker. They
 //! are empty in a container, and PID 1 closes them to everyone but the VM's root, for containers that mount a procfs of their
-//! own. What changes the VM is not in this table: the kernel refuses that to a mapped root.
+//! own; of `/sys/devices` it closes all that names hardware, by whatever name a platform has for it. What changes the VM is not in this table: the kernel refuses that to a mapped root.
 
 /// A path that is empty in containers.
 #[derive(Clone, Copy, Debug)]
@@ -46,7 +46,13 @@ pub const HIDDEN: &[Hidden] = &[
     row("/sys/bus", From::Everyone, "the VM's hardware"),
     row("/sys/class/block", From::Everyone, "the VM's disks"),
     row("/sys/dev/block", From::Everyone, "the VM's disks"),
+    row("/sys/devices/LNXSYSTM:00", From::Everyone, "the VM's hardware"),
     row("/sys/devices/pci0000:00", From::Everyone, "the VM's hardware"),
+    row(
+        "/sys/devices/platform",
+        From::Everyone,
+        "the VM's hardware; all of it where a device tree describes it",
+    ),
     row("/sys/devices/virtual/block", From::Everyone, "the VM's disks"),
     row("/sys/firmware", From::Everyone, "ACPI tables and EFI variables"),
     row("/sys/fs/ext4", From::Everyone, "the VM's file systems"),

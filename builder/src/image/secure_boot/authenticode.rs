@@ -2,10 +2,8 @@
 //!
 //! Format: Microsoft's "Windows Authenticode Portable Executable Signature Format" 1.0, and UEFI 2.10, 32.2.
 
-use std::ops::RangeInclusive;
-
 use cms::content_info::{CmsVersion, ContentInfo};
-use cms::signed_data::{SignedData, SignerIdentifier, SignerInfo};
+use cms::signed_data::{SignedData, SignerInfo};
 use der::asn1::{ObjectIdentifier, OctetString};
 use der::{Any, Decode, Encode, Reader, SliceReader, Tag, Tagged};
 use ring::signature::{RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey};
@@ -16,8 +14,6 @@ use super::{Certificate, Signer, pkcs7};
 
 /// `SPC_INDIRECT_DATA_OBJID`: the content is the digest of something else.
 const INDIRECT_DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.4.1.311.2.1.4");
-/// `id-signedData`.
-const SIGNED_DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.7.2");
 /// `SpcIndirectDataContent` up to the digest: that it is of a PE file (`SPC_PE_IMAGE_DATAOBJ`, without flags and with an
 /// empty link), and of SHA-256. The digest's 32 bytes are all that differs.
 const CONTENT: [u8; 46] = [
@@ -27,8 +23,6 @@ const CONTENT: [u8; 46] = [
 ];
 /// Where the digest with its algorithm begins in [`CONTENT`]; others describe the file before it in other words.
 const DIGEST_INFO: usize = 27;
-/// Bytes of an RSA signature of 2048 to 4096 bits. PKCS #7 has a certificate in it and is longer.
-const RSA_BYTES: RangeInclusive<usize> = 256..=512;
 /// First bytes of a PE file.
 const DOS_MAGIC: &[u8] = b"MZ";
 /// A signature is filled up to a multiple of this.
@@ -108,7 +102,7 @@ pub fn to_be_signed(image: &[u8]) -> Result<Vec<u8>, Error> {
 pub fn attach(image: &[u8], signature: &[u8], certificate: &Certificate) -> Result<Vec<u8>, Error> {
     let signed = if signature.starts_with(DOS_MAGIC) {
         pe::attach_signature(image, pe::signature(signature)?.ok_or(Error::Unsigned)?)?
-    } else if RSA_BYTES.contains(&signature.len()) {
+    } else if pkcs7::RSA_BYTES.contains(&signature.len()) {
         attach_rsa(image, signature, certificate)?
     } else {
         pe::attach_signature(image, signature)?
@@ -119,8 +113,7 @@ pub fn attach(image: &[u8], signature: &[u8], certificate: &Certificate) -> Resu
 
 fn attach_rsa(image: &[u8], signature: &[u8], certificate: &Certificate) -> Result<Vec<u8>, Error> {
     let signed = pkcs7::around(INDIRECT_DATA, content(image)?, signature, certificate)?;
-    let info = ContentInfo { content_type: SIGNED_DATA, content: Any::encode_from(&signed)? };
-    Ok(pe::attach_signature(image, &info.to_der()?)?)
+    Ok(pe::attach_signature(image, &pkcs7::to_der(&signed)?)?)
 }
 
 fn content(image: &[u8]) -> Result<Any, Error> {
@@ -149,7 +142,8 @@ pub fn verify(image: &[u8], wanted: Option<&Certificate>) -> Result<Certificate,
     if !is_of_sha256_and_rsa(&signed, signer)? {
         return Err(Error::Lacks { what: "pair of SHA-256 and RSA" });
     }
-    let certificate = certificate_of(&signed, signer)?;
+    let certificate =
+        pkcs7::certificate_of(&signed, signer)?.ok_or(Error::Lacks { what: "certificate of its signer" })?;
     if let Some(wanted) = wanted.filter(|wanted| wanted.der() != certificate.der()) {
         return Err(Error::Signer { found: certificate.name(), wanted: wanted.name() });
     }
@@ -164,7 +158,8 @@ fn parse(bytes: &[u8]) -> Result<SignedData, Error> {
     let mut reader = SliceReader::new(bytes)?;
     let info = ContentInfo::decode(&mut reader)?;
     let rest = reader.read_slice(reader.remaining_len())?;
-    if info.content_type != SIGNED_DATA || rest.len() >= PADDING || rest.iter().any(|byte| *byte != 0) {
+    if info.content_type != pkcs7::SIGNED_DATA || rest.len() >= PADDING || rest.iter().any(|byte| *byte != 0)
+    {
         return Err(Error::Lacks { what: "signed data" });
     }
     Ok(info.content.decode_as()?)
@@ -195,20 +190,4 @@ fn attributes(signer: &SignerInfo, content: &Any) -> Result<Vec<u8>, Error> {
         }
     }
     Ok(attributes.to_der()?)
-}
-
-fn certificate_of(signed: &SignedData, signer: &SignerInfo) -> Result<Certificate, Error> {
-    let SignerIdentifier::IssuerAndSerialNumber(by) = &signer.sid else {
-        return Err(Error::Lacks { what: "signer by issuer and number" });
-    };
-    let certificates = signed.certificates.iter().flat_map(|set| set.0.iter());
-    let mut found = certificates.filter_map(|choice| match choice {
-        cms::cert::CertificateChoices::Certificate(certificate) => {
-            let of = &certificate.tbs_certificate;
-            (of.issuer == by.issuer && of.serial_number == by.serial_number).then_some(certificate)
-        }
-        cms::cert::CertificateChoices::Other(_) => None,
-    });
-    let first = found.next().filter(|_| found.next().is_none());
-    Ok(Certificate::from_parsed(first.ok_or(Error::Lacks { what: "certificate" })?)?)
 }

@@ -69,11 +69,16 @@ impl Certificate {
         pem::encode("CERTIFICATE", &self.der)
     }
 
+    /// The SHA-256 of its DER, hexadecimal.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        Sha256::of(&[&self.der]).to_string()
+    }
+
     /// Whom it is for, and the first 16 digits of its SHA-256, as `keygen` shows it.
     #[must_use]
     pub fn name(&self) -> String {
-        let digest = Sha256::of(&[&self.der]).to_string();
-        format!("{} ({})", self.tbs().subject, digest.get(..16).unwrap_or_default())
+        format!("{} ({})", self.tbs().subject, self.fingerprint().get(..16).unwrap_or_default())
     }
 
     /// The last moment of its time, when that is before `now`.

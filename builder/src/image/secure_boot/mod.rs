@@ -1,4 +1,5 @@
-//! UEFI Secure Boot: keys with certificates, the variables that enrol them, and the signature on the unified kernel image.
+//! UEFI Secure Boot: keys with certificates, the variables that enrol them, and the signatures on the unified kernel image and of the
+//! root hash.
 //!
 //! The firmware has three keys. PK says who owns the machine and signs changes of KEK; KEK signs changes of db; db is what
 //! programs are signed with (UEFI 2.10, 32.3). OpenSSL makes the keys, `ring` signs with them; what is signed is built here
@@ -9,6 +10,7 @@ mod authenticode;
 mod certificate;
 mod files;
 mod pkcs7;
+pub mod root_hash;
 mod signer;
 mod variables;
 

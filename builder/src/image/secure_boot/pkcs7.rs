@@ -1,24 +1,32 @@
-//! PKCS #7 signed data (RFC 5652) with one signer and SHA-256, as firmware takes it.
+//! PKCS #7 signed data (RFC 5652) with one signer and SHA-256, as firmware and the kernel take it.
+
+use std::ops::RangeInclusive;
 
 use cms::cert::{CertificateChoices, IssuerAndSerialNumber};
-use cms::content_info::CmsVersion;
+use cms::content_info::{CmsVersion, ContentInfo};
 use cms::signed_data::{
     CertificateSet, EncapsulatedContentInfo, SignedAttributes, SignedData, SignerIdentifier, SignerInfo,
     SignerInfos,
 };
-use der::Any;
 use der::asn1::{Null, ObjectIdentifier, OctetString, SetOfVec};
+use der::{Any, Encode};
 use x509_cert::attr::Attribute;
 use x509_cert::spki::AlgorithmIdentifierOwned;
 
 use super::super::digest::Sha256;
-use super::{Certificate, Error, Signer};
+use super::Certificate;
 
+/// `id-data` and `id-signedData`.
+pub(super) const DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.7.1");
+pub(super) const SIGNED_DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.7.2");
 /// `id-sha256` and `rsaEncryption`, `id-contentType` and `id-messageDigest`.
 pub(super) const SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.1");
 pub(super) const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 pub(super) const CONTENT_TYPE: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.3");
 pub(super) const MESSAGE_DIGEST: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.4");
+
+/// Bytes of an RSA signature of 2048 to 4096 bits. PKCS #7 with a certificate in it is longer.
+pub(super) const RSA_BYTES: RangeInclusive<usize> = 256..=512;
 
 /// What stands for content that goes along and is signed in its place, as the DER of this set: its type and its digest.
 ///
@@ -47,13 +55,44 @@ pub(super) fn around(
     signed_data(content, Some(attributes), signature, certificate)
 }
 
-/// Signs `message`, which does not go along.
+/// The signature of something that does not go along.
 ///
 /// # Errors
-/// [`Error::Encode`] and [`Error::Sign`].
-pub(super) fn detached(kind: ObjectIdentifier, message: &[u8], signer: &Signer) -> Result<SignedData, Error> {
-    let content = EncapsulatedContentInfo { econtent_type: kind, econtent: None };
-    Ok(signed_data(content, None, &signer.sign(message)?, signer.certificate())?)
+/// When it cannot be written as DER.
+pub(super) fn detached(signature: &[u8], certificate: &Certificate) -> Result<SignedData, der::Error> {
+    let content = EncapsulatedContentInfo { econtent_type: DATA, econtent: None };
+    signed_data(content, None, signature, certificate)
+}
+
+/// Signed data as a message of its own, in DER.
+///
+/// # Errors
+/// When it cannot be written as DER.
+pub(super) fn to_der(signed: &SignedData) -> Result<Vec<u8>, der::Error> {
+    ContentInfo { content_type: SIGNED_DATA, content: Any::encode_from(signed)? }.to_der()
+}
+
+/// The one certificate of the signer that goes along, if there is one.
+///
+/// # Errors
+/// When it cannot be written as DER.
+pub(super) fn certificate_of(
+    signed: &SignedData,
+    signer: &SignerInfo,
+) -> Result<Option<Certificate>, der::Error> {
+    let SignerIdentifier::IssuerAndSerialNumber(by) = &signer.sid else { return Ok(None) };
+    let certificates = signed.certificates.iter().flat_map(|set| set.0.iter());
+    let mut found = certificates.filter_map(|choice| match choice {
+        CertificateChoices::Certificate(certificate) => {
+            let of = &certificate.tbs_certificate;
+            (of.issuer == by.issuer && of.serial_number == by.serial_number).then_some(certificate)
+        }
+        CertificateChoices::Other(_) => None,
+    });
+    match (found.next(), found.next()) {
+        (Some(only), None) => Certificate::from_parsed(only).map(Some),
+        _ => Ok(None),
+    }
 }
 
 fn signed_data(

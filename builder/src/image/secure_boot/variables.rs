@@ -4,7 +4,6 @@
 //! `.auth`, which take effect whatever brings them to the firmware).
 
 use der::Encode;
-use der::asn1::ObjectIdentifier;
 use uuid::{Uuid, uuid};
 
 use super::{Certificate, Error, Signer, pkcs7};
@@ -13,8 +12,6 @@ use super::{Certificate, Error, Signer, pkcs7};
 const X509: Uuid = uuid!("a5c059a1-94e4-4aa7-87b5-ab155c2bf072");
 /// `EFI_CERT_TYPE_PKCS7_GUID`: the change is signed as PKCS #7 has it.
 const PKCS7: Uuid = uuid!("4aafd29d-68df-49ee-8aa9-347d375665a7");
-/// `id-data`.
-const DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.7.1");
 /// Kept when power is off, seen by boot loaders and the running system, changed by who signs with a time.
 const ATTRIBUTES: u32 = 0x01 | 0x02 | 0x04 | 0x20;
 /// `WIN_CERT_TYPE_EFI_GUID` with its revision.
@@ -69,7 +66,7 @@ pub(super) fn change(variable: Variable, list: &[u8], signer: &Signer) -> Result
         list,
     ];
     // Not wrapped into `ContentInfo`: the specification has it so, and some firmware insists.
-    let signed = pkcs7::detached(DATA, &message.concat(), signer)?.to_der()?;
+    let signed = pkcs7::detached(&signer.sign(&message.concat())?, signer.certificate())?.to_der()?;
     let length = size_of::<u32>() + WIN_CERTIFICATE.len() + GUID_BYTES + signed.len();
     Ok([&time[..], &word(length)?, &WIN_CERTIFICATE, &PKCS7.to_bytes_le(), &signed, list].concat())
 }

@@ -16,7 +16,7 @@ use super::digest::Sha256;
 use super::esp::Esp;
 use super::formats::{self, Format};
 use super::provenance::{self, dsse::Envelope};
-use super::secure_boot::{self, Certificate, Signer};
+use super::secure_boot::{self, Certificate, Signer, root_hash};
 use super::signature::{self, PublicKey, SIGNATURE_BYTES, SigningKey};
 use super::signature_partition::{self, Signed};
 use super::sums::{self, Sums};
@@ -137,6 +137,17 @@ pub enum Error {
         /// Why not, of the image with the signature on it.
         source: secure_boot::SignatureError,
     },
+    /// The root hash cannot be signed.
+    #[error("cannot sign the root hash")]
+    RootHash(#[source] root_hash::Error),
+    /// The signature of the root hash is none that the kernel would take.
+    #[error("`{from}` is not a signature of the root hash")]
+    OtherRootHash {
+        /// The signature's file, or the token that made it.
+        from: String,
+        /// Why not.
+        source: root_hash::Error,
+    },
     /// The signed unified kernel image does not go onto its partition.
     #[error("cannot make the EFI system partition")]
     Esp(#[from] esp::Error),
@@ -188,6 +199,8 @@ pub struct Sources {
     pub provenance: Source,
     /// RSA, for the unified kernel image. A signature has one of the forms of [`secure_boot::attach`].
     pub secure_boot: Source,
+    /// RSA by the same key, for the root hash. A signature has one of the forms of [`root_hash::accept`].
+    pub root_hash: Source,
 }
 
 /// Signs an output folder that was built with [`assemble::Signing::Later`]. Keys give the bytes that a build with them gives.
@@ -199,6 +212,8 @@ pub fn sign(folder: &Path, by: &Sources, ui: &Ui) -> Result<Vec<Placed>, Error> 
     let image = Unsigned::read(folder)?;
     let signed = Signed {
         root_hash: image.manifest.root.root_hash.clone(),
+        fingerprint: image.certificate.fingerprint(),
+        root_hash_signature: image.signed_root_hash(&by.root_hash)?,
         signature: image.signature(&by.manifest, &image.bytes, manifest::FILE)?,
         manifest: image.bytes.clone(),
     };
@@ -209,6 +224,7 @@ pub fn sign(folder: &Path, by: &Sources, ui: &Ui) -> Result<Vec<Placed>, Error> 
     let staging = Staging::beside(folder)?;
     let names = image.stage_unchanged(&staging)?;
     assemble::write(&staging, manifest::SIGNATURE_FILE, &signed.signature)?;
+    assemble::write(&staging, root_hash::FILE, &signed.root_hash_signature)?;
     assemble::write(&staging, provenance::FILE, &provenance)?;
     assemble::write(&staging, uki::FILE, &uki)?;
     let stage = ui.stage("disk");
@@ -341,13 +357,31 @@ impl<'a> Unsigned<'a> {
         attached.map_err(|source| Error::OtherUki { from, signed: at, source })
     }
 
+    /// The signature of the root hash.
+    fn signed_root_hash(&self, source: &Source) -> Result<Vec<u8>, Error> {
+        let root_hash = self.manifest.root.root_hash.parse().expect("a parsed manifest has a root hash");
+        let (signature, from) = match source {
+            Source::Key(path) => {
+                let signer = Signer::read(path, &self.path(CERTIFICATE_FILE))?;
+                return root_hash::sign(root_hash, &signer).map_err(Error::RootHash);
+            }
+            Source::Token(uri) => {
+                let message = root_hash::to_be_signed(root_hash);
+                (token::sign(uri, Algorithm::RsaSha256, &message)?, uri.to_string())
+            }
+            Source::Signature(path) => (read_signature(path)?, path.display().to_string()),
+        };
+        let accepted = root_hash::accept(root_hash, &signature, &self.certificate);
+        accepted.map_err(|source| Error::OtherRootHash { from, source })
+    }
+
     /// Stages what signing does not change, and gives the names of all that a signed folder has.
     fn stage_unchanged(&self, staging: &Staging) -> Result<Vec<String>, Error> {
         let names = self.sums.0.keys().filter(|name| !TO_BE_SIGNED_FILES.contains(&name.as_str()));
         let names: Vec<_> = names.cloned().collect();
         let disks = self.disks();
         let changed = |name: &str| {
-            [uki::FILE, manifest::SIGNATURE_FILE, provenance::FILE].contains(&name)
+            [uki::FILE, manifest::SIGNATURE_FILE, root_hash::FILE, provenance::FILE].contains(&name)
                 || disks.iter().any(|(_, disk)| disk == name)
                 || self.distro().as_deref() == Some(name)
         };
@@ -381,7 +415,7 @@ impl<'a> Unsigned<'a> {
         Ok(assemble::write_wsl(&parts, staging, &name)?)
     }
 
-    /// Makes the disk anew around both signatures, in every form that the folder has. Gives its size in bytes.
+    /// Makes the disk anew around the signatures, in every form that the folder has. Gives its size in bytes.
     fn stage_disks(&self, signed: &Signed, uki: &[u8], staging: &Staging, ui: &Ui) -> Result<u64, Error> {
         let disks = self.disks();
         self.check_sums(|name| disks.iter().any(|(_, disk)| disk == name))?;

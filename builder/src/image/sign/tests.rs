@@ -38,8 +38,8 @@ impl Image {
     }
 
     fn keys(&self) -> Sources {
-        let key = Source::Key(self.path(KEY));
-        Sources { manifest: key.clone(), provenance: key, secure_boot: Source::Key(self.path(DB_KEY)) }
+        let (key, db) = (Source::Key(self.path(KEY)), Source::Key(self.path(DB_KEY)));
+        Sources { manifest: key.clone(), provenance: key, secure_boot: db.clone(), root_hash: db }
     }
 
     fn sign(&self, by: &Sources) -> Result<Vec<Placed>, String> {
@@ -85,6 +85,7 @@ impl Image {
                 "provenance.sig",
             ),
             secure_boot: openssl(&["dgst", "-sha256", "-sign"], DB_KEY, "out/eci.efi.tbs", "uki.sig"),
+            root_hash: openssl(&["dgst", "-sha256", "-sign"], DB_KEY, "out/root-hash.tbs", "root-hash.sig"),
         }
     }
 
@@ -226,7 +227,8 @@ fn what_is_not_its_signature_leaves_the_folder_as_it_was() {
     ];
     for (manifest, secure_boot, reason) in cases {
         let provenance = good.provenance.clone();
-        let error = image.sign(&Sources { manifest, provenance, secure_boot }).expect_err(reason);
+        let root_hash = good.root_hash.clone();
+        let error = image.sign(&Sources { manifest, provenance, secure_boot, root_hash }).expect_err(reason);
         assert!(error.starts_with(reason), "{error}");
         assert_eq!(image.state(), before, "{reason}");
     }
@@ -236,7 +238,7 @@ fn what_is_not_its_signature_leaves_the_folder_as_it_was() {
         (foreign.manifest, good.secure_boot.clone(), "/out/manifest.json` by key "),
         (good.manifest.clone(), foreign.secure_boot, " does not verify with the certificate of "),
     ] {
-        let sources = Sources { manifest, provenance: good.provenance.clone(), secure_boot };
+        let sources = Sources { manifest, secure_boot, ..good.clone() };
         let error = sign(&image.path("out"), &sources, &Ui::silent());
         let error = chain(&error.expect_err(reason));
         assert!(error.contains(reason), "{error}");
@@ -256,7 +258,75 @@ fn what_is_not_its_signature_leaves_the_folder_as_it_was() {
         assert!(error.contains(reason), "{error}");
         assert_eq!(image.state(), before, "{reason}");
     }
+    // The root hash's likewise, in both of its forms.
+    let mut flipped = read("root-hash.sig");
+    flipped[255] ^= 1;
+    let attributes = smime(&image, &["-binary"], "attributes.p7");
+    for (root_hash, reason) in [
+        (
+            file("flipped", &flipped),
+            "flipped` is not a signature of the root hash: it is not a signature of ",
+        ),
+        (
+            file("none", b"none"),
+            "none` is not a signature of the root hash: it is not a signature in PKCS #7 (DER)",
+        ),
+        (good.secure_boot.clone(), "uki.sig` is not a signature of the root hash: it is not a signature of "),
+        (foreign.root_hash, "root-hash.sig` is not a signature of the root hash: it is not a signature of "),
+        (
+            attributes,
+            "attributes.p7` is not a signature of the root hash: it has signed attributes; leave them out",
+        ),
+        (Source::Key(other.path(DB_KEY)), "secure-boot.crt` is not the one of the key `"),
+    ] {
+        let error = sign(&image.path("out"), &Sources { root_hash, ..good.clone() }, &Ui::silent());
+        let error = chain(&error.expect_err(reason));
+        assert!(error.contains(reason), "{error}");
+        assert_eq!(image.state(), before, "{reason}");
+    }
     image.sign(&good).expect("the good ones are still good");
+}
+
+#[test]
+fn a_root_hash_that_openssl_signed_gives_the_bytes_of_a_build() {
+    let (image, other) = (Image::new(&[Format::Raw]), Image::new(&[Format::Raw]));
+    let signed_by = |more: &[&str]| {
+        let Source::Signature(path) = smime(&image, more, "root-hash.p7") else { panic!("a file") };
+        let certificate = Certificate::read(&image.out(CERTIFICATE_FILE)).expect("our own");
+        let root_hash = fs::read_to_string(image.out(root_hash::TO_BE_SIGNED_FILE)).expect("digits");
+        let root_hash = root_hash.parse().expect("digits");
+        let bytes = root_hash::accept(root_hash, &fs::read(path).expect("signature"), &certificate);
+        (root_hash, bytes.expect("accepted"), certificate)
+    };
+    let (root_hash, bytes, certificate) = signed_by(&["-binary", "-noattr"]);
+    assert_eq!(signed_by(&["-binary", "-noattr", "-nocerts"]).1, bytes);
+    image.sign(&image.keys()).expect("signed");
+    assert_eq!(fs::read(image.out(root_hash::FILE)).expect("signature"), bytes);
+    let made = root_hash::verify(root_hash, &bytes, None).expect("it holds");
+    assert_eq!(made, certificate);
+    root_hash::verify(root_hash, &bytes, Some(&certificate)).expect("it is the one");
+    // One bit of the hash, one of any byte of the signature, another's certificate: none holds.
+    let mut wrong = root_hash;
+    wrong.0[31] ^= 1;
+    assert!(matches!(root_hash::verify(wrong, &bytes, None), Err(root_hash::Error::Signature { .. })));
+    for at in 0..bytes.len() {
+        let mut flipped = bytes.clone();
+        flipped[at] ^= 1;
+        assert!(root_hash::verify(root_hash, &flipped, Some(&certificate)).is_err(), "byte {at}");
+    }
+    let foreign = Certificate::read(&other.out(CERTIFICATE_FILE)).expect("our own");
+    let error = root_hash::verify(root_hash, &bytes, Some(&foreign)).expect_err("another's");
+    assert!(error.to_string().starts_with("it is signed by "), "{error}");
+}
+
+/// The root hash, signed by OpenSSL as PKCS #7.
+fn smime(image: &Image, more: &[&str], to: &str) -> Source {
+    let mut command = Command::new("openssl");
+    command.current_dir(image.0.path()).args(["smime", "-sign", "-outform", "der", "-md", "sha256"]);
+    command.args(["-signer", "out/secure-boot.crt", "-inkey", DB_KEY, "-in", "out/root-hash.tbs"]);
+    let output = command.args(["-out", to]).args(more).output().expect("openssl is installed");
+    assert!(output.status.success(), "{output:?}");
+    Source::Signature(image.path(to))
 }
 
 #[test]
@@ -342,7 +412,8 @@ fn a_certificate_whose_time_is_over_is_named_with_its_day() {
 fn a_folder_of_something_else_is_named() {
     let folder = tempfile::tempdir().expect("temporary folder");
     let key = Source::Key(PathBuf::new());
-    let by = Sources { manifest: key.clone(), provenance: key.clone(), secure_boot: key };
+    let by =
+        Sources { manifest: key.clone(), provenance: key.clone(), secure_boot: key.clone(), root_hash: key };
     let error = sign(&folder.path().join("none"), &by, &Ui::silent()).expect_err("not there").to_string();
     assert!(error.ends_with("none/manifest.json`"), "{error}");
     assert!(!folder.path().join("none").exists());

@@ -10,6 +10,7 @@ use eci_contract::manifest::Manifest;
 use super::super::digest::{Sha256, from_hex};
 use super::super::disk::{self, Partition, Table, slot_uuids};
 use super::super::region::Region;
+use super::super::secure_boot::Certificate;
 use super::super::signature_partition::{self, Signed};
 use super::super::verity::{self, BLOCK_BYTES, Difference, SUPERBLOCK_BYTES, Superblock, Tree};
 use super::{Expected, Report, chain, esp, files};
@@ -46,9 +47,9 @@ pub(super) fn disk(
                 continue;
             }
         };
-        if let Some(manifest) = check_slot(&subject, file, partitions, &signed, expected, report) {
+        if let Some(checked) = check_slot(&subject, file, partitions, &signed, expected, report) {
             manifests.push(signed.manifest);
-            trusted.get_or_insert(manifest);
+            trusted.get_or_insert(checked);
         }
     }
     esp::check(subject, file, &table, trusted.as_ref(), expected, report);
@@ -68,7 +69,7 @@ fn partitions<'a>(
         .ok()
 }
 
-/// Checks a slot that holds an image, and gives its manifest if that is to be believed.
+/// Checks a slot that holds an image, and gives its manifest if that is to be believed, with who signed its root hash for the kernel.
 fn check_slot(
     subject: &str,
     file: &File,
@@ -76,7 +77,7 @@ fn check_slot(
     signed: &Signed,
     expected: &Expected,
     report: &mut Report,
-) -> Option<Manifest> {
+) -> Option<(Manifest, Option<Certificate>)> {
     let Some(manifest) = files::manifest(subject, &signed.manifest, &signed.signature, expected, report)
     else {
         report.skip(subject, "root file system", "its digests are in the manifest, and that is not trusted");
@@ -88,13 +89,21 @@ fn check_slot(
         false => Err(format!("the partition says {}, the manifest {root_hash}", signed.root_hash)),
     };
     report.add(subject, "root hash of the signature partition", beside);
+    let signer = files::root_hash(
+        subject,
+        root_hash,
+        &signed.root_hash_signature,
+        Some(&signed.fingerprint),
+        expected,
+        report,
+    );
     report.add(
         subject,
         "partition types and UUIDs",
         identities([root, verity, signature], &manifest, root_hash),
     );
     root_and_tree(subject, root.region(file), verity.region(file), &manifest, report);
-    Some(manifest)
+    Some((manifest, signer))
 }
 
 /// Checks a root file system and its tree against a believed manifest.

@@ -10,20 +10,21 @@ use super::super::digest::Sha256;
 use super::super::disk::{self, Partition, Table};
 use super::super::esp::{self, Esp};
 use super::super::region::Region;
+use super::super::secure_boot::Certificate;
 use super::super::uki;
 use super::{Expected, Report, chain, files};
 
-/// Checks the partition of a disk whose slots hold `manifest`.
+/// Checks the partition of a disk whose slots hold the manifest `trusted`, beside who signed its root hash.
 pub(super) fn check(
     subject: &str,
     file: &File,
     table: &Table,
-    manifest: Option<&Manifest>,
+    trusted: Option<&(Manifest, Option<Certificate>)>,
     expected: &Expected,
     report: &mut Report,
 ) {
     let subject = format!("{subject} EFI system partition");
-    let Some(manifest) = manifest else {
+    let Some((manifest, signer)) = trusted else {
         report.skip(&subject, "all", "its digest is in the manifest, and that is not trusted");
         return;
     };
@@ -38,7 +39,7 @@ pub(super) fn check(
     let outcome = image.as_ref().map_err(Clone::clone);
     let outcome = outcome.and_then(|image| files::uki_digest(image, &manifest.uki));
     let (Ok(image), true) = (image, report.add(&subject, "unified kernel image", outcome)) else { return };
-    files::signature(&subject, &image, expected, report);
+    files::signature(&subject, &image, signer.as_ref(), expected, report);
     report.add(&subject, "kernel and initrd in it", parts(&image, manifest));
     report.add(&subject, "rest of the partition", rest(&image, manifest, root_hash, partition, region));
 }

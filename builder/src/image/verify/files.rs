@@ -6,6 +6,7 @@ use std::path::Path;
 use eci_contract::manifest::{Artifact, Flavour, MAX_BYTES, Manifest, UnifiedKernelImage};
 
 use super::super::digest::Sha256;
+use super::super::secure_boot::{Certificate, root_hash};
 use super::super::sums::Sums;
 use super::super::uki::pe;
 use super::super::{manifest, secure_boot};
@@ -13,6 +14,9 @@ use super::{Expected, Report, UNSIGNED, chain};
 
 /// Name of the check of the signature that firmware looks at.
 const SECURE_BOOT: &str = "Secure Boot signature";
+
+/// Name of the check of the signature that the kernel looks at.
+const ROOT_HASH: &str = "signature of the root hash";
 
 /// Checks signature, schema and flavour; gives the manifest when all of them hold.
 pub(super) fn manifest(
@@ -65,12 +69,18 @@ pub(super) fn artifact(folder: &Path, artifact: &Artifact, report: &mut Report) 
     report.add(&artifact.file, "digest", outcome);
 }
 
-/// Checks digest and signature of the unified kernel image beside a trusted manifest.
-pub(super) fn uki(folder: &Path, named: &UnifiedKernelImage, expected: &Expected, report: &mut Report) {
+/// Checks digest and signature of the unified kernel image beside a trusted manifest, whose root hash `signer` has signed.
+pub(super) fn uki(
+    folder: &Path,
+    named: &UnifiedKernelImage,
+    signer: Option<&Certificate>,
+    expected: &Expected,
+    report: &mut Report,
+) {
     match fs::read(folder.join(&named.file)) {
         Ok(image) => {
             report.add(&named.file, "digest", uki_digest(&image, named));
-            signature(&named.file, &image, expected, report);
+            signature(&named.file, &image, signer, expected, report);
         }
         Err(error) => {
             report.add(&named.file, "digest", Err(format!("cannot read it: {error}")));
@@ -88,14 +98,65 @@ pub(super) fn uki_digest(image: &[u8], named: &UnifiedKernelImage) -> Result<Str
     }
 }
 
-/// Checks the signature of a unified kernel image.
-pub(super) fn signature(subject: &str, image: &[u8], expected: &Expected, report: &mut Report) {
+/// Checks the signature of a unified kernel image. Who made it has to be the one who signed the root hash: firmware that trusts one of
+/// them would boot a kernel that refuses the other's.
+pub(super) fn signature(
+    subject: &str,
+    image: &[u8],
+    root_hash_signer: Option<&Certificate>,
+    expected: &Expected,
+    report: &mut Report,
+) {
     let wanted = expected.certificate.as_ref();
     let note = if wanted.is_some() { "" } else { "; --certificate would say whether it should be" };
-    let outcome = secure_boot::verify(image, wanted)
-        .map(|by| format!("by {}, valid until {}{note}", by.name(), by.valid_until()))
-        .map_err(|error| chain(&error));
+    let verified = secure_boot::verify(image, wanted).map_err(|error| chain(&error));
+    let outcome = verified.and_then(|by| match root_hash_signer.filter(|other| other.der() != by.der()) {
+        Some(other) => Err(format!("it is signed by {}, and the root hash by {}", by.name(), other.name())),
+        None => Ok(format!("by {}, valid until {}{note}", by.name(), by.valid_until())),
+    });
     report.add(subject, SECURE_BOOT, outcome);
+}
+
+/// Checks the signature of the root hash, which the kernel looks at where the firmware enforces Secure Boot; `named` is the digest of
+/// the certificate that stands beside it. Gives the certificate of who made it.
+pub(super) fn root_hash(
+    subject: &str,
+    of: Sha256,
+    signature: &[u8],
+    named: Option<&str>,
+    expected: &Expected,
+    report: &mut Report,
+) -> Option<Certificate> {
+    let verified = root_hash::verify(of, signature, expected.certificate.as_ref());
+    let verified = verified.map_err(|error| chain(&error)).and_then(|by| {
+        let found = by.fingerprint();
+        match named.filter(|named| *named != found) {
+            Some(named) => {
+                Err(format!("the certificate beside it has sha256 {named}, the signer's has {found}"))
+            }
+            None => Ok(by),
+        }
+    });
+    let outcome = verified.as_ref().map(|by| format!("by {}", by.name())).map_err(Clone::clone);
+    report.add(subject, ROOT_HASH, outcome);
+    verified.ok()
+}
+
+/// The same of the file beside a trusted manifest.
+pub(super) fn root_hash_file(
+    folder: &Path,
+    manifest: &Manifest,
+    expected: &Expected,
+    report: &mut Report,
+) -> Option<Certificate> {
+    let of = manifest.root.root_hash.parse().expect("a parsed manifest has a root hash");
+    match fs::read(folder.join(root_hash::FILE)) {
+        Ok(signature) => root_hash(root_hash::FILE, of, &signature, None, expected, report),
+        Err(error) => {
+            report.add(root_hash::FILE, ROOT_HASH, Err(format!("cannot read it: {error}")));
+            None
+        }
+    }
 }
 
 /// Checks every file that the sums name.

@@ -191,7 +191,8 @@ fn verify_beside(
         for artifact in [&signed.kernel, &signed.initrd] {
             files::artifact(folder, artifact, report);
         }
-        files::uki(folder, &signed.uki, expected, report);
+        let signer = files::root_hash_file(folder, signed, expected, report);
+        files::uki(folder, &signed.uki, signer.as_ref(), expected, report);
     }
     Ok(signed)
 }

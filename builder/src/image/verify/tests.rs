@@ -10,6 +10,7 @@ use super::super::assemble::Signing;
 use super::super::assemble::tests::{assemble_for, assemble_small};
 use super::super::digest::Sha256;
 use super::super::provenance::{self as provenance_file, dsse::Envelope};
+use super::super::secure_boot::root_hash;
 use super::super::signature::{self, SigningKey};
 use super::super::signature_partition::Signed;
 use super::super::wsl as wsl_image;
@@ -251,7 +252,7 @@ fn a_changed_efi_system_partition_is_found() {
 }
 
 #[test]
-fn who_signs_the_unified_kernel_image_again_leaves_the_manifest_s_signature_in_force() {
+fn who_signs_the_unified_kernel_image_again_leaves_the_manifest_in_force_and_signs_the_root_hash_too() {
     let image = Image::new(Flavour::Shipped);
     let folder = tempfile::tempdir().expect("temporary folder");
     let other = secure_boot::generate(folder.path(), &Ui::silent()).expect("openssl is installed");
@@ -261,6 +262,10 @@ fn who_signs_the_unified_kernel_image_again_leaves_the_manifest_s_signature_in_f
     let parts = uki::Parts { linux: &linux, initrd: &initrd, ..uki::read(&ours).expect("ours") };
     let sign = |parts| secure_boot::sign(&uki::make(&stub, &parts).expect("made"), &other).expect("signed");
     fs::write(image.path("eci.efi"), sign(parts)).expect("changed");
+    assert_eq!(failures(&image.report(&image.path(""))), ["Secure Boot signature", "sums"]);
+    let root_hash = manifest::parse(&read("manifest.json")).expect("ours").root.root_hash;
+    let signature = root_hash::sign(root_hash.parse().expect("ours"), &other).expect("signed");
+    fs::write(image.path(root_hash::FILE), signature).expect("changed");
     assert_eq!(failures(&image.report(&image.path(""))), ["sums"]);
     let parts = uki::Parts { command_line: "console=ttyS1", ..parts };
     fs::write(image.path("eci.efi"), sign(parts)).expect("changed");
@@ -373,7 +378,34 @@ fn a_unified_kernel_image_of_another_signer_is_refused() {
     let folder = tempfile::tempdir().expect("temporary folder");
     let other = secure_boot::generate(folder.path(), &Ui::silent()).expect("openssl is installed");
     assert_eq!(verdicts(secure_boot::tests::signer().certificate()), [] as [&str; 0]);
-    assert_eq!(verdicts(other.certificate()), ["Secure Boot signature"; 2]);
+    let [uki, root_hash] = ["Secure Boot signature", "signature of the root hash"];
+    assert_eq!(verdicts(other.certificate()), [root_hash, uki, root_hash, uki]);
+}
+
+#[test]
+fn a_root_hash_signed_by_nobody_by_another_or_for_another_is_refused() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let other = secure_boot::generate(folder.path(), &Ui::silent()).expect("openssl is installed");
+    let signer = secure_boot::tests::signer();
+    let change = |change: &dyn Fn(&mut Signed, Sha256)| {
+        let image = Image::new(Flavour::Shipped);
+        image.change_signed(|signed| change(signed, signed.root_hash.parse().expect("ours")));
+        image.failures()
+    };
+    let wanted = ["signature of the root hash"];
+    assert_eq!(change(&|signed, _| signed.root_hash_signature.clear()), wanted);
+    assert_eq!(change(&|signed, _| signed.fingerprint = other.certificate().fingerprint()), wanted);
+    let sign = |root_hash: Sha256, signer| root_hash::sign(root_hash, signer).expect("signed");
+    let another = |root_hash: Sha256| Sha256::of(&[&root_hash.0]);
+    assert_eq!(change(&|signed, of| signed.root_hash_signature = sign(another(of), signer)), wanted);
+    assert_eq!(change(&|signed, of| signed.root_hash_signature = sign(of, &other)), wanted);
+    assert_eq!(change(&|signed, of| signed.root_hash_signature = sign(of, signer)), [] as [&str; 0]);
+    // By another with all that belongs to it: then it is not who signed the kernel.
+    let changed = change(&|signed, of| {
+        signed.root_hash_signature = sign(of, &other);
+        signed.fingerprint = other.certificate().fingerprint();
+    });
+    assert_eq!(changed, ["Secure Boot signature"]);
 }
 
 /// An image with a distro, whose parts a test changes.

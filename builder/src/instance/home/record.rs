@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::path::PathBuf;
 
+use eci_contract::manifest::Architecture;
 use eci_contract::shares::Share;
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +25,9 @@ pub struct Record {
     pub artifacts: PathBuf,
     /// The data disk; inside the instance's folder unless the user named another.
     pub data: PathBuf,
+    /// What its processor is; missing in records before there was a choice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub architecture: Option<Architecture>,
     /// Accelerator that QEMU uses: `kvm` or `tcg`.
     pub accel: String,
     /// Memory in MiB.
@@ -76,6 +80,7 @@ pub(super) fn example(home: &Home) -> Record {
         version: RECORD_VERSION,
         artifacts: "/out".into(),
         data: home.data_disk(),
+        architecture: Some(Architecture::X86_64),
         accel: "tcg".to_owned(),
         memory_mib: 2048,
         cpus: 2,

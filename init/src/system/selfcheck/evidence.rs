@@ -6,6 +6,8 @@ use std::path::Path;
 
 use eci_sys::dm::{self, Table};
 
+use crate::handover::Handover;
+use crate::initramfs::secure_boot;
 use crate::system::sysctls::{self, SYSCTLS};
 use crate::system::{hidden, mounts};
 
@@ -29,6 +31,8 @@ pub struct Evidence {
     pub mountinfo: String,
     /// The device-mapper table of the root, if there is one.
     pub table: Option<Table>,
+    /// Whether the firmware enforces Secure Boot: what the first stage saw, and what is seen now.
+    pub secure_boot: bool,
     /// `/sys/kernel/security/lockdown`.
     pub lockdown: String,
     /// `/sys/module/apparmor/parameters/enabled`.
@@ -40,7 +44,7 @@ pub struct Evidence {
     /// Those of [`FORBIDDEN_PATHS`] that exist.
     pub forbidden: Vec<&'static str>,
     /// Hidden paths that exist, with their permission bits.
-    pub hidden: Vec<(&'static str, u32)>,
+    pub hidden: Vec<(String, u32)>,
     /// `/proc/net/tcp` and `tcp6` without headers.
     pub tcp: String,
     /// `/proc/net/udp` and `udp6` without headers.
@@ -56,22 +60,23 @@ pub struct Evidence {
 }
 
 impl Evidence {
-    /// Reads all of it. `device` is the mapped device of the root; `engine` is the engine's process.
+    /// Reads all of it, but for what only the first stage could see. `engine` is the engine's process.
     #[must_use]
-    pub fn gather(device: &str, engine: Option<u32>) -> Self {
+    pub fn gather(handover: &Handover, engine: Option<u32>) -> Self {
         let both =
             |one: &str, two: &str| format!("{}{}", without_header(&read(one)), without_header(&read(two)));
         let values = SYSCTLS.iter().filter_map(|sysctl| Some((sysctl.name, sysctls::read(sysctl)?)));
         let forbidden = FORBIDDEN_PATHS.iter().copied().filter(|path| Path::new(path).exists());
         Self {
             mountinfo: mounts::mountinfo().unwrap_or_default(),
-            table: dm::table(device).ok(),
+            table: dm::table(&handover.verity_device).ok(),
+            secure_boot: handover.secure_boot || secure_boot::is_enforced().unwrap_or(true),
             lockdown: read("/sys/kernel/security/lockdown"),
             apparmor: read("/sys/module/apparmor/parameters/enabled"),
             profiles: read("/sys/kernel/security/apparmor/profiles"),
             sysctls: values.collect(),
             forbidden: forbidden.collect(),
-            hidden: hidden::modes(),
+            hidden: hidden::modes().unwrap_or_default(),
             tcp: both("/proc/net/tcp", "/proc/net/tcp6"),
             udp: both("/proc/net/udp", "/proc/net/udp6"),
             engine_profile: engine.map(|pid| read(&format!("/proc/{pid}/attr/apparmor/current"))),

@@ -33,8 +33,7 @@ pub struct Error(String);
 /// # Errors
 /// With every promise that does not hold.
 pub fn run(machine: &mut Machine, moment: Moment) -> Result<(), Error> {
-    let device = &machine.handover.verity_device;
-    let evidence = Evidence::gather(device, machine.supervisor.engine_pid());
+    let evidence = Evidence::gather(&machine.handover, machine.supervisor.engine_pid());
     machine.checks = judge_all(&evidence, machine);
     let held = machine.checks.iter().filter(|check| check.holds).count();
     let left_out = machine.checks.iter().filter(|check| check.left_out.is_some()).count();
@@ -48,7 +47,7 @@ pub fn run(machine: &mut Machine, moment: Moment) -> Result<(), Error> {
 /// # Errors
 /// With those that do not hold.
 pub fn require_integrity(machine: &Machine) -> Result<(), Error> {
-    let checks = judge_all(&Evidence::gather(&machine.handover.verity_device, None), machine);
+    let checks = judge_all(&Evidence::gather(&machine.handover, None), machine);
     let integral: Vec<_> = checks
         .into_iter()
         .filter(|check| PROMISES.iter().any(|promise| promise.id == check.id && promise.integrity))

@@ -5,7 +5,7 @@ use eci_contract::manifest::Manifest;
 use eci_contract::paths::ENGINE_DATA;
 
 use super::evidence::{Evidence, FORBIDDEN_PATHS};
-use crate::initramfs::verity::OPTIONS;
+use crate::initramfs::verity::{OPTIONS, SIGNATURE_KEY, SIGNATURE_OPTION};
 use crate::system::hidden;
 use crate::system::sysctls::{self, SYSCTLS};
 
@@ -28,6 +28,12 @@ pub const PROMISES: &[Promise] = &[
         promise: "the root is a read-only dm-verity device with the root hash of the signed manifest",
         integrity: true,
         check: root_verity,
+    },
+    Promise {
+        id: "root-signed",
+        promise: "where the firmware enforces Secure Boot, the kernel itself has checked who signed the root hash",
+        integrity: true,
+        check: root_signed,
     },
     Promise {
         id: "verity-panics",
@@ -126,12 +132,30 @@ fn root_verity(evidence: &Evidence, manifest: &Manifest) -> Result<String, Strin
     }
 }
 
+fn root_signed(evidence: &Evidence, _: &Manifest) -> Result<String, String> {
+    let options = options(evidence)?;
+    let checked = options.windows(2).any(|pair| pair == [SIGNATURE_OPTION, SIGNATURE_KEY.1]);
+    match (evidence.secure_boot, checked) {
+        (true, true) => Ok("checked with a key of the firmware".to_owned()),
+        (true, false) => Err("Secure Boot is enforced, and the kernel was given no signature".to_owned()),
+        (false, _) => Ok("Secure Boot is not enforced; the manifest's signature was checked".to_owned()),
+    }
+}
+
 fn verity_panics(evidence: &Evidence, _: &Manifest) -> Result<String, String> {
+    let options = options(evidence)?;
+    let found = options.join(" ");
+    let rest = options.strip_suffix(&[SIGNATURE_OPTION, SIGNATURE_KEY.1]);
+    let (count, rest) = rest.map_or(("2", &*options), |rest| ("4", rest));
+    let expected = [&[count][..], &OPTIONS].concat();
+    if rest == expected { Ok(found) } else { Err(format!("options `{found}`")) }
+}
+
+/// Number and names of the options of the root's verity target.
+fn options(evidence: &Evidence) -> Result<Vec<&str>, String> {
     let table = evidence.table.as_ref().ok_or("no device-mapper device of the root")?;
     let parameters = table.targets.first().map(|target| target.parameters.as_str()).unwrap_or_default();
-    let options: Vec<_> = parameters.split(' ').skip(10).collect();
-    let expected = [&["2"][..], &OPTIONS].concat();
-    if options == expected { Ok(options.join(" ")) } else { Err(format!("options `{}`", options.join(" "))) }
+    Ok(parameters.split(' ').skip(10).collect())
 }
 
 fn root_read_only(evidence: &Evidence, _: &Manifest) -> Result<String, String> {

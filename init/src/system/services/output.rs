@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::clock;
-use crate::system::kernel_log::stamped;
+use crate::kernel_log::stamped;
 use crate::system::ring::Ring;
 
 /// A longer line is cut into pieces. dockerd's longest are stack traces of about 4 KiB.

@@ -61,8 +61,8 @@ fn within_patience(attempt: impl FnOnce() -> Attempt) -> Attempt {
 }
 
 fn make(path: Argument<'_>) -> Attempt {
-    let [mode, device] = [0o020_600, 0x103].map(Argument::Number);
-    Ok(raw::call(Abi::Native, Call::Mknod, &mut [path, mode, device]).map(drop)?)
+    let [folder, mode, device] = [i64::from(nix::libc::AT_FDCWD), 0o020_600, 0x103].map(Argument::Number);
+    Ok(raw::call(Abi::Native, Call::Mknodat, &mut [folder, path, mode, device]).map(drop)?)
 }
 
 /// Mounts a file system and leaves a process behind that answers for it.

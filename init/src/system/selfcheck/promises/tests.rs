@@ -45,7 +45,7 @@ fn good() -> Evidence {
         profiles: "dockerd (enforce)\ndocker-default (enforce)\n".into(),
         engine_profile: Some("dockerd (enforce)\n".into()),
         sysctls: SYSCTLS.iter().map(|sysctl| (sysctl.name, sysctl.value.to_owned())).collect(),
-        hidden: vec![("/proc/cmdline", 0o400), ("/sys/block", 0o700)],
+        hidden: vec![("/proc/cmdline".into(), 0o400), ("/sys/block".into(), 0o700)],
         ..Evidence::default()
     }
 }
@@ -91,6 +91,35 @@ fn weaker_verity_options_are_found() {
     assert_eq!(weaker("panic_on_corruption", "ignore_corruption"), ["verity-panics"]);
     assert_eq!(weaker("2 panic_on_corruption panic_on_error", "1 panic_on_corruption"), ["verity-panics"]);
     assert_eq!(weaker("2 panic", "3 check_at_most_once panic"), ["verity-panics"]);
+}
+
+#[test]
+fn under_secure_boot_a_root_that_the_kernel_did_not_check_is_found() {
+    assert_eq!(broken_by(|e| e.secure_boot = true), ["root-signed"]);
+    let signed = |e: &mut Evidence, count: &str| {
+        let options =
+            format!("{count} panic_on_corruption panic_on_error root_hash_sig_key_desc eci:root-hash");
+        *parameters(e) = parameters(e).replace("2 panic_on_corruption panic_on_error", &options);
+    };
+    for secure_boot in [true, false] {
+        assert_eq!(
+            broken_by(|e| {
+                e.secure_boot = secure_boot;
+                signed(e, "4");
+            }),
+            [""; 0]
+        );
+    }
+    // Another key's description is not the signature's.
+    assert_eq!(
+        broken_by(|e| {
+            e.secure_boot = true;
+            signed(e, "4");
+            *parameters(e) = parameters(e).replace("eci:root-hash", "eci:other");
+        }),
+        ["root-signed", "verity-panics"]
+    );
+    assert_eq!(broken_by(|e| signed(e, "2")), ["verity-panics"]);
 }
 
 #[test]
@@ -158,7 +187,7 @@ fn doors_helpers_and_console_readers_are_found() {
     assert_eq!(broken_by(|e| e.forbidden.push("/dev/mem")), ["no-kernel-doors"]);
     assert_eq!(broken_by(|e| e.core_pattern = Some("|/bin/sh".into())), ["no-core-helper"]);
     assert_eq!(broken_by(|e| e.core_pattern = Some("core".into())), [""; 0]);
-    assert_eq!(broken_by(|e| e.hidden.push(("/proc/keys", 0o404))), ["hidden-paths"]);
+    assert_eq!(broken_by(|e| e.hidden.push(("/proc/keys".into(), 0o404))), ["hidden-paths"]);
     assert_eq!(broken_by(|e| e.hidden.clear()), ["hidden-paths"]);
     assert_eq!(broken_by(|e| e.console_users.push("7: /dev/ttyS0".into())), ["console-unread"]);
     assert_eq!(broken_by(|e| e.apparmor = "N".into()), ["apparmor"]);

@@ -1,11 +1,11 @@
-//! Reading the kernel's log (PID 1's own records included) into the ring.
+//! Reading the kernel's log, in which PID 1's own records are, too.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
-use super::ring::Ring;
+use crate::system::ring::Ring;
 
 /// One record is at most this long (`CONSOLE_EXT_LOG_MAX` in the kernel).
 const MAX_RECORD_BYTES: usize = 8192;
@@ -30,20 +30,32 @@ impl KernelLog {
 
     /// Moves what is there into the ring.
     pub fn drain(&mut self, ring: &mut Ring) {
-        let mut buffer = vec![0; MAX_RECORD_BYTES];
-        for _ in 0..BATCH {
-            match self.file.read(&mut buffer) {
-                Ok(length) if length > 0 => {
-                    let record = String::from_utf8_lossy(buffer.get(..length).unwrap_or_default());
-                    if let Some(line) = line(&record) {
-                        ring.push_line(&line);
-                    }
-                }
-                // EPIPE: the kernel dropped records before we came; the next read continues after them.
-                Err(err) if err.kind() == io::ErrorKind::BrokenPipe => {}
-                _ => return,
-            }
+        for line in self.records().take(BATCH).filter_map(|record| line(&record)) {
+            ring.push_line(&line);
         }
+    }
+
+    /// What the kernel itself has said, in order: no process can write such a record.
+    pub fn of_the_kernel(&mut self) -> impl Iterator<Item = String> {
+        self.records().filter_map(|record| kernel_text(&record).map(str::to_owned))
+    }
+
+    /// The records that are there now.
+    fn records(&mut self) -> impl Iterator<Item = String> {
+        let mut buffer = vec![0; MAX_RECORD_BYTES];
+        std::iter::from_fn(move || {
+            loop {
+                match self.file.read(&mut buffer) {
+                    Ok(length) if length > 0 => {
+                        let record = buffer.get(..length).unwrap_or_default();
+                        return Some(String::from_utf8_lossy(record).into_owned());
+                    }
+                    // EPIPE: the kernel dropped records before we came; the next read continues after them.
+                    Err(err) if err.kind() == io::ErrorKind::BrokenPipe => {}
+                    _ => return None,
+                }
+            }
+        })
     }
 }
 
@@ -61,6 +73,14 @@ fn line(record: &str) -> Option<String> {
     Some(stamped(micros, text))
 }
 
+/// The text of a record whose facility, the upper bits of its first number, is the kernel's, 0. The kernel gives another one to what
+/// processes write (`devkmsg_emit` in `kernel/printk/printk.c`).
+fn kernel_text(record: &str) -> Option<&str> {
+    let (header, body) = record.split_once(';')?;
+    let priority: u32 = header.split(',').next()?.parse().ok()?;
+    (priority < 8).then(|| body.lines().next().unwrap_or_default())
+}
+
 /// A line with the time since power-on before it, as `dmesg` prints it.
 #[must_use]
 pub fn stamped(micros: u64, text: &str) -> String {
@@ -75,6 +95,13 @@ mod tests {
     fn a_record_becomes_the_line_that_dmesg_prints() {
         let record = "6,339,5140900,-;NET: Registered\n SUBSYSTEM=net\n";
         assert_eq!(line(record).unwrap(), "[    5.140900] NET: Registered");
+    }
+
+    #[test]
+    fn only_the_kernel_speaks_for_itself() {
+        assert_eq!(kernel_text("6,339,5140900,-;integrity: x\n"), Some("integrity: x"));
+        assert_eq!(kernel_text("14,339,5140900,-;integrity: x\n"), None);
+        assert_eq!(kernel_text("x,1,1,-;y"), None);
     }
 
     #[test]
