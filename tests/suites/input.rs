@@ -51,7 +51,11 @@ fn main() -> ExitCode {
             let project = Project::copy()?;
             let lock = project.lock_file()?;
             let text = fs::read_to_string(&lock)?;
-            let at = text.find("sha256 = \"").context("the lock has digests")? + "sha256 = \"".len();
+            // Of a package for this image: the lock has both architectures.
+            let target = format!("target = \"{}\"", image::manifest(&image::out()?)?.architecture.as_str());
+            let from = text.find(&target).context("the lock has the architecture")?;
+            let digest = "sha256 = \"";
+            let at = text[from..].find(digest).context("the lock has digests")? + from + digest.len();
             let flipped = if &text[at..=at] == "0" { "1" } else { "0" };
             fs::write(&lock, format!("{}{flipped}{}", &text[..at], &text[at + 1..]))?;
             let outcome = project.build(&[])?;
