@@ -10,7 +10,6 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use eci_contract::audit::{Denial, older};
-use eci_contract::paths::AUDIT_LOG;
 use rustix::fs::{FlockOperation, flock};
 
 /// A file of this length becomes the older one.
@@ -18,13 +17,13 @@ const MOST_BYTES: u64 = 1 << 20;
 /// A message names what the user chose.
 const MOST_CHARS: usize = 2000;
 
-/// Writes a refusal down. What can be chosen at will is cut.
+/// Writes a refusal down in `log`. What can be chosen at will is cut.
 ///
 /// # Errors
 /// When the log cannot be written: nothing of it is then.
-pub fn append(mut denial: Denial) -> io::Result<()> {
+pub fn append(log: &Path, mut denial: Denial) -> io::Result<()> {
     denial.message = denial.message.chars().take(MOST_CHARS).collect();
-    append_to(Path::new(AUDIT_LOG), &denial, MOST_BYTES)
+    append_to(log, &denial, MOST_BYTES)
 }
 
 fn append_to(path: &Path, denial: &Denial, most: u64) -> io::Result<()> {

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use eci_audit::time::rfc3339;
 use eci_contract::audit::{self, Denial};
-use eci_contract::paths::{ENGINE_SOCKET, SOCKET_POLICY};
+use eci_contract::paths::{AUDIT_LOG, ENGINE_SOCKET, SOCKET_POLICY};
 use eci_contract::socket::{SocketPolicy, VERSION};
 use eci_policy::rules::engine_command::Commands;
 use eci_service::log::{self, Level};
@@ -26,7 +26,7 @@ use eci_service::store;
 use serde_json::Value;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::spawn_blocking;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::api::judge::Refused;
 use crate::api::{self, Rules};
@@ -40,8 +40,10 @@ const MOST: usize = 1024;
 /// Refusals of one container that are written down, in so much time.
 const MOST_IN_WINDOW: usize = 20;
 const WINDOW: Duration = Duration::from_secs(60);
-/// Letters of a request's path that are.
-const MOST_CHARS: usize = 200;
+/// How long the engine may take to say which image a container has.
+const DESCRIBED: Duration = Duration::from_secs(2);
+/// What a client is called whose container is not found.
+const UNKNOWN: &str = "unknown";
 /// Name of the socket in PID 1's store.
 const KEPT: &str = "containers";
 /// Pause after a failed accept: it fails for want of descriptors or memory, which come back with time.
@@ -129,8 +131,14 @@ fn bind(path: &Path) -> Result<StdListener, Error> {
 /// Connections that are served, by container.
 type Served = Mutex<HashMap<String, usize>>;
 
-/// Refusals that were written down, by container: how many since when.
-type Written = Mutex<HashMap<String, (usize, Instant)>>;
+/// Refusals that were written down.
+#[derive(Debug, Default)]
+struct Written {
+    /// The audit log; none in tests.
+    log: Option<&'static Path>,
+    /// By container: how many since when.
+    counts: Mutex<HashMap<String, (usize, Instant)>>,
+}
 
 /// A container's place among those that are served.
 #[derive(Debug, Default)]
@@ -153,42 +161,65 @@ impl Place {
         Some(Self { served: Arc::clone(served), written: Arc::clone(written), who: who.to_owned() })
     }
 
-    /// Writes down what it was refused, with the image that the engine at `socket` says it has: in the log, and in the audit log. What
-    /// comes too often is left out, so that no container drives what others were refused out of the log.
-    pub async fn write_down(&self, refused: &Refused, socket: &Path) {
-        if !self.may_write_down(Instant::now()) {
-            return;
+    /// Has it written down what it was refused, with the image that the engine at `socket` says it has: in the log, and in the audit log.
+    /// What comes too often is left out, so that no container drives what others were refused out of the log at once; the last line
+    /// says so.
+    pub fn write_down(self: &Arc<Self>, refused: &Refused, socket: &Path) {
+        let Some(is_last) = self.may_write_down(Instant::now()) else { return };
+        let mut refused = refused.clone();
+        if is_last {
+            refused.message.push_str(" (more that it is refused in this minute is left out)");
         }
-        let Refused { action, rule, message, remedy } = refused;
         let who = &self.who;
-        log::line(Level::Warn, &format!("refused to container {who}: {action}: {message}"));
-        let container = describe(socket, &format!("/containers/{who}/json")).await.unwrap_or_default();
-        let denial = Denial {
+        log::line(
+            Level::Warn,
+            &format!("refused to container {who}: {}: {}", refused.action, refused.message),
+        );
+        let Some(audit_log) = self.written.log else { return };
+        let (place, socket) = (Arc::clone(self), socket.to_owned());
+        tokio::spawn(async move {
+            let denial = place.denial(refused, &socket).await;
+            let written =
+                spawn_blocking(|| eci_audit::append(audit_log, denial)).await.map_err(io::Error::from);
+            if let Err(error) = written.and_then(|written| written) {
+                log::failure(Level::Warn, "cannot write the audit log", &error);
+            }
+        });
+    }
+
+    async fn denial(&self, Refused { action, rule, message, remedy }: Refused, socket: &Path) -> Denial {
+        let asked = format!("/containers/{}/json", self.who);
+        // The engine may be busy with that very container; who looks the id up finds the image by that.
+        let described = async {
+            if self.who == UNKNOWN {
+                None
+            } else {
+                timeout(DESCRIBED, describe(socket, &asked)).await.ok()?.ok()
+            }
+        };
+        let image = described.await.and_then(|container| {
+            container.pointer("/Config/Image").and_then(Value::as_str).map(str::to_owned)
+        });
+        Denial {
             version: audit::VERSION,
             time: rfc3339(SystemTime::now()),
             by: env!("CARGO_PKG_NAME").to_owned(),
-            action: action.chars().take(MOST_CHARS).collect(),
-            container: who.clone(),
-            image: container.pointer("/Config/Image").and_then(Value::as_str).map(str::to_owned),
-            rule: (*rule).to_owned(),
-            message: message.clone(),
-            remedy: (*remedy).to_owned(),
-        };
-        let written = spawn_blocking(|| eci_audit::append(denial))
-            .await
-            .map_err(io::Error::from)
-            .and_then(|written| written);
-        if let Err(error) = written {
-            log::failure(Level::Warn, "cannot write the audit log", &error);
+            action,
+            container: self.who.clone(),
+            image,
+            rule: rule.to_owned(),
+            message,
+            remedy: remedy.to_owned(),
         }
     }
 
-    fn may_write_down(&self, now: Instant) -> bool {
-        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+    /// `None` when it comes too often; otherwise whether this is the last of its time.
+    fn may_write_down(&self, now: Instant) -> Option<bool> {
+        let mut written = self.written.counts.lock().unwrap_or_else(PoisonError::into_inner);
         written.retain(|_, (_, since)| now.duration_since(*since) < WINDOW);
         let (count, _) = written.entry(self.who.clone()).or_insert((0, now));
         *count += 1;
-        *count <= MOST_IN_WINDOW
+        (*count <= MOST_IN_WINDOW).then_some(*count == MOST_IN_WINDOW)
     }
 }
 
@@ -206,7 +237,8 @@ impl Drop for Place {
 
 /// Serves containers for ever.
 pub async fn serve(door: Door) -> Infallible {
-    let (served, written) = (Arc::<Served>::default(), Arc::<Written>::default());
+    let served = Arc::<Served>::default();
+    let written = Arc::new(Written { log: Some(Path::new(AUDIT_LOG)), ..Written::default() });
     loop {
         match door.listener.accept().await {
             Ok((client, _)) => {
@@ -227,7 +259,7 @@ pub async fn serve(door: Door) -> Infallible {
 fn container_of(client: &UnixStream) -> String {
     let pid = client.peer_cred().ok().and_then(|peer| peer.pid());
     let cgroup = pid.and_then(|pid| fs::read_to_string(format!("/proc/{pid}/cgroup")).ok());
-    cgroup.as_deref().and_then(id_in).unwrap_or("unknown").to_owned()
+    cgroup.as_deref().and_then(id_in).unwrap_or(UNKNOWN).to_owned()
 }
 
 fn id_in(cgroup: &str) -> Option<&str> {
@@ -285,11 +317,13 @@ mod tests {
         let take = |who| Place::take(&served, &written, who).expect("a place");
         let (one, again, other) = (take("a"), take("a"), take("b"));
         let now = Instant::now();
-        let many = (0..100).filter(|n| if n % 2 == 0 { &one } else { &again }.may_write_down(now)).count();
-        assert_eq!(many, MOST_IN_WINDOW, "by whichever connection");
-        assert!(other.may_write_down(now));
-        assert!(!one.may_write_down(now + WINDOW / 2));
-        assert!(one.may_write_down(now + WINDOW), "in a minute again");
+        let by_turns = |n| if n % 2 == 0 { &one } else { &again }.may_write_down(now);
+        let written: Vec<_> = (0..100).filter_map(by_turns).collect();
+        assert_eq!(written.len(), MOST_IN_WINDOW, "by whichever connection");
+        assert_eq!(written.iter().filter(|last| **last).count(), 1, "which the last one tells");
+        assert_eq!(other.may_write_down(now), Some(false));
+        assert_eq!(one.may_write_down(now + WINDOW / 2), None);
+        assert_eq!(one.may_write_down(now + WINDOW), Some(false), "in a minute again");
     }
 
     #[test]

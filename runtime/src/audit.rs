@@ -2,6 +2,7 @@
 //!
 //! Invariant: that a line cannot be written changes nothing of the refusal.
 
+use std::path::Path;
 use std::time::SystemTime;
 
 use eci_audit::time::rfc3339;
@@ -37,7 +38,7 @@ impl Denied {
             message: self.message.clone(),
             remedy: self.remedy.to_owned(),
         };
-        if let Err(error) = eci_audit::append(denial) {
+        if let Err(error) = eci_audit::append(Path::new(AUDIT_LOG), denial) {
             log::warn(&format!("cannot write the audit log `{AUDIT_LOG}`: {error}"));
         }
     }

@@ -259,7 +259,8 @@ fn main() -> ExitCode {
                 if own == Architecture::X86_64 { Architecture::Aarch64 } else { Architecture::X86_64 };
             fs::write(folder.join("instance.json"), record.replace("OTHER", other.as_str()))?;
             let said = project.run(&["run", &out.to_string_lossy(), "--name", "input", "--accel", "tcg"])?;
-            said.is(INSTANCE, &[&format!("`input` is of {}", other.as_str()), own.as_str(), "--name"])?;
+            let told = format!("`input` is of {}", other.as_str());
+            said.is(INSTANCE, &[&told, own.as_str(), "eci-builder rm --name input"])?;
             ensure!(!folder.join("data.raw").exists(), "a data disk was made");
             Ok(())
         }),

@@ -732,6 +732,7 @@ fn figures() -> Vec<Row<Vm>> {
             let look = "for sys in $places; do ls $sys/devices/system/cpu | grep -c online; \
                 for top in $sys/devices/*; do case ${top##*/} in system | virtual) continue ;; esac; \
                 ls -A $top 2>/dev/null | sed \"s|^|$top: |\"; done; \
+                ls -A $sys/devices/virtual/dmi $sys/kernel/boot_params 2>/dev/null | grep -v :$ | grep .; \
                 find $sys/devices $sys/bus $sys/class $sys/block $sys/dev -name 'virtio[0-9]*' 2>/dev/null; done; true";
             let mount = "mkdir -p /s; mount -t sysfs sysfs /s || exit 1";
             says(vm, &["--privileged"], &format!("{mount}; places='/s /sys'; {look}"), "1\n1")?;

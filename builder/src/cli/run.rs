@@ -17,7 +17,7 @@ use super::print_data;
 use crate::cache::Cache;
 use crate::instance::accel;
 use crate::instance::artifacts::{self, Artifacts};
-use crate::instance::home::{DEFAULT_NAME, Home, Lock, RECORD_VERSION, Record};
+use crate::instance::home::{self, DEFAULT_NAME, Home, Lock, RECORD_VERSION, Record};
 use crate::instance::link::ports;
 use crate::instance::machine::{Accelerator, Body, Plan, program};
 use crate::instance::own_disk::{Chosen, OwnDisk};
@@ -166,11 +166,19 @@ fn what_to_boot(args: &Args, home: &Home) -> anyhow::Result<Artifacts> {
 /// Images and containers on an instance's data disk are of one architecture.
 fn same_architecture(home: &Home, artifacts: &Artifacts) -> anyhow::Result<()> {
     let now = artifacts.manifest.architecture;
-    let before = home.record().ok().and_then(|record| record.architecture);
-    let Some(before) = before.filter(|before| *before != now) else { return Ok(()) };
+    let before = match home.record() {
+        Err(home::Error::Missing { .. }) => return Ok(()),
+        record => record.or_exit(Exit::Instance)?.architecture,
+    };
+    if before == now {
+        return Ok(());
+    }
     let (before, now, folder) = (before.as_str(), now.as_str(), artifacts.folder.display());
     let other = anyhow::anyhow!("the instance `{}` is of {before}, and `{folder}` of {now}", home.name());
-    let hint = "give the new one a --name of its own, or remove this one with its data: `eci-builder rm`";
+    let hint = format!(
+        "give the new one a --name of its own, or remove this one with its data: `eci-builder rm --name {}`",
+        home.name()
+    );
     Err(other).or_exit_with_hint(Exit::Instance, hint)
 }
 
@@ -374,7 +382,7 @@ fn prepare(
         version: RECORD_VERSION,
         artifacts: artifacts.folder.clone(),
         data: data.clone(),
-        architecture: Some(artifacts.manifest.architecture),
+        architecture: artifacts.manifest.architecture,
         accel: accelerator.to_string(),
         memory_mib: args.memory,
         cpus: args.cpus,

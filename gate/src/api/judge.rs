@@ -60,10 +60,14 @@ pub async fn request(path: &str, query: &str, socket: &Path) -> Result<Judged, R
     }
 }
 
+/// Letters of a method and of a path that are told of what was refused: both are the container's to choose.
+const METHOD_CHARS: usize = 16;
+const PATH_CHARS: usize = 200;
+
 /// What a rule refused to a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
-    /// Method and path of what it asked for.
+    /// Method and path of what it asked for, cut where they are longer than any that the engine knows.
     pub action: String,
     /// The rule.
     pub rule: &'static str,
@@ -91,7 +95,9 @@ pub fn command(method: &str, uri: &Uri, commands: &Commands) -> Result<Judged, R
         Verdict::Allow => Ok(Judged::Plain),
         // Docker's words, as they are.
         Verdict::Deny { rule, message, remedy } => {
-            Err(Refused { action: format!("{method} {}", uri.path()), rule, message, remedy }.into())
+            let cut = |text: &str, most| text.chars().take(most).collect::<String>();
+            let action = format!("{} {}", cut(method, METHOD_CHARS), cut(uri.path(), PATH_CHARS));
+            Err(Refused { action, rule, message, remedy }.into())
         }
     }
 }

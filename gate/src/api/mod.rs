@@ -145,10 +145,11 @@ impl Engine {
         let judged = match judged {
             Ok(judged) => judged,
             Err(refusal) => {
-                drain(question(Either::Left(body))).await;
+                // Before anything else: a client that goes away ends what is done for it.
                 if let (Some(refused), Rules::Container { place, .. }) = (&refusal.refused, &self.rules) {
-                    place.write_down(refused, &self.socket).await;
+                    place.write_down(refused, &self.socket);
                 }
+                drain(question(Either::Left(body))).await;
                 return Err(refusal);
             }
         };

@@ -406,6 +406,23 @@ fn container(kind: ListKind, names: &[&str]) -> Rules {
     Rules::Container { commands: Arc::new(Commands::new(&list)), place: Arc::new(Place::default()) }
 }
 
+#[test]
+fn what_is_told_of_a_refusal_is_no_longer_than_a_line() {
+    let Rules::Container { commands, .. } = container(ListKind::Deny, &["push"]) else {
+        panic!("a container's")
+    };
+    let uri: Uri = format!("/images/{}/push", "a".repeat(60_000)).parse().expect("a path");
+    let refusal = judge::command(&"X".repeat(60_000), &uri, &commands).err().expect("it pushes");
+    let refused = refusal.refused.expect("by a rule");
+    assert!(refused.action.len() < 300, "{}", refused.action.len());
+    assert!(
+        refused.action.starts_with("XXX") && refused.action.contains(" /images/aaa"),
+        "{}",
+        refused.action
+    );
+    assert!(refused.message.len() < 1000);
+}
+
 #[tokio::test]
 async fn a_container_s_list_is_asked_about_each_request_however_it_is_written() {
     let mut engine = Engine::start();

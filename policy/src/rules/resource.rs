@@ -98,12 +98,16 @@ pub fn judge_owner(kind: &str, id: u64) -> Verdict {
     }
 }
 
-/// Judges a cgroup path: absolute from the root of the tree, and not in the services' branch.
+/// Judges a cgroup path: absolute from the root of the tree, not in the services' branch, and below no folder that is named as another
+/// container: who a process belongs to is read from its path.
 #[must_use]
 pub fn judge_cgroup(path: &str) -> Verdict {
     let mut parts = path.split('/').filter(|part| !part.is_empty() && *part != ".");
     let climbs = path.split('/').any(|part| part == "..");
-    if path.starts_with('/') && !climbs && parts.next().is_some_and(|first| first != SERVICES_CGROUP) {
+    let is_id = |part: &&str| part.len() == 64 && part.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let nested = parts.clone().filter(is_id).count() > 1;
+    let ours = parts.next().is_none_or(|first| first == SERVICES_CGROUP);
+    if path.starts_with('/') && !climbs && !nested && !ours {
         return Verdict::Allow;
     }
     Verdict::Deny {
@@ -166,5 +170,10 @@ mod tests {
         {
             assert_eq!(judge_cgroup(path).denied_by(), Some(ID), "{path}");
         }
+        // A container's own name is its id; a folder above it that has one would speak for another.
+        let id = "0123456789abcdef".repeat(4);
+        assert_eq!(judge_cgroup(&format!("/docker/{id}")), Verdict::Allow);
+        assert_eq!(judge_cgroup(&format!("/{id}/{id}")).denied_by(), Some(ID));
+        assert_eq!(judge_cgroup(&format!("/jobs/{id}/x/{}", id.to_uppercase())).denied_by(), Some(ID));
     }
 }

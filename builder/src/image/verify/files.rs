@@ -1,6 +1,7 @@
 //! Checks of files: a signed manifest, the artifacts that it names, the sums.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use eci_contract::manifest::{Artifact, Flavour, MAX_BYTES, Manifest, UnifiedKernelImage};
@@ -17,6 +18,14 @@ const SECURE_BOOT: &str = "Secure Boot signature";
 
 /// Name of the check of the signature that the kernel looks at.
 const ROOT_HASH: &str = "signature of the root hash";
+
+/// What is said of images from before there was one, too.
+const NOBODY: &str = "nobody has signed it: a machine that enforces Secure Boot refuses this image";
+
+/// What a signature is worth whose certificate is only what came with it.
+fn note(expected: &Expected) -> &'static str {
+    if expected.certificate.is_some() { "" } else { "; --certificate would say whether it should be" }
+}
 
 /// Checks signature, schema and flavour; gives the manifest when all of them hold.
 pub(super) fn manifest(
@@ -108,11 +117,10 @@ pub(super) fn signature(
     report: &mut Report,
 ) {
     let wanted = expected.certificate.as_ref();
-    let note = if wanted.is_some() { "" } else { "; --certificate would say whether it should be" };
     let verified = secure_boot::verify(image, wanted).map_err(|error| chain(&error));
     let outcome = verified.and_then(|by| match root_hash_signer.filter(|other| other.der() != by.der()) {
         Some(other) => Err(format!("it is signed by {}, and the root hash by {}", by.name(), other.name())),
-        None => Ok(format!("by {}, valid until {}{note}", by.name(), by.valid_until())),
+        None => Ok(format!("by {}, valid until {}{}", by.name(), by.valid_until(), note(expected))),
     });
     report.add(subject, SECURE_BOOT, outcome);
 }
@@ -127,8 +135,13 @@ pub(super) fn root_hash(
     expected: &Expected,
     report: &mut Report,
 ) -> Option<Certificate> {
-    let verified = root_hash::verify(of, signature, expected.certificate.as_ref());
-    let verified = verified.map_err(|error| chain(&error)).and_then(|by| {
+    let verified = match signature {
+        [] => Err(NOBODY.to_owned()),
+        signature => {
+            root_hash::verify(of, signature, expected.certificate.as_ref()).map_err(|error| chain(&error))
+        }
+    };
+    let verified = verified.and_then(|by| {
         let found = by.fingerprint();
         match named.filter(|named| *named != found) {
             Some(named) => {
@@ -137,7 +150,8 @@ pub(super) fn root_hash(
             None => Ok(by),
         }
     });
-    let outcome = verified.as_ref().map(|by| format!("by {}", by.name())).map_err(Clone::clone);
+    let outcome =
+        verified.as_ref().map(|by| format!("by {}{}", by.name(), note(expected))).map_err(Clone::clone);
     report.add(subject, ROOT_HASH, outcome);
     verified.ok()
 }
@@ -152,6 +166,9 @@ pub(super) fn root_hash_file(
     let of = manifest.root.root_hash.parse().expect("a parsed manifest has a root hash");
     match fs::read(folder.join(root_hash::FILE)) {
         Ok(signature) => root_hash(root_hash::FILE, of, &signature, None, expected, report),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            root_hash(root_hash::FILE, of, &[], None, expected, report)
+        }
         Err(error) => {
             report.add(root_hash::FILE, ROOT_HASH, Err(format!("cannot read it: {error}")));
             None

@@ -26,8 +26,8 @@ pub struct Record {
     /// The data disk; inside the instance's folder unless the user named another.
     pub data: PathBuf,
     /// What its processor is; missing in records before there was a choice.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub architecture: Option<Architecture>,
+    #[serde(default = "only_one")]
+    pub architecture: Architecture,
     /// Accelerator that QEMU uses: `kvm` or `tcg`.
     pub accel: String,
     /// Memory in MiB.
@@ -42,6 +42,11 @@ pub struct Record {
     /// Folders of the host; runs that name none have these.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shares: Vec<Share>,
+}
+
+/// The architecture of all images when records had none.
+fn only_one() -> Architecture {
+    Architecture::X86_64
 }
 
 impl Home {
@@ -80,7 +85,7 @@ pub(super) fn example(home: &Home) -> Record {
         version: RECORD_VERSION,
         artifacts: "/out".into(),
         data: home.data_disk(),
-        architecture: Some(Architecture::X86_64),
+        architecture: Architecture::X86_64,
         accel: "tcg".to_owned(),
         memory_mib: 2048,
         cpus: 2,

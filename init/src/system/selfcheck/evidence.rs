@@ -70,7 +70,8 @@ impl Evidence {
         Self {
             mountinfo: mounts::mountinfo().unwrap_or_default(),
             table: dm::table(&handover.verity_device).ok(),
-            secure_boot: handover.secure_boot || secure_boot::is_enforced().unwrap_or(true),
+            secure_boot: handover.secure_boot
+                || secure_boot::is_enforced().unwrap_or(Some(true)).unwrap_or(false),
             lockdown: read("/sys/kernel/security/lockdown"),
             apparmor: read("/sys/module/apparmor/parameters/enabled"),
             profiles: read("/sys/kernel/security/apparmor/profiles"),
