@@ -176,7 +176,8 @@ fn other_root_hash(machines: &Machines) -> Result<()> {
     let keys = folder.path().join("keys");
     command::run(Command::new(image::builder()?).arg("keygen").arg(&keys), &[])?.ok()?;
     let root_hash = image::manifest(&image::out()?)?.root.root_hash;
-    let other_hash = format!("{:0>64}", root_hash.get(1..).unwrap_or_default());
+    let digit = if root_hash.starts_with('0') { '1' } else { '0' };
+    let other_hash = format!("{digit}{}", root_hash.get(1..).unwrap_or_default());
     let foreign = signed(&root_hash, &keys.join("secure-boot"))?;
     let ours = signed(&other_hash, &image::development_keys()?.join("secure-boot"))?;
     let kernel = "verity: Root hash verification failed";
