@@ -277,17 +277,21 @@ pub struct Refusal {
 }
 
 impl Refusal {
+    fn new(status: StatusCode, message: String) -> Self {
+        Self { status, message, refused: None }
+    }
+
     fn bad(message: &str) -> Self {
-        Self { status: StatusCode::BAD_REQUEST, message: message.to_owned(), refused: None }
+        Self::new(StatusCode::BAD_REQUEST, message.to_owned())
     }
 
     fn forbidden(message: String) -> Self {
-        Self { status: StatusCode::FORBIDDEN, message, refused: None }
+        Self::new(StatusCode::FORBIDDEN, message)
     }
 
     /// As the engine says it.
     fn no_container(name: &str) -> Self {
-        Self { status: StatusCode::NOT_FOUND, message: format!("No such container: {name}"), refused: None }
+        Self::new(StatusCode::NOT_FOUND, format!("No such container: {name}"))
     }
 
     /// In the engine's own words and form, which its clients show.
@@ -316,7 +320,7 @@ impl From<Told> for Refusal {
 impl From<copies::Error> for Refusal {
     fn from(error: copies::Error) -> Self {
         log::failure(Level::Warn, "a request could not be judged", &error);
-        Self { status: StatusCode::SERVICE_UNAVAILABLE, message: chain(&error), refused: None }
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, chain(&error))
     }
 }
 
@@ -324,14 +328,10 @@ impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
         log::failure(Level::Warn, "a client was not served", &error);
         match error {
-            Error::Connect { .. } => Self {
-                status: StatusCode::SERVICE_UNAVAILABLE,
-                message: crate::serve::UNAVAILABLE.to_owned(),
-                refused: None,
-            },
-            Error::Silent(_) => {
-                Self { status: StatusCode::BAD_GATEWAY, message: chain(&error), refused: None }
+            Error::Connect { .. } => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, crate::serve::UNAVAILABLE.to_owned())
             }
+            Error::Silent(_) => Self::new(StatusCode::BAD_GATEWAY, chain(&error)),
         }
     }
 }
