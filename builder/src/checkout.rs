@@ -54,10 +54,10 @@ fn of_content(config: Config) -> Config {
 
 /// Files and folders that a build takes from the checkout, from its root.
 fn inputs(config: &Config, prefix: &str) -> Result<Vec<String>, String> {
-    let Config { packages, rootfs, settings, kernel, .. } = config;
+    let Config { packages, rootfs, settings, kernel, toolchain, .. } = config;
     let lists = [&packages.lists, &packages.locks, &rootfs.overlays].into_iter().flatten();
     let all = lists
-        .chain([&rootfs.apparmor, &rootfs.folders, &rootfs.refused, &kernel.fragments])
+        .chain([&rootfs.apparmor, &rootfs.folders, &rootfs.refused, &kernel.fragments, &toolchain.folder])
         .chain(&settings.file);
     all.map(|path| {
         let inside = path.components().all(|component| matches!(component, Component::Normal(_)));

@@ -21,4 +21,5 @@ pub mod rootfs;
 pub mod settings;
 pub mod staging;
 pub mod tool;
+pub mod toolchain;
 pub mod ui;

@@ -77,8 +77,17 @@ impl Tool {
         let program = program.as_ref();
         let mut command = Command::new(program);
         command.stdin(Stdio::null()).env("LC_ALL", "C.UTF-8");
-        let shown = Path::new(program).file_name().unwrap_or(program).to_string_lossy().into_owned();
-        Self { program: shown, command }
+        Self { program: name_of(program), command }
+    }
+
+    /// `program`, as the last argument so far of a `wrapper` that becomes it. Errors name the program, where it is the one that failed.
+    pub fn behind(
+        wrapper: &Path,
+        arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
+        program: &str,
+    ) -> Self {
+        let tool = Self::new(wrapper).args(arguments).arg(program);
+        Self { program: program.to_owned(), ..tool }
     }
 
     /// Adds one argument.
@@ -99,6 +108,13 @@ impl Tool {
     #[must_use]
     pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.command.env(name, value);
+        self
+    }
+
+    /// Takes all environment variables away.
+    #[must_use]
+    pub fn without_environment(mut self) -> Self {
+        self.command.env_clear();
         self
     }
 
@@ -149,7 +165,9 @@ impl Tool {
         let failed = |source| Error::Run { program: program.clone(), source };
         let spawned = self.command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let mut child = match spawned {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Error::Missing { program }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(Error::Missing { program: name_of(self.command.get_program()) });
+            }
             spawned => spawned.map_err(failed)?,
         };
         let stderr = child.stderr.take().expect("stderr was asked to be a pipe");
@@ -164,6 +182,10 @@ impl Tool {
         }
         read.map_err(failed)
     }
+}
+
+fn name_of(program: &OsStr) -> String {
+    Path::new(program).file_name().unwrap_or(program).to_string_lossy().into_owned()
 }
 
 fn last_lines(stderr: impl Read) -> Vec<String> {
@@ -195,6 +217,17 @@ mod tests {
     fn a_missing_program_is_named() {
         let error = Tool::new("no-such-program-here").run(&Ui::silent()).expect_err("it is not there");
         assert_eq!(error.to_string(), "`no-such-program-here` was not found in PATH");
+    }
+
+    #[test]
+    fn what_is_missing_is_the_wrapper_and_what_fails_is_the_program() {
+        let missing = Tool::behind(Path::new("no-such-program-here"), ["-x"], "make").run(&Ui::silent());
+        let failed = Tool::behind(Path::new("env"), ["-i"], "false").run(&Ui::silent());
+        let texts = [missing, failed].map(|outcome| outcome.expect_err("neither works").to_string());
+        assert_eq!(
+            texts,
+            ["`no-such-program-here` was not found in PATH", "`false` failed (exit status: 1)"]
+        );
     }
 
     #[test]

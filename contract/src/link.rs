@@ -16,7 +16,7 @@ use crate::status::Status;
 
 /// Name of the virtio-serial port that carries the link.
 pub const PORT_NAME: &str = "org.eci.link";
-/// vsock port that the gate listens on where the hypervisor has vsock. Only the host (CID 2) is served.
+/// vsock port that the gate listens on where the hypervisor has vsock; each connection is a session. Only the host (CID 2) is served.
 pub const VSOCK_PORT: u32 = 1724;
 /// Upper bound of a request line in bytes. The longest real one is under 100; a peer that sends more is cut off.
 pub const MAX_REQUEST_BYTES: usize = 4096;

@@ -1,4 +1,5 @@
-//! The link where the hypervisor has sockets: one connection a stream, no multiplexing.
+//! The link where the hypervisor has sockets: a connection is a session, as on the port. A stream for each connection would be simpler, but
+//! not every hypervisor's sockets can close one direction, and then `docker run` has no output.
 
 use std::convert::Infallible;
 use std::path::Path;
@@ -6,12 +7,11 @@ use std::time::Duration;
 
 use eci_contract::link::VSOCK_PORT;
 use eci_service::log::{self, Level};
-use tokio::io::BufReader;
 use tokio::time::sleep;
 use tokio_vsock::{VMADDR_CID_ANY, VMADDR_CID_HOST, VsockAddr, VsockListener};
 
 use crate::ports::Ports;
-use crate::serve::{Sockets, stream_on};
+use crate::serve::session;
 
 /// The kernel's device for vsock; it is there when the kernel knows vsock, whether or not a hypervisor serves it.
 const DEVICE: &str = "/dev/vsock";
@@ -33,17 +33,15 @@ pub fn listen() -> Option<VsockListener> {
     }
 }
 
-/// Serves connections of the host for ever; any other peer is dropped before a byte is read. It cannot be asked for anything here, so
-/// that ports are published on it by the other link alone.
+/// Serves sessions of the host for ever; any other peer is dropped before a byte is read.
 pub async fn serve(listener: VsockListener, ports: Ports) -> Infallible {
     loop {
         match listener.accept().await {
             Ok((connection, peer)) if is_host(peer) => {
                 let ports = ports.clone();
                 tokio::spawn(async move {
-                    let served = stream_on(BufReader::new(connection), Sockets::of_image(), &ports);
-                    if let Err(error) = served.await {
-                        log::failure(Level::Warn, "a connection was not served", &error);
+                    if let Err(error) = session(connection, &ports).await {
+                        log::failure(Level::Warn, "a session on vsock ended", &error);
                     }
                 });
             }

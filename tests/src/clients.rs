@@ -16,7 +16,7 @@ const PACKAGES: [&str; 3] = ["docker-cli", "docker-buildx", "docker-registry"];
 /// # Errors
 /// When the lock or the cache lacks one of them.
 pub fn unpacked() -> Result<PathBuf> {
-    let cache = cache()?;
+    let cache = image::cache()?;
     let locked = |package| locked_digest("test-packages.lock", package, host());
     let digests: Vec<_> = PACKAGES.into_iter().map(locked).collect::<Result<_>>()?;
     let place = cache
@@ -41,14 +41,9 @@ pub fn plugins(unpacked: &Path) -> PathBuf {
     unpacked.join("usr/libexec/docker/cli-plugins")
 }
 
-/// The folder that outlives checkouts; everything in it can be deleted.
-pub(crate) fn cache() -> Result<PathBuf> {
-    Ok(image::user_folder("XDG_CACHE_HOME", ".cache")?.join("eci"))
-}
-
 /// Unpacks a package of the cache.
 pub(crate) fn unpack(digest: &str, to: &Path) -> Result<()> {
-    let package = cache()?.join("packages").join(format!("{digest}.deb"));
+    let package = image::cache()?.join("packages").join(format!("{digest}.deb"));
     command::host("dpkg-deb", &["-x", &package.to_string_lossy(), &to.to_string_lossy()])?.ok().map(drop)
 }
 
@@ -58,7 +53,7 @@ pub(crate) fn unpack(digest: &str, to: &Path) -> Result<()> {
 /// As [`unpacked`].
 pub fn busybox(architecture: Architecture) -> Result<Vec<u8>> {
     let digest = locked_digest("test-packages.lock", "busybox-static", architecture)?;
-    let place = cache()?.join("test-clients").join(format!("busybox-{}", &digest[..16]));
+    let place = image::cache()?.join("test-clients").join(format!("busybox-{}", &digest[..16]));
     if !place.exists() {
         fs::create_dir_all(place.parent().context("the place has a parent")?)?;
         let fresh = tempfile::tempdir_in(place.parent().context("the place has a parent")?)?;

@@ -9,7 +9,6 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
-use crate::clients;
 use crate::vm::Vm;
 use crate::{command, image};
 
@@ -51,7 +50,7 @@ fn root() -> Result<PathBuf> {
     let mut digest = Sha256::new_with_prefix(text);
     digest.update(PACKAGES.join(" "));
     let key: String = digest.finalize().iter().take(10).map(|byte| format!("{byte:02x}")).collect();
-    let folder = clients::cache()?.join("debian-roots");
+    let folder = image::cache()?.join("debian-roots");
     let place = folder.join(format!("{key}.tar"));
     if !place.exists() {
         fs::create_dir_all(&folder)?;

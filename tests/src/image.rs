@@ -102,11 +102,19 @@ pub fn shareable_folder() -> Result<TempDir> {
 pub fn copy_of_project() -> Result<TempDir> {
     let folder = tempfile::tempdir()?;
     let root = repository()?;
-    for name in ["eci.toml", "eci-test.toml", "rootfs", "kernel-config"] {
+    for name in ["eci.toml", "eci-test.toml", "rootfs", "kernel-config", "toolchain"] {
         let from = root.join(name);
         command::host("cp", &["-r", &from.to_string_lossy(), &folder.path().to_string_lossy()])?.ok()?;
     }
     Ok(folder)
+}
+
+/// The folder that outlives checkouts; everything in it can be deleted.
+///
+/// # Errors
+/// When no variable says where it is.
+pub fn cache() -> Result<PathBuf> {
+    Ok(user_folder("XDG_CACHE_HOME", ".cache")?.join("eci"))
 }
 
 /// The manifest of an artifact folder.

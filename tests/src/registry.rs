@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,7 +19,7 @@ const HOST: &str = "10.0.2.2";
 pub struct Registry {
     process: Child,
     port: u16,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Registry {
@@ -39,13 +40,26 @@ impl Registry {
         let mut command = Command::new(&program);
         command.arg("serve").arg(&settings).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let process = command.spawn().with_context(|| format!("cannot start {}", program.display()))?;
-        let registry = Self { process, port, _folder: folder };
+        let registry = Self { process, port, folder };
         let begin = Instant::now();
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
             ensure!(begin.elapsed() < Duration::from_secs(20), "the registry does not listen");
             thread::sleep(Duration::from_millis(50));
         }
         Ok(registry)
+    }
+
+    /// Its name on this host.
+    #[must_use]
+    pub fn on_loopback(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// The file of a blob, by its SHA-256 in hexadecimal.
+    #[must_use]
+    pub fn blob(&self, digest: &str) -> PathBuf {
+        let blobs = self.folder.path().join("images/docker/registry/v2/blobs/sha256");
+        blobs.join(&digest[..2]).join(digest).join("data")
     }
 
     /// Its name, as a VM calls it.

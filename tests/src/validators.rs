@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use sha2::{Digest, Sha256};
 
 use crate::command::{self, Outcome};
-use crate::{clients, image};
+use crate::image;
 
 /// What SPDX's own tools say of a document.
 ///
@@ -61,7 +61,7 @@ fn environment() -> Result<PathBuf> {
     let requirements = folder()?.join("requirements.txt");
     let text = fs::read(&requirements).with_context(|| format!("cannot read {}", requirements.display()))?;
     let key: String = Sha256::digest(text).iter().take(10).map(|byte| format!("{byte:02x}")).collect();
-    let place = clients::cache()?.join("validators").join(key);
+    let place = image::cache()?.join("validators").join(key);
     let done = place.join("done");
     if !done.exists() {
         // Its programs name their own folder, so it is made where it stays.

@@ -47,6 +47,31 @@ fn main() -> ExitCode {
             )?;
             project.build(&[])?.is(CONFIG, &["hello", "eci-builder lock"])
         }),
+        row("a_compiler_that_the_lock_lacks_is_drift_and_one_for_another_host_is_missed", |()| {
+            let project = Project::copy()?;
+            project.append("toolchain/packages.toml", "\n[cross.x86_64]\npackages = []\n")?;
+            project.replace("toolchain/packages.toml", "\"make\"", "\"make\", \"hello\"")?;
+            let lock = format!("toolchain/{}.lock", std::env::consts::ARCH);
+            let words = ["`hello` is not locked for", &lock, "eci-builder lock"];
+            project.build(&[])?.is(CONFIG, &words)?;
+            project.run(&["sandbox", "--", "true"])?.is(CONFIG, &words)?;
+            fs::remove_file(project.path(&lock))?;
+            project.build(&[])?.is(CONFIG, &["cannot read", &lock, "eci-builder lock"])?;
+            project.nothing_was_built()
+        }),
+        row("without_bubblewrap_nothing_is_compiled", |()| {
+            let project = Project::copy()?;
+            let mut sandbox = project.command(&["sandbox", "--offline", "--", "true"]);
+            Said(command::run(sandbox.env("PATH", project.path("empty")), &[])?)
+                .is(HOST, &["cannot make a sandbox", "`bwrap` was not found in PATH", "install bubblewrap"])
+        }),
+        row("a_mount_that_would_hide_the_compiler_or_is_not_there_is_a_usage_error", |()| {
+            let project = Project::copy()?;
+            project
+                .run(&["sandbox", "--bind", "empty=/usr/bin", "--", "true"])?
+                .is(USAGE, &["below /usr"])?;
+            project.run(&["sandbox", "--bind", "none=/x", "--", "true"])?.is(USAGE, &["cannot mount `none`"])
+        }),
         row("a_hash_that_does_not_match_is_named_and_nothing_is_built", |()| {
             let project = Project::copy()?;
             let lock = project.lock_file()?;

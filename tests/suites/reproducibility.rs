@@ -1,4 +1,5 @@
-//! Two builds from one lock, in different folders, give the same bytes, and so does one that is signed by others afterwards.
+//! Two builds from one lock, in different folders, give the same bytes, and so does one that is signed by others afterwards. What is
+//! compiled sees nothing of the host, so that another host would give the same.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,14 +14,129 @@ use tempfile::TempDir;
 /// Exit codes of `eci-builder --help`.
 const CONFIG: i32 = 3;
 const UNTRUSTED: i32 = 5;
+/// The guest's programs.
+const PROGRAMS: [&str; 6] = ["eci-init", "eci-runc", "eci-nodes", "eci-procfs", "eci-gate", "eci-publish"];
+/// Library of the package libfaketime, which shows programs another time.
+const FAKETIME: &str = "faketime/libfaketime.so.1";
 /// Library of the package softhsm2.
 const SOFTHSM: &str = "/usr/lib/softhsm/libsofthsm2.so";
 
 fn main() -> ExitCode {
     suite::run_alone(vec![
+        row("a_compiler_sees_nothing_of_this_host", sandbox),
+        row("programs_compiled_elsewhere_by_another_clock_are_the_same", compiled_elsewhere),
         row("a_second_build_elsewhere_has_the_same_sums", second_build),
         row("a_build_without_private_keys_that_is_signed_elsewhere_has_the_same_sums", signed_elsewhere),
     ])
+}
+
+/// What is mounted is there, and may be written where that was said; the toolchain runs; nothing else is there.
+fn sandbox(_: &()) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    for name in ["given", "read-only"] {
+        fs::create_dir(folder.path().join(name))?;
+        fs::write(folder.path().join(name).join("file"), name)?;
+    }
+    let inside = |script: &str| -> Result<command::Outcome> {
+        // With the host's root as an open descriptor, as a careless caller leaves one.
+        let mut sandbox = Command::new("sh");
+        sandbox.args(["-c", "exec 9</ && exec \"$@\"", "sh"]).arg(image::builder()?);
+        let mount = |name: &str| format!("{}=/{name}", folder.path().join(name).display());
+        sandbox
+            .current_dir(image::repository()?)
+            .env("SECRET_OF_THE_HOST", "1")
+            .args(["sandbox", "--offline", "--bind", &mount("given"), "--ro-bind", &mount("read-only")])
+            .args(["--setenv", "GIVEN=yes", "--", "sh", "-c", script]);
+        command::run(&mut sandbox, &[])
+    };
+    let seen =
+        inside("cat /given/file /read-only/file; echo $GIVEN > /given/made; rustc --version; gcc --version")?
+            .ok()?;
+    ensure!(seen.starts_with("givenread-onlyrustc 1."), "{seen}");
+    ensure!(fs::read_to_string(folder.path().join("given/made"))? == "yes\n", "nothing was written");
+    // mount(2) with MS_REMOUNT | MS_BIND, for who has the capability.
+    let number = if cfg!(target_arch = "aarch64") { 40 } else { 165 };
+    let remount = format!(
+        "exec perl -e 'my $at = \"/read-only\"; syscall({number}, 0, $at, 0, 0x1020, 0) == 0 or die \"refused: $!\"'"
+    );
+    for (script, words) in [
+        ("echo x > /read-only/file", "Read-only file system"),
+        ("echo x > /usr/bin/gcc", "Read-only file system"),
+        ("exec cat /etc/passwd", "No such file"),
+        ("exec ls /home /root /var /sys /run", "cannot access '/home'"),
+        ("exec cat /proc/1/root/etc/passwd", "No such file"),
+        ("exec cat /dev/kmsg", "No such file"),
+        (
+            "cat /proc/*/environ | tr '\\0' '\\n' | grep SECRET || { echo nothing of the host >&2; exit 1; }",
+            "nothing of the host",
+        ),
+        ("exec sed -n 1p /proc/self/fd/9/etc/passwd", "No such file"),
+        (&remount, "refused: Operation not permitted"),
+        ("echo x > /proc/sys/kernel/core_pattern", "Read-only file system"),
+        (
+            "grep CapEff /proc/self/status >&2; grep -q 'CapEff:.*[1-9a-f]' /proc/self/status",
+            "CapEff:\t0000000000000000",
+        ),
+    ] {
+        inside(script)?.refused(&[words])?;
+    }
+    let world = inside(
+        "env | cut -d= -f1 | sort | tr '\\n' ' '; ls /proc | grep -c '^[0-9]'; grep -c : /proc/net/dev; cat /proc/sys/kernel/hostname; ls /",
+    )?;
+    let world = world.ok()?;
+    // The shell, `ls` and `grep` beside bubblewrap; loopback alone.
+    let expected = "GIVEN HOME LC_ALL PATH PWD TZ 4\n1\neci\nbin\ndev\ngiven\nlib\nlib64\nproc\nread-only\nsbin\ntmp\nusr";
+    ensure!(world == expected, "there is more, or less:\n{world}\ninstead of\n{expected}");
+    Ok(())
+}
+
+/// From a copy of the sources in another folder, made under another umask, with a clock that is years away: the same bytes.
+fn compiled_elsewhere(_: &()) -> Result<()> {
+    let (folder, root) = (tempfile::tempdir()?, image::repository()?);
+    let [sources, target] = ["another/folder", "target"].map(|name| folder.path().join(name));
+    fs::create_dir_all(&sources)?;
+    fs::create_dir(&target)?;
+    let script = format!(
+        "set -eu; umask 077; cd '{}'; tar -c --exclude=./out --exclude=./target --exclude=./.git . | tar -x -C '{}' --no-same-permissions",
+        root.display(),
+        sources.display()
+    );
+    command::host("sh", &["-c", &script])?.ok()?;
+    let cache = image::cache()?;
+    let lock = command::host("sha256sum", &[&root.join("Cargo.lock").to_string_lossy()])?.ok()?;
+    let crates = cache.join("crates").join(&lock[..16]);
+    let architecture = image::manifest(&image::out()?)?.architecture.as_str();
+    let triple = format!("{architecture}-unknown-linux-gnu");
+    let mut build = Command::new(image::builder()?);
+    build
+        .current_dir(&sources)
+        .env("TZ", "Pacific/Kiritimati")
+        .args(["sandbox", "--offline", "--arch", architecture, "--chdir", "/eci"])
+        .args(["--ro-bind", &format!("{}=/eci", sources.display())])
+        .args(["--ro-bind", &format!("{}=/vendor", crates.display())])
+        .args([
+            "--ro-bind",
+            &format!("/usr/lib/{}-linux-gnu/{FAKETIME}=/faketime.so", std::env::consts::ARCH),
+        ])
+        .args(["--bind", &format!("{}=/target", target.display())])
+        .args(["--setenv", "FAKETIME=+3000d", "--setenv", "LD_PRELOAD=/faketime.so"])
+        .args(["--", "sh", "-c", "umask 077 && date +%Y && exec \"$@\"", "sh"])
+        .args(["cargo", "build", "--config", "toolchain/cargo.toml", "--quiet", "--locked"])
+        .args(["--profile", "guest", "--target", &triple])
+        // Together, as always: features that one of them asks for are there for all.
+        .args(PROGRAMS.iter().flat_map(|program| ["-p", program]));
+    let year = command::run(&mut build, &[])?.ok()?;
+    let now = command::host("date", &["+%Y"])?.ok()?;
+    ensure!(
+        year.trim().parse::<u32>()? >= now.trim().parse::<u32>()? + 8,
+        "the clock is this host's: {year}"
+    );
+    for program in PROGRAMS {
+        let [here, there] =
+            [image::programs()?, target.join(&triple).join("guest")].map(|from| from.join(program));
+        command::host("cmp", &[&here.to_string_lossy(), &there.to_string_lossy()])?.ok()?;
+    }
+    Ok(())
 }
 
 fn second_build(_: &()) -> Result<()> {

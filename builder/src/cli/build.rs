@@ -32,6 +32,7 @@ use crate::plan::{Locked, Plan};
 use crate::rootfs::{self, Root, tree::Kind};
 use crate::settings;
 use crate::staging::WorkFolder;
+use crate::toolchain::{self, Toolchain};
 use crate::ui::Ui;
 
 /// Version of what `--json` prints.
@@ -43,6 +44,9 @@ const SECURE_BOOT_HINT: &str =
     "`eci-builder keygen DIR` makes both, `secure-boot/db.key` and `secure-boot/db.crt`";
 const UNSIGNED_HINT: &str =
     "name the private key, or build with --unsigned and use `eci-builder sign` where the key is";
+/// Ubuntu 24.04 is where AppArmor does that.
+pub(super) const SANDBOX_HINT: &str = "install bubblewrap; where AppArmor refuses user namespaces, \
+     `sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0`, or build as root";
 /// Versions that the manifest states: what they are called there, and the package that has them.
 const VERSIONS: [(&str, &str); 3] = [("docker", "docker.io"), ("containerd", "containerd"), ("crun", "crun")];
 
@@ -62,7 +66,7 @@ pub struct Args {
     #[arg(long = "format", value_enum, value_delimiter = ',', default_values = ["raw", "qcow2"])]
     formats: Vec<Format>,
     /// Folder with the guest's programs: eci-init, eci-runc, eci-nodes, eci-procfs, eci-gate and eci-publish, static;
-    /// `target/ARCH-unknown-linux-gnu/guest` otherwise.
+    /// `target/guest-ARCH` otherwise, where `scripts/build` leaves them.
     #[arg(long)]
     programs: Option<PathBuf>,
     /// Build only what the lock files say. This is the default and cannot be turned off: `lock` changes them.
@@ -104,12 +108,13 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let programs = args
         .programs
         .clone()
-        .unwrap_or_else(|| format!("target/{}-unknown-linux-gnu/guest", plan.architecture().as_str()).into());
+        .unwrap_or_else(|| format!("target/guest-{}", plan.architecture().as_str()).into());
     let keys = if args.unsigned { public_keys(&plan, ui)? } else { private_keys(&plan, ui)? };
     let cache = Cache::open().or_exit(Exit::Host)?;
     let offline = if args.offline { Offline::Yes } else { Offline::No };
-    let archives = packages::fetch(&plan, &cache, offline, ui).map_err(fetch_failed)?;
-    let kernel = build_kernel(&plan, &archives, &cache, ui)?;
+    let from = packages::Source { cache: &cache, mirror: plan.config().packages.mirror.as_deref(), offline };
+    let archives = packages::fetch("packages", plan.for_the_image(), &from, ui).map_err(fetch_failed)?;
+    let kernel = build_kernel(&plan, &archives, from, ui)?;
     let work = WorkFolder::inside(&cache.folder("work").or_exit(Exit::Host)?, "build").or_exit(Exit::Host)?;
     let root =
         rootfs::assemble(&plan, &archives, &programs, (&cache, work.path()), ui).or_exit(Exit::Config)?;
@@ -149,7 +154,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         },
         formats: &args.formats,
         contents: &contents,
-        origin: &origin(&plan, &contents, &kernel, ui),
+        origin: &origin(&plan, &contents, ui),
     };
     let assembled = assemble::assemble(&inputs, &args.out, ui).map_err(not_assembled)?;
     report(&assembled, args, ui)
@@ -165,7 +170,7 @@ fn not_assembled(error: assemble::Error) -> anyhow::Error {
     outcome.expect_err("an error was given")
 }
 
-fn lock_hint(config: &Path, [image, tools]: [Architecture; 2]) -> String {
+pub(super) fn lock_hint(config: &Path, [image, tools]: [Architecture; 2]) -> String {
     let more = if image == tools { String::new() } else { format!(",{}", tools.as_str()) };
     let (config, image) = (config.display(), image.as_str());
     format!("run `eci-builder lock --config {config} --arch {image}{more}` and commit what it writes")
@@ -300,7 +305,12 @@ fn data_home() -> anyhow::Result<PathBuf> {
         .or_exit(Exit::Host)
 }
 
-fn build_kernel(plan: &Plan<Locked>, archives: &[Archive], cache: &Cache, ui: &Ui) -> anyhow::Result<Kernel> {
+fn build_kernel(
+    plan: &Plan<Locked>,
+    archives: &[Archive],
+    from: packages::Source<'_>,
+    ui: &Ui,
+) -> anyhow::Result<Kernel> {
     let source = plan.kernel_source();
     let archive = archive_of(source, archives);
     let order = kernel::Order {
@@ -308,8 +318,23 @@ fn build_kernel(plan: &Plan<Locked>, archives: &[Archive], cache: &Cache, ui: &U
         source_sha256: digest(&source.sha256),
         fragments: &plan.fragments(),
         architecture: plan.architecture(),
+        toolchain: Toolchain::of(plan, from),
     };
-    kernel::build(&order, cache, ui).or_exit(Exit::Config)
+    kernel::build(&order, from.cache, ui).map_err(|error| match error {
+        kernel::Error::Toolchain(error) => no_toolchain(error),
+        error => Err::<(), _>(error).or_exit(Exit::Config).expect_err("an error was given"),
+    })
+}
+
+/// Whatever is wrong with a toolchain is the host's fault, but for a digest that does not match.
+pub(super) fn no_toolchain(error: toolchain::Error) -> anyhow::Error {
+    match error {
+        toolchain::Error::Fetch(error) => fetch_failed(error),
+        error @ toolchain::Error::Sandbox(_) => {
+            Err::<(), _>(error).or_exit_with_hint(Exit::Host, SANDBOX_HINT).expect_err("an error was given")
+        }
+        error => Err::<(), _>(error).or_exit(Exit::Host).expect_err("an error was given"),
+    }
 }
 
 fn archive_of<'a>(package: &LockedPackage, archives: &'a [Archive]) -> &'a Archive {
@@ -373,11 +398,11 @@ fn contents(
     Ok(sbom::Contents { packages, built, files })
 }
 
-/// What the image is made from and with: every locked package, tools included, the guest's programs, the administrator's
+/// What the image is made from and with: every locked package, tools and toolchain included, the guest's programs, the administrator's
 /// settings where there is a file, and the checkout at its commit where that says it all.
-fn origin(plan: &Plan<Locked>, contents: &sbom::Contents, kernel: &Kernel, ui: &Ui) -> Origin {
+fn origin(plan: &Plan<Locked>, contents: &sbom::Contents, ui: &Ui) -> Origin {
     let mut materials: Vec<_> = plan.packages().map(material).collect();
-    for tool in plan.tools().iter().map(material) {
+    for tool in plan.tools().iter().chain(plan.toolchain()).map(material) {
         if !materials.contains(&tool) {
             materials.push(tool);
         }
@@ -391,12 +416,20 @@ fn origin(plan: &Plan<Locked>, contents: &sbom::Contents, kernel: &Kernel, ui: &
         Ok(commit) => materials.push(Resource::checkout(commit)),
         Err(reason) => ui.debug(&format!("the provenance names no commit: {reason}")),
     }
-    Origin { materials, toolchain: kernel.toolchain.clone() }
+    Origin { materials, toolchain: toolchain_versions(plan) }
+}
+
+/// What the toolchain's list names, at the locked version.
+fn toolchain_versions(plan: &Plan<Locked>) -> BTreeMap<String, String> {
+    let listed = plan.toolchain_list().wanted(plan.tools_architecture(), plan.architecture());
+    let listed = listed.expect("a locked plan has a toolchain");
+    let named = plan.toolchain().iter().filter(|package| listed.contains(package.name.as_str()));
+    named.map(|package| (package.name.clone(), package.version.clone())).collect()
 }
 
 fn material(package: &LockedPackage) -> Resource {
     Resource {
-        name: format!("{}:{}", package.name, package.architecture),
+        name: format!("{}:{}", bare_name(package), package.architecture),
         uri: Some(bill_entry(package, None).url()),
         digest: Digests::sha256(digest(&package.sha256)),
     }
@@ -405,13 +438,18 @@ fn material(package: &LockedPackage) -> Resource {
 /// A package as the bill of materials has it.
 fn bill_entry(package: &LockedPackage, licence: Option<Licence>) -> sbom::Package {
     sbom::Package {
-        name: package.name.clone(),
+        name: bare_name(package).to_owned(),
         version: package.version.clone(),
         architecture: package.architecture.clone(),
         source: sbom::Source { name: package.source.clone(), version: package.source_version.clone() },
         sha256: digest(&package.sha256),
         licence,
     }
+}
+
+/// Its name without the architecture that a toolchain's foreign package has in it.
+fn bare_name(package: &LockedPackage) -> &str {
+    package.name.split(':').next().unwrap_or(&package.name)
 }
 
 /// Its licence, by its copyright file in the root file system.

@@ -7,12 +7,14 @@ use anyhow::anyhow;
 use rustix::fs::statvfs;
 use serde_json::{Value, json};
 
+use super::build::SANDBOX_HINT;
 use super::exit::{Classify, Exit};
 use super::print_data;
 use crate::cache::Cache;
 use crate::instance::accel::{self, Kvm};
 use crate::instance::shares;
 use crate::tool;
+use crate::toolchain;
 use crate::ui::{Ui, human_size};
 
 /// Version of what `--json` prints.
@@ -48,21 +50,9 @@ const ROWS: &[Row] = &[
     program(OWN_QEMU.0, "runs the appliance", OWN_QEMU.1),
     program("qemu-img", "writes the qcow2 image, checks the VHDX one", "apt-get install qemu-utils"),
     program("apt-get", "resolves and authenticates packages", "build on Debian or Ubuntu"),
-    program("cargo", "compiles the guest programs", "install Rust 1.85 or later"),
-    program("gcc", "compiles the kernel", "apt-get install gcc"),
-    program("make", "compiles the kernel", "apt-get install make"),
-    program("flex", "compiles the kernel", "apt-get install flex"),
-    program("bison", "compiles the kernel", "apt-get install bison"),
-    program("bc", "compiles the kernel", "apt-get install bc"),
-    program("lz4", "packs the kernel", "apt-get install lz4"),
+    program("dpkg-deb", "unpacks the toolchain", "build on Debian or Ubuntu"),
+    program("cargo", "brings the crates of the guest's programs", "install Rust 1.85 or later"),
     program("openssl", "makes keys for Secure Boot", "apt-get install openssl"),
-    file("libelf.h", "/usr/include/libelf.h", "compiles the kernel's tools", "apt-get install libelf-dev"),
-    file(
-        "openssl/ssl.h",
-        "/usr/include/openssl/ssl.h",
-        "compiles the kernel's tools",
-        "apt-get install libssl-dev",
-    ),
     file(
         "debian-archive-keyring",
         "/usr/share/keyrings/debian-archive-keyring.gpg",
@@ -70,7 +60,7 @@ const ROWS: &[Row] = &[
         "apt-get install debian-archive-keyring",
     ),
     useful(OTHER_QEMU.0, "runs images for the other architecture", OTHER_QEMU.1),
-    useful(OTHER_GCC.0, "compiles the kernel for the other architecture", OTHER_GCC.1),
+    useful("skopeo", "pushes images to registries and pulls them", "apt-get install skopeo"),
     useful(
         "docker",
         "talks to the engine; other clients can",
@@ -84,11 +74,6 @@ const QEMU_AARCH64: (&str, &str) = ("qemu-system-aarch64", "apt-get install qemu
 const IS_ARM: bool = cfg!(target_arch = "aarch64");
 const OWN_QEMU: (&str, &str) = if IS_ARM { QEMU_AARCH64 } else { QEMU_X86_64 };
 const OTHER_QEMU: (&str, &str) = if IS_ARM { QEMU_X86_64 } else { QEMU_AARCH64 };
-const OTHER_GCC: (&str, &str) = if IS_ARM {
-    ("x86_64-linux-gnu-gcc", "apt-get install gcc-x86-64-linux-gnu")
-} else {
-    ("aarch64-linux-gnu-gcc", "apt-get install gcc-aarch64-linux-gnu")
-};
 
 const fn program(name: &'static str, why: &'static str, fix: &'static str) -> Row {
     Row { need: Need::Program(name), weight: Weight::Needed, why, fix }
@@ -125,6 +110,7 @@ struct Finding {
 pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let cache = Cache::open().or_exit(Exit::Host)?;
     let mut findings: Vec<Finding> = ROWS.iter().map(look).collect();
+    findings.push(sandbox(&toolchain::probe(ui)));
     findings.push(virtiofsd(&shares::program()));
     findings.push(kvm(&accel::known(&cache).or_exit(Exit::Host)?));
     findings.push(space(&cache)?);
@@ -171,6 +157,16 @@ fn look(row: &Row) -> Finding {
         Need::File(shown, path) => (shown, Path::new(path).exists()),
     };
     Finding { what: what.to_owned(), present, weight: row.weight, why: row.why.to_owned(), fix: row.fix }
+}
+
+/// Compilers run in it, and nothing else of this host is there.
+fn sandbox(probed: &Result<(), tool::Error>) -> Finding {
+    let why = match probed {
+        Ok(()) => "gives compilers a sandbox".to_owned(),
+        Err(error) => format!("gives compilers a sandbox: {error}").replace("\n    ", ": "),
+    };
+    let what = toolchain::PROGRAM.to_owned();
+    Finding { what, present: probed.is_ok(), weight: Weight::Needed, why, fix: SANDBOX_HINT }
 }
 
 /// Only shares need it.

@@ -26,9 +26,12 @@ pub mod inspect;
 pub mod keygen;
 pub mod lock;
 pub mod logs;
+pub mod pull;
+pub mod push;
 pub mod reset;
 pub mod rm;
 pub mod run;
+pub mod sandbox;
 pub mod settings;
 pub mod sign;
 pub mod status;
@@ -78,12 +81,18 @@ enum Command {
     Inspect(inspect::Args),
     /// Show what changed from one artifact to another: packages, sizes, partitions, kernel options.
     Diff(diff::Args),
+    /// Put signed images into a registry, as one OCI artifact.
+    Push(push::Args),
+    /// Take an image out of a registry, if a key's owner signed it.
+    Pull(pull::Args),
     /// Check an administrator's settings before an image is built with them.
     Settings(settings::Args),
     /// Make a key pair to sign images with.
     Keygen(keygen::Args),
-    /// Resolve package versions and write the lock file; the only command that changes one.
+    /// Resolve package versions and write the lock files; the only command that changes one.
     Lock(lock::Args),
+    /// Run a command inside the locked toolchain, where nothing else of this host is.
+    Sandbox(sandbox::Args),
     /// Say what this host lacks, and how to mend it.
     Doctor(doctor::Args),
     /// Write shell completions or man pages.
@@ -131,9 +140,12 @@ pub fn main() -> ExitCode {
         Command::Verify(args) => verify::run(&args, &ui),
         Command::Inspect(args) => inspect::run(&args, &ui),
         Command::Diff(args) => diff::run(&args, &ui),
+        Command::Push(args) => push::run(&args, &ui),
+        Command::Pull(args) => pull::run(&args, &ui),
         Command::Settings(args) => settings::run(&args, &ui),
         Command::Keygen(args) => keygen::run(&args, &ui),
         Command::Lock(args) => lock::run(args, &ui),
+        Command::Sandbox(args) => sandbox::run(&args, &ui),
         Command::Doctor(args) => doctor::run(&args, &ui),
         Command::Tied(args) => tied::run(&args),
         Command::Generate(args) => generate::run(args, &ui),

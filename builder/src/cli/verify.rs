@@ -1,6 +1,6 @@
 //! `eci-builder verify`: recompute and check everything of an artifact against a public key.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use eci_contract::manifest::Flavour;
 use serde_json::json;
@@ -47,14 +47,7 @@ enum Wanted {
 /// # Errors
 /// When a check fails, when nothing could be checked, or when key or artifact cannot be read.
 pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
-    let key = PublicKey::read(&args.key).or_exit_with_hint(
-        Exit::Config,
-        "give the public half, `image.pub` of `eci-builder keygen`, with --key",
-    )?;
-    let certificate = args.certificate.as_deref().map(Certificate::read).transpose().or_exit_with_hint(
-        Exit::Config,
-        "give the certificate, `secure-boot/db.crt` of `eci-builder keygen`, with --certificate",
-    )?;
+    let (key, certificate) = (read_key(&args.key)?, read_certificate(args.certificate.as_deref())?);
     let flavour = match args.flavour {
         Wanted::Shipped => Flavour::Shipped,
         Wanted::Test => Flavour::Test,
@@ -79,6 +72,22 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
             .or_exit_with_hint(Exit::Untrusted, super::sign::HINT);
     }
     Err(failed).or_exit(Exit::Untrusted)
+}
+
+/// The key that has to have signed an image.
+pub(super) fn read_key(path: &Path) -> anyhow::Result<PublicKey> {
+    PublicKey::read(path).or_exit_with_hint(
+        Exit::Config,
+        "give the public half, `image.pub` of `eci-builder keygen`, with --key",
+    )
+}
+
+/// The certificate that a unified kernel image has to be signed for.
+pub(super) fn read_certificate(path: Option<&Path>) -> anyhow::Result<Option<Certificate>> {
+    path.map(Certificate::read).transpose().or_exit_with_hint(
+        Exit::Config,
+        "give the certificate, `secure-boot/db.crt` of `eci-builder keygen`, with --certificate",
+    )
 }
 
 fn table(report: &Report, ui: &Ui) -> String {

@@ -33,6 +33,21 @@ pub const KERNEL_CONFIG_FILE: &str = "kernel.config";
 pub const KEY_FILE: &str = "image.pub";
 /// File name of the certificate that the unified kernel image is signed for: a convenience, like the key.
 pub const CERTIFICATE_FILE: &str = "secure-boot.crt";
+/// What every image has besides disks, distro and sums.
+pub(super) const FIXED: [&str; 12] = [
+    KERNEL_FILE,
+    INITRD_FILE,
+    KERNEL_CONFIG_FILE,
+    uki::FILE,
+    manifest::FILE,
+    manifest::SIGNATURE_FILE,
+    root_hash::FILE,
+    KEY_FILE,
+    CERTIFICATE_FILE,
+    sbom::spdx::FILE,
+    sbom::cyclonedx::FILE,
+    provenance::FILE,
+];
 /// What is there until an image is signed.
 pub(super) const TO_BE_SIGNED_FILES: [&str; 3] =
     [uki::TO_BE_SIGNED_FILE, provenance::TO_BE_SIGNED_FILE, root_hash::TO_BE_SIGNED_FILE];
@@ -276,21 +291,7 @@ pub fn assemble(inputs: &Inputs<'_>, out: &Path, ui: &Ui) -> Result<Assembled, E
         forms.push(name);
     }
 
-    let fixed = [
-        KERNEL_FILE,
-        INITRD_FILE,
-        KERNEL_CONFIG_FILE,
-        uki::FILE,
-        manifest::FILE,
-        manifest::SIGNATURE_FILE,
-        root_hash::FILE,
-        KEY_FILE,
-        CERTIFICATE_FILE,
-        sbom::spdx::FILE,
-        sbom::cyclonedx::FILE,
-        provenance::FILE,
-    ];
-    let mut names: Vec<String> = fixed.into_iter().map(str::to_owned).chain(forms).collect();
+    let mut names: Vec<String> = FIXED.into_iter().map(str::to_owned).chain(forms).collect();
     if matches!(inputs.signing, Signing::Later { .. }) {
         names.extend(TO_BE_SIGNED_FILES.map(str::to_owned));
     }

@@ -8,6 +8,7 @@ pub mod esp;
 pub mod formats;
 pub mod inspect;
 pub mod manifest;
+pub mod oci;
 pub mod provenance;
 pub mod region;
 pub mod sbom;

@@ -1,4 +1,4 @@
-//! The kernel: fragments to configuration, configuration to image, built once per source, fragments and compiler.
+//! The kernel: fragments to configuration, configuration to image, built once per source, fragments and toolchain.
 //!
 //! Invariant: a kernel in the cache is whole, and its configuration has every value that a fragment asks for.
 
@@ -7,7 +7,6 @@ pub mod fragments;
 mod recipe;
 pub mod source;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,6 +16,7 @@ use eci_contract::manifest::Architecture;
 
 use crate::cache::{self, Cache};
 use crate::image::digest::Sha256;
+use crate::toolchain::{self, Toolchain};
 use crate::ui::{self, Ui};
 use fragments::Fragments;
 use recipe::Recipe;
@@ -35,6 +35,9 @@ pub enum Error {
     /// The source is wrong.
     #[error("cannot use the kernel source")]
     Source(#[from] source::Error),
+    /// There is nothing to compile with.
+    #[error("cannot make the toolchain")]
+    Toolchain(#[from] toolchain::Error),
     /// Configuration or compilation failed.
     #[error("cannot build the kernel")]
     Recipe(#[from] recipe::Error),
@@ -57,8 +60,6 @@ pub struct Kernel {
     pub config: PathBuf,
     /// What `uname -r` prints.
     pub release: String,
-    /// Versions of compiler and linker, by the programs' names.
-    pub toolchain: BTreeMap<String, String>,
 }
 
 /// What a kernel is built from.
@@ -72,6 +73,8 @@ pub struct Order<'a> {
     pub fragments: &'a Path,
     /// What the kernel runs on.
     pub architecture: Architecture,
+    /// What it is compiled with.
+    pub toolchain: Toolchain<'a>,
 }
 
 /// Gives the kernel from the cache, building it on a miss. An interrupted build leaves nothing in its place.
@@ -80,40 +83,39 @@ pub struct Order<'a> {
 /// [`Error`].
 pub fn build(order: &Order<'_>, cache: &Cache, ui: &Ui) -> Result<Kernel, Error> {
     let fragments = Fragments::read(order.fragments, order.architecture)?;
-    let recipe = Recipe::new(order.architecture);
-    let toolchain = recipe.toolchain(ui)?;
-    let key = recipe.key(order.source_sha256, &fragments, &toolchain).to_string();
-    let toolchain: BTreeMap<_, _> = toolchain.map(|(name, version)| (name.to_owned(), version)).into();
+    let key =
+        recipe::key(order.architecture, order.source_sha256, &fragments, order.toolchain.key()).to_string();
     let place = cache.folder("kernels")?.join(&key);
-    let stage = ui.stage("kernel");
-    if let Some(kernel) = cached(&place, &toolchain)? {
-        stage.done(&format!("{}, from the cache", kernel.release));
+    if let Some(kernel) = cached(&place)? {
+        ui.stage("kernel").done(&format!("{}, from the cache", kernel.release));
         return Ok(kernel);
     }
     source::check(order.source, order.source_sha256)?;
+    let toolchain = order.toolchain.open(ui)?;
+    let stage = ui.stage("kernel");
     let workshop = Workshop::open(&cache.folder("kernel-build")?, &key)?;
     stage.message("unpacking the source");
     let tree = source::unpack(order.source, &workshop.folder)?;
     stage.message("configuring");
-    recipe.configure(&tree, &fragments, ui)?;
-    let image = recipe.compile(&tree, &stage, ui)?;
-    let release = recipe.release(&tree, ui)?;
-    keep(&workshop, &image, &tree.join(".config"), &release, &place)?;
-    let kernel = cached(&place, &toolchain)?
-        .ok_or_else(|| Error::Keep { path: place, source: io::ErrorKind::NotFound.into() })?;
+    let recipe = Recipe::new(order.architecture, toolchain.sandbox(), tree);
+    let config = recipe.configure(&fragments, ui)?;
+    let image = recipe.compile(&stage, ui)?;
+    let release = recipe.release(ui)?;
+    keep(&workshop, &image, &config, &release, &place)?;
+    let kernel =
+        cached(&place)?.ok_or_else(|| Error::Keep { path: place, source: io::ErrorKind::NotFound.into() })?;
     let size = fs::metadata(&kernel.image).map_or(0, |metadata| metadata.len());
     stage.done(&format!("{}, {}", kernel.release, ui::human_size(size)));
     Ok(kernel)
 }
 
 /// The kernel that stands in the cache, if it does.
-fn cached(place: &Path, toolchain: &BTreeMap<String, String>) -> Result<Option<Kernel>, Error> {
+fn cached(place: &Path) -> Result<Option<Kernel>, Error> {
     let release = place.join("release");
     match fs::read_to_string(&release) {
         Ok(text) => {
             let (image, config) = (place.join("vmlinuz"), place.join("config"));
-            let (release, toolchain) = (text.trim().to_owned(), toolchain.clone());
-            Ok(Some(Kernel { image, config, release, toolchain }))
+            Ok(Some(Kernel { image, config, release: text.trim().to_owned() }))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(Error::Keep { path: release, source }),
@@ -188,15 +190,14 @@ mod tests {
         let (image, config) = (workshop.folder.join("bzImage"), workshop.folder.join(".config"));
         fs::write(&image, "image").expect("image");
         fs::write(&config, "config").expect("config");
-        let toolchain = BTreeMap::from([("gcc".to_owned(), "14.2".to_owned())]);
-        assert_eq!(cached(&place, &toolchain).expect("looked up"), None);
+        assert_eq!(cached(&place).expect("looked up"), None);
         keep(&workshop, &image, &config, "6.12.1", &place).expect("kept");
         keep_again(&workshop, &image, &config, &place);
         let folder = workshop.folder.clone();
         drop(workshop);
         assert!(!folder.exists());
-        let kernel = cached(&place, &toolchain).expect("looked up").expect("kept");
-        assert_eq!((kernel.release.as_str(), kernel.toolchain), ("6.12.1", toolchain));
+        let kernel = cached(&place).expect("looked up").expect("kept");
+        assert_eq!(kernel.release, "6.12.1");
         assert_eq!(fs::read_to_string(kernel.image).expect("image"), "image");
     }
 

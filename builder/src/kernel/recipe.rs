@@ -10,12 +10,15 @@ use super::config::{Config, Lost};
 use super::fragments::Fragments;
 use crate::image::digest::Sha256;
 use crate::tool::{self, Tool};
+use crate::toolchain::{Access, Sandbox};
 use crate::ui::{Stage, Ui};
 
 /// Changes whenever the commands below give other bytes from the same input.
-const RECIPE_VERSION: &str = "1";
+const RECIPE_VERSION: &str = "2";
 /// The one moment at which every kernel of ours was built.
 const BUILD_TIMESTAMP: &str = "Thu Jan  1 00:00:00 UTC 1970";
+/// Where the source is while it is compiled: every kernel's path is the same.
+const TREE: &str = "/linux";
 /// Lines that `make` prints for our configuration; only the progress bar depends on it.
 const EXPECTED_LINES: u64 = 2900;
 
@@ -46,68 +49,61 @@ pub enum Error {
     },
 }
 
+/// The name under which a kernel is cached: a digest of everything that decides its bytes.
+#[must_use]
+pub fn key(architecture: Architecture, source: Sha256, fragments: &Fragments, toolchain: Sha256) -> Sha256 {
+    let mut parts = vec![RECIPE_VERSION.to_owned(), architecture.as_str().to_owned(), source.to_string()];
+    parts.push(toolchain.to_string());
+    for (name, text) in fragments.sources() {
+        parts.extend([name.clone(), Sha256::of(&[text.as_bytes()]).to_string()]);
+    }
+    Sha256::of(&[parts.join("\n").as_bytes()])
+}
+
 /// How `make` is called for an architecture.
 #[derive(Clone, Debug)]
 pub struct Recipe {
     architecture: Architecture,
     cross_prefix: &'static str,
+    sandbox: Sandbox,
+    tree: PathBuf,
 }
 
 impl Recipe {
-    /// The recipe for an architecture on this host: a cross compiler where they differ.
+    /// The recipe for an architecture and a fresh source tree: a cross compiler where this host has another architecture.
     #[must_use]
-    pub fn new(architecture: Architecture) -> Self {
+    pub fn new(architecture: Architecture, sandbox: Sandbox, tree: PathBuf) -> Self {
         let native = architecture.as_str() == std::env::consts::ARCH;
         let cross_prefix = match architecture {
             _ if native => "",
             Architecture::X86_64 => "x86_64-linux-gnu-",
             Architecture::Aarch64 => "aarch64-linux-gnu-",
         };
-        Self { architecture, cross_prefix }
+        Self { architecture, cross_prefix, sandbox, tree }
     }
 
-    /// Compiler and linker, each with its version as it states it.
-    ///
-    /// # Errors
-    /// When one of them cannot be asked.
-    pub fn toolchain(&self, ui: &Ui) -> Result<[(&'static str, String); 2], Error> {
-        Ok([("gcc", self.version_of("gcc", ui)?), ("ld", self.version_of("ld", ui)?)])
-    }
-
-    /// The name under which a kernel is cached: a digest of everything that decides its bytes.
-    #[must_use]
-    pub fn key(&self, source: Sha256, fragments: &Fragments, toolchain: &[(&str, String)]) -> Sha256 {
-        let mut parts =
-            vec![RECIPE_VERSION.to_owned(), self.architecture.as_str().to_owned(), source.to_string()];
-        parts.extend(toolchain.iter().map(|(_, version)| version.clone()));
-        for (name, text) in fragments.sources() {
-            parts.extend([name.clone(), Sha256::of(&[text.as_bytes()]).to_string()]);
-        }
-        Sha256::of(&[parts.join("\n").as_bytes()])
-    }
-
-    /// Configures a fresh tree and checks that everything that was asked for survived.
+    /// Configures the tree, checks that everything that was asked for survived, and gives the configuration's path.
     ///
     /// # Errors
     /// [`Error`]; [`Error::Lost`] lists every lost option, not only the first.
-    pub fn configure(&self, tree: &Path, fragments: &Fragments, ui: &Ui) -> Result<(), Error> {
+    pub fn configure(&self, fragments: &Fragments, ui: &Ui) -> Result<PathBuf, Error> {
         let failed = |source| Error::Tool { step: "configure", source };
-        let path = tree.join(".config");
+        let path = self.tree.join(".config");
         let access = |source| Error::Config { path: path.clone(), source };
-        self.make(tree).arg("allnoconfig").run(ui).map_err(failed)?;
+        self.make().arg("allnoconfig").run(ui).map_err(failed)?;
         let base = fs::read_to_string(&path).map_err(access)?;
         fs::write(&path, fragments.merge_into(&base)).map_err(access)?;
-        self.make(tree).arg("olddefconfig").run(ui).map_err(failed)?;
+        self.make().arg("olddefconfig").run(ui).map_err(failed)?;
         let resolved = Config::parse(&fs::read_to_string(&path).map_err(access)?);
         let lost = resolved.lost(fragments.requests());
-        if lost.is_empty() { Ok(()) } else { Err(Error::Lost { lost }) }
+        if lost.is_empty() { Ok(path) } else { Err(Error::Lost { lost }) }
     }
 
-    /// Compiles a configured tree and gives the kernel image's path.
+    /// Compiles the configured tree and gives the kernel image's path.
     ///
     /// # Errors
     /// [`Error::Tool`] with the compiler's last words.
-    pub fn compile(&self, tree: &Path, stage: &Stage, ui: &Ui) -> Result<PathBuf, Error> {
+    pub fn compile(&self, stage: &Stage, ui: &Ui) -> Result<PathBuf, Error> {
         let jobs = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let (target, image) = match self.architecture {
             Architecture::X86_64 => ("bzImage", "arch/x86/boot/bzImage"),
@@ -119,54 +115,47 @@ impl Recipe {
             stage.progress(lines, EXPECTED_LINES.max(lines));
             stage.message(line.rsplit_once('/').map_or(line, |(_, name)| name));
         };
-        self.make(tree)
+        self.make()
             .arg(format!("-j{jobs}"))
             .arg(target)
             .lines(ui, count)
             .map_err(|source| Error::Tool { step: "compile", source })?;
-        Ok(tree.join(image))
+        Ok(self.tree.join(image))
     }
 
     /// The release that `uname -r` will print.
     ///
     /// # Errors
     /// [`Error::Tool`].
-    pub fn release(&self, tree: &Path, ui: &Ui) -> Result<String, Error> {
-        let output = self.make(tree).args(["-s", "kernelrelease"]).output(ui);
+    pub fn release(&self, ui: &Ui) -> Result<String, Error> {
+        let output = self.make().args(["-s", "kernelrelease"]).output(ui);
         let output = output.map_err(|source| Error::Tool { step: "ask for the release of", source })?;
         Ok(String::from_utf8_lossy(&output).trim().to_owned())
     }
 
-    /// `make` in the tree, with nothing of this host, user or moment in its environment that could reach the kernel.
-    fn make(&self, tree: &Path) -> Tool {
+    /// `make` in the tree, with no user or moment in its environment that could reach the kernel.
+    fn make(&self) -> Tool {
         let architecture = match self.architecture {
             // Not "x86_64": from a 32-bit start the 64-bit options are new to olddefconfig and take their defaults,
             // protection keys and the virtual memory map among them.
             Architecture::X86_64 => "x86",
             Architecture::Aarch64 => "arm64",
         };
-        let prefix_map = format!("-ffile-prefix-map={}=.", tree.display());
-        Tool::new("make")
-            .folder(tree)
+        self.sandbox
+            .clone()
+            .mount(&self.tree, Access::ReadWrite, Path::new(TREE))
+            .folder(Path::new(TREE))
             .env("ARCH", architecture)
             .env("CROSS_COMPILE", self.cross_prefix)
             .env("KBUILD_BUILD_TIMESTAMP", BUILD_TIMESTAMP)
             .env("KBUILD_BUILD_USER", "eci")
             .env("KBUILD_BUILD_HOST", "eci")
             .env("KBUILD_BUILD_VERSION", "1")
-            .env("KCFLAGS", &prefix_map)
-            .env("KAFLAGS", &prefix_map)
             .env("KCONFIG_CONFIG", ".config")
             .env("LOCALVERSION", "")
-            .env("MAKEFLAGS", "")
-            // Their versions would be written into the configuration that the kernel carries.
-            .args(["RUSTC=no-rustc", "PAHOLE=no-pahole"])
-    }
-
-    fn version_of(&self, program: &str, ui: &Ui) -> Result<String, Error> {
-        let output = Tool::new(format!("{}{program}", self.cross_prefix)).arg("--version").output(ui);
-        let output = output.map_err(|source| Error::Tool { step: "find the compiler of", source })?;
-        Ok(String::from_utf8_lossy(&output).lines().next().unwrap_or_default().to_owned())
+            .tool("make")
+            // Its version would be written into the configuration that the kernel carries, which no Rust is compiled into.
+            .arg("RUSTC=no-rustc")
     }
 }
 
@@ -184,17 +173,20 @@ mod tests {
     }
 
     #[test]
-    fn the_cache_key_depends_on_source_and_fragments() {
-        let recipe = Recipe::new(host());
-        let toolchain = recipe.toolchain(&Ui::silent()).expect("gcc and ld are installed");
-        let key = |byte, name, text| recipe.key(Sha256([byte; 32]), &fragments(name, text), &toolchain);
+    fn the_cache_key_depends_on_source_fragments_architecture_and_toolchain() {
+        let key = |byte, name, text| {
+            super::key(Architecture::X86_64, Sha256([byte; 32]), &fragments(name, text), Sha256([9; 32]))
+        };
         let text = "# why: x\nCONFIG_A=y\n";
         assert_eq!(key(1, "a", text), key(1, "a", text));
         assert_ne!(key(1, "a", text), key(2, "a", text));
         assert_ne!(key(1, "a", text), key(1, "b", text));
         assert_ne!(key(1, "a", text), key(1, "a", "# why: x\nCONFIG_A=n\n"));
-        let other = recipe.key(Sha256([1; 32]), &fragments("a", text), &[("gcc", "14".to_owned())]);
-        assert_ne!(key(1, "a", text), other);
+        for (architecture, toolchain) in [(Architecture::X86_64, 8), (Architecture::Aarch64, 9)] {
+            let other =
+                super::key(architecture, Sha256([1; 32]), &fragments("a", text), Sha256([toolchain; 32]));
+            assert_ne!(key(1, "a", text), other);
+        }
     }
 
     #[test]
@@ -206,9 +198,5 @@ mod tests {
             error.to_string(),
             "2 kernel options did not get the value that was asked for:\n    CONFIG_A=y, got n (f:2)\n    CONFIG_A=y, got n (f:2)"
         );
-    }
-
-    fn host() -> Architecture {
-        if std::env::consts::ARCH == "aarch64" { Architecture::Aarch64 } else { Architecture::X86_64 }
     }
 }

@@ -49,7 +49,7 @@ pub enum Error {
     Query(#[source] tool::Error),
 }
 
-/// A private apt with fetched, authenticated indexes for one architecture.
+/// A private apt with fetched, authenticated indexes.
 #[derive(Debug)]
 pub struct Apt {
     options: Vec<String>,
@@ -77,22 +77,31 @@ pub struct Stanza {
 }
 
 impl Apt {
-    /// Fetches the indexes of the suites in `SUITES` from `mirror` and lets apt check their signatures.
+    /// Fetches the indexes of the suites in `SUITES` from `mirror` and lets apt check their signatures. Packages are for
+    /// `architecture`; those for a `foreign` one go by name, `:` and its Debian name.
     ///
     /// # Errors
     /// All of [`Error`] but the query.
-    pub fn update(mirror: &Mirror, target: Architecture, cache: &Cache, ui: &Ui) -> Result<Self, Error> {
+    pub fn update(
+        mirror: &Mirror,
+        architecture: Architecture,
+        foreign: Option<Architecture>,
+        cache: &Cache,
+        ui: &Ui,
+    ) -> Result<Self, Error> {
         if !Path::new(KEYRING).exists() {
             return Err(Error::NoKeyring);
         }
-        let architecture = debian_architecture(target);
-        let folder = cache.folder(&format!("apt-{architecture}"))?;
-        for name in ["state/lists/partial", "cache/archives/partial"] {
-            cache.folder(&format!("apt-{architecture}/{name}"))?;
+        let architectures: Vec<_> =
+            [Some(architecture), foreign].into_iter().flatten().map(debian_architecture).collect();
+        let name = format!("apt-{}", architectures.join("-"));
+        let folder = cache.folder(&name)?;
+        for within in ["state/lists/partial", "cache/archives/partial"] {
+            cache.folder(&format!("{name}/{within}"))?;
         }
         write(&folder.join("sources.list"), &sources(mirror))?;
         write(&folder.join("status"), "")?;
-        let apt = Self { options: options(&folder, architecture) };
+        let apt = Self { options: options(&folder, &architectures) };
         let update = apt.tool("apt-get").args(["-q", "--error-on=any", "update"]);
         update.run(ui).map_err(Error::Update)?;
         Ok(apt)
@@ -108,6 +117,18 @@ impl Apt {
         }
         let query = self.tool("apt-get").args(["download", "--print-uris", "-qq"]).args(names);
         let output = query.output(ui).map_err(Error::Query)?;
+        Ok(quoted_words(&String::from_utf8_lossy(&output)))
+    }
+
+    /// Addresses of the newest version of each package and of all that they depend on. An unknown name, or one that cannot be
+    /// installed beside the others, is apt's error.
+    ///
+    /// # Errors
+    /// [`Error::Query`].
+    pub fn closure(&self, names: &[&str], ui: &Ui) -> Result<Vec<String>, Error> {
+        let query =
+            self.tool("apt-get").args(["install", "--print-uris", "-qq", "-y", "--no-install-recommends"]);
+        let output = query.args(names).output(ui).map_err(Error::Query)?;
         Ok(quoted_words(&String::from_utf8_lossy(&output)))
     }
 
@@ -137,7 +158,7 @@ fn sources(mirror: &Mirror) -> String {
         .collect()
 }
 
-fn options(folder: &Path, architecture: &str) -> Vec<String> {
+fn options(folder: &Path, architectures: &[&str]) -> Vec<String> {
     let folder = folder.display();
     vec![
         format!("Dir::State={folder}/state"),
@@ -147,8 +168,8 @@ fn options(folder: &Path, architecture: &str) -> Vec<String> {
         "Dir::Etc::sourceparts=-".to_owned(),
         "Dir::Etc::preferences=-".to_owned(),
         "Dir::Etc::preferencesparts=-".to_owned(),
-        format!("APT::Architecture={architecture}"),
-        format!("APT::Architectures={architecture}"),
+        format!("APT::Architecture={}", architectures.first().expect("at least one")),
+        format!("APT::Architectures={}", architectures.join(",")),
         "APT::Default-Release=".to_owned(),
         "Acquire::Languages=none".to_owned(),
         "Acquire::AllowInsecureRepositories=false".to_owned(),

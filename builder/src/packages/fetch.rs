@@ -14,7 +14,6 @@ use super::Archive;
 use super::mirror::{self, Mirror};
 use crate::cache::{self, Cache};
 use crate::plan::lock::LockedPackage;
-use crate::plan::{Locked, Plan};
 use crate::tool::{self, Tool};
 use crate::ui::{Stage, Ui, human_size};
 
@@ -79,19 +78,32 @@ pub enum Error {
     },
 }
 
-/// Makes sure that the cache has every package of the plan, and that each is what the lock says.
+/// Where packages come from.
+#[derive(Clone, Copy, Debug)]
+pub struct Source<'a> {
+    /// Where they are looked for first, and kept.
+    pub cache: &'a Cache,
+    /// Root of the mirror that the configuration names.
+    pub mirror: Option<&'a str>,
+    /// Whether a mirror is asked at all.
+    pub offline: Offline,
+}
+
+/// Makes sure that the cache has every one of `packages`, and that each is what the lock says. `what` they are is the stage's name.
 ///
 /// # Errors
 /// Every variant of [`Error`].
-pub fn fetch(plan: &Plan<Locked>, cache: &Cache, offline: Offline, ui: &Ui) -> Result<Vec<Archive>, Error> {
-    let stage = ui.stage("packages");
-    let folder = cache.folder("packages")?;
-    let partial = cache.folder("packages/partial")?;
+pub fn fetch<'a>(
+    what: &'static str,
+    packages: impl Iterator<Item = &'a LockedPackage>,
+    from: &Source<'_>,
+    ui: &Ui,
+) -> Result<Vec<Archive>, Error> {
+    let stage = ui.stage(what);
+    let folder = from.cache.folder("packages")?;
+    let partial = from.cache.folder("packages/partial")?;
     let _ours = lock_folder(&folder)?;
-    let foreign_tools = plan.tools().iter().filter(|tool| tool.target != plan.architecture());
-    let archives: Vec<Archive> = plan
-        .packages()
-        .chain(foreign_tools)
+    let archives: Vec<Archive> = packages
         .map(|package| Archive {
             path: folder.join(format!("{}.deb", package.sha256)),
             package: package.clone(),
@@ -105,27 +117,27 @@ pub fn fetch(plan: &Plan<Locked>, cache: &Cache, offline: Offline, ui: &Ui) -> R
     }
     let bytes = missing.iter().map(|archive| archive.package.size).sum();
     if !missing.is_empty() {
-        if offline == Offline::Yes {
+        if from.offline == Offline::Yes {
             return Err(Error::Offline {
                 names: missing.iter().map(|archive| named(&archive.package)).collect(),
             });
         }
-        let mirror = Mirror::find(plan.config().packages.mirror.as_deref(), ui)?;
-        download_all(&missing, bytes, &Source { mirror, partial, ui: *ui }, &stage)?;
+        let mirror = Mirror::find(from.mirror, ui)?;
+        download_all(&missing, bytes, &Downloads { mirror, partial, ui: *ui }, &stage)?;
     }
     stage.done(&format!("{} packages, {} fetched", archives.len(), human_size(bytes)));
     Ok(archives)
 }
 
 /// Where downloads come from and where they wait until they are checked.
-struct Source {
+struct Downloads {
     mirror: Mirror,
     partial: PathBuf,
     ui: Ui,
 }
 
 /// Downloads with [`PARALLEL`] workers; the first error stops them all after their current file.
-fn download_all(missing: &[&Archive], bytes: u64, source: &Source, stage: &Stage) -> Result<(), Error> {
+fn download_all(missing: &[&Archive], bytes: u64, source: &Downloads, stage: &Stage) -> Result<(), Error> {
     let next = AtomicUsize::new(0);
     let done = AtomicU64::new(0);
     let failure = Mutex::new(None);
@@ -154,7 +166,7 @@ fn download_all(missing: &[&Archive], bytes: u64, source: &Source, stage: &Stage
     }
 }
 
-fn download(archive: &Archive, source: &Source) -> Result<(), Error> {
+fn download(archive: &Archive, source: &Downloads) -> Result<(), Error> {
     let package = &archive.package;
     // Named by digest, so that a broken download is taken up again where it stopped.
     let partial = source.partial.join(format!("{}.deb", package.sha256));

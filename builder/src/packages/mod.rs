@@ -17,7 +17,7 @@ pub mod mirror;
 pub mod update;
 pub mod version;
 
-pub use fetch::{Offline, fetch};
+pub use fetch::{Offline, Source, fetch};
 
 /// A package file in the cache that is what the lock says.
 #[derive(Clone, Debug)]

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::apt::{self, Apt, Stanza};
 use super::mirror::Mirror;
-use crate::plan::lock::{Archive, Lock, LockedPackage};
+use crate::plan::lock::{Archive, Lock, LockedPackage, debian_architecture};
 use crate::ui::Ui;
 
 /// Which locked versions may change although they can still be had.
@@ -57,12 +57,6 @@ pub enum Error {
     /// apt gave no answer.
     #[error(transparent)]
     Apt(#[from] apt::Error),
-    /// A package is to be updated that is not asked for.
-    #[error("`{name}` cannot be updated: nothing asks for it")]
-    NotWanted {
-        /// Package name.
-        name: String,
-    },
     /// The newest version's address and the indexes do not go together.
     #[error("apt names no usable file for `{name}`")]
     NoFile {
@@ -71,24 +65,43 @@ pub enum Error {
     },
 }
 
-/// Locks `wanted` for `target`. Entries of `old` for other targets stay; those for this one stay where they can still
-/// be had and `refresh` does not say otherwise.
+/// Names of `wanted` and of all packages that they depend on; one that is not for the architecture `native` has its own behind a `:`.
+///
+/// # Errors
+/// What apt says where they cannot be installed together.
+pub fn closure(
+    wanted: &BTreeSet<&str>,
+    native: Architecture,
+    apt: &Apt,
+    ui: &Ui,
+) -> Result<BTreeSet<String>, Error> {
+    let names: Vec<&str> = wanted.iter().copied().collect();
+    let uris = apt.closure(&names, ui)?;
+    Ok(uris.iter().filter_map(|uri| name_of_file(&percent_decode(uri), native)).collect())
+}
+
+/// `…/gcc_4%3a14.2.0-1_amd64.deb` is of the package `gcc`.
+fn name_of_file(path: &str, native: Architecture) -> Option<String> {
+    let (_, file) = path.rsplit_once('/')?;
+    let (name, rest) = file.split_once('_')?;
+    let (_, architecture) = rest.strip_suffix(".deb")?.rsplit_once('_')?;
+    let is_native = architecture == "all" || architecture == debian_architecture(native);
+    Some(if is_native { name.to_owned() } else { format!("{name}:{architecture}") })
+}
+
+/// Locks `wanted`, which are for the architecture `native` where they do not say otherwise, for `target`. Entries of `old` for other
+/// targets stay; those for this one stay where they can still be had and `refresh` does not say otherwise.
 ///
 /// # Errors
 /// Every variant of [`Error`].
 pub fn update(
     wanted: &BTreeSet<&str>,
     old: &Lock,
-    target: Architecture,
+    (native, target): (Architecture, Architecture),
     refresh: &Refresh,
     (apt, mirror): (&Apt, &Mirror),
     ui: &Ui,
 ) -> Result<(Lock, Vec<Change>), Error> {
-    if let Refresh::Packages(names) = refresh {
-        if let Some(name) = names.iter().find(|name| !wanted.contains(name.as_str())) {
-            return Err(Error::NotWanted { name: name.clone() });
-        }
-    }
     let names: Vec<&str> = wanted.iter().copied().collect();
     let uris = apt.candidates(&names, ui)?;
     let stanzas = apt.stanzas(&names, ui)?;
@@ -97,12 +110,23 @@ pub fn update(
     let mut packages: Vec<LockedPackage> =
         old.packages.iter().filter(|package| package.target != target).cloned().collect();
     for name in names {
-        let known: Vec<&Stanza> = stanzas.iter().filter(|stanza| stanza.name == name).collect();
+        let known: Vec<&Stanza> = stanzas.iter().filter(|stanza| is_of(stanza, name, native)).collect();
         packages.push(choose(name, locked.get(name).copied(), &known, &newest, target, refresh)?);
     }
     let lock = Lock::new(packages);
     let changes = changes(&locked, &lock.of(target));
     Ok((lock, changes))
+}
+
+/// Whether it is the package that `name` stands for.
+fn is_of(stanza: &Stanza, name: &str, native: Architecture) -> bool {
+    match name.split_once(':') {
+        Some((name, architecture)) => stanza.name == name && stanza.architecture == architecture,
+        None => {
+            let native = [debian_architecture(native), "all"];
+            stanza.name == name && native.contains(&stanza.architecture.as_str())
+        }
+    }
 }
 
 /// Decoded paths of the newest versions, each with its archive.
@@ -132,7 +156,7 @@ fn choose(
     let found = known.iter().find_map(|stanza| newest.get(&stanza.path).map(|archive| (stanza, *archive)));
     let (stanza, archive) = found.ok_or_else(|| Error::NoFile { name: name.to_owned() })?;
     Ok(LockedPackage {
-        name: stanza.name.clone(),
+        name: name.to_owned(),
         target,
         version: stanza.version.clone(),
         architecture: stanza.architecture.clone(),
@@ -226,6 +250,24 @@ mod tests {
         assert_eq!(chosen(&[&new], &Refresh::Nothing).expect("newest"), "3.0-1");
         assert_eq!(chosen(&[&changed, &new], &Refresh::Nothing).expect("newest"), "3.0-1");
         assert!(matches!(chosen(&[], &Refresh::Nothing), Err(Error::NoFile { .. })));
+    }
+
+    #[test]
+    fn a_file_s_name_has_package_and_architecture() {
+        let name = |file| name_of_file(&format!("http://m.invalid/pool/{file}"), Architecture::X86_64);
+        assert_eq!(name("gcc_4%3a14.2.0-1_amd64.deb").as_deref(), Some("gcc"));
+        assert_eq!(name("linux-libc-dev_6.12.1-1_all.deb").as_deref(), Some("linux-libc-dev"));
+        assert_eq!(name("libstd-rust-dev_1.85.1_arm64.deb").as_deref(), Some("libstd-rust-dev:arm64"));
+        assert_eq!(name("noise"), None);
+    }
+
+    #[test]
+    fn a_name_stands_for_one_architecture() {
+        let (native, mut foreign) = (stanza("1", "ab"), stanza("1", "ab"));
+        foreign.architecture = "arm64".to_owned();
+        let is = |stanza: &Stanza, name| is_of(stanza, name, Architecture::X86_64);
+        assert!(is(&native, "crun") && is(&foreign, "crun:arm64"));
+        assert!(!is(&foreign, "crun") && !is(&native, "crun:arm64") && !is(&native, "tini"));
     }
 
     #[test]

@@ -25,6 +25,8 @@ pub struct Config {
     pub settings: Settings,
     /// The kernel.
     pub kernel: Kernel,
+    /// What kernel and programs are compiled with.
+    pub toolchain: Toolchain,
     /// Programs of the build that come from packages, so that the host's versions do not matter.
     pub tools: Tools,
     /// The unified kernel image.
@@ -112,6 +114,14 @@ pub struct Kernel {
     pub source: String,
     /// Folder of configuration fragments.
     pub fragments: PathBuf,
+}
+
+/// `[toolchain]`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Toolchain {
+    /// Folder with the list of its packages and a lock for each kind of build machine.
+    pub folder: PathBuf,
 }
 
 /// `[tools]`

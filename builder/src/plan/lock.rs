@@ -30,7 +30,7 @@ pub struct Lock {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LockedPackage {
-    /// Binary package name.
+    /// Binary package name; in a toolchain's lock one that is not for the build machine ends in `:` and its Debian architecture.
     pub name: String,
     /// The architecture that the image is for.
     pub target: Architecture,

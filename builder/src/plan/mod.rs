@@ -14,6 +14,7 @@ pub mod document;
 pub mod list;
 pub mod lock;
 pub mod settings;
+pub mod toolchain;
 
 use crate::image::esp::MIN_BYTES;
 use config::Config;
@@ -43,6 +44,16 @@ pub enum Error {
     /// The administrator's settings cannot be used.
     #[error(transparent)]
     Settings(#[from] crate::settings::Error),
+    /// Nothing on this host compiles for the architecture.
+    #[error("`{}` has no compiler for {} on {}", .folder.display(), .target.as_str(), .host.as_str())]
+    NoCompiler {
+        /// The toolchain's folder.
+        folder: PathBuf,
+        /// What the image is for.
+        target: Architecture,
+        /// What this host is.
+        host: Architecture,
+    },
     /// A list that lifts a refusal is used for a shipped image.
     #[error("`{}` has a `permits`, which only an image of the test flavour may use", .list.display())]
     PermitInShipped {
@@ -68,6 +79,7 @@ pub struct Unlocked;
 pub struct Locked {
     packages: BTreeMap<String, LockedPackage>,
     tools: Vec<LockedPackage>,
+    toolchain: Vec<LockedPackage>,
 }
 
 /// What to build.
@@ -77,6 +89,7 @@ pub struct Plan<State> {
     config: Config,
     architecture: Architecture,
     lists: Vec<(PathBuf, List)>,
+    toolchain: toolchain::List,
     settings: Baked,
     state: State,
 }
@@ -97,7 +110,7 @@ impl<State> Plan<State> {
     /// The architecture that tools of the build are run on: this host's.
     #[must_use]
     pub fn tools_architecture(&self) -> Architecture {
-        if cfg!(target_arch = "aarch64") { Architecture::Aarch64 } else { Architecture::X86_64 }
+        host()
     }
 
     /// The architecture that is built for.
@@ -121,6 +134,18 @@ impl<State> Plan<State> {
     #[must_use]
     pub fn resolve(&self, path: &Path) -> PathBuf {
         self.path.parent().unwrap_or(Path::new("")).join(path)
+    }
+
+    /// What is compiled with.
+    #[must_use]
+    pub fn toolchain_list(&self) -> &toolchain::List {
+        &self.toolchain
+    }
+
+    /// Path of the toolchain's lock for build machines of an architecture.
+    #[must_use]
+    pub fn toolchain_lock_path(&self, host: Architecture) -> PathBuf {
+        toolchain::lock_path(&self.resolve(&self.config.toolchain.folder), host)
     }
 
     /// Folder of the kernel's configuration fragments.
@@ -180,9 +205,11 @@ impl Plan<Unlocked> {
         document::check_version(path, config.version, config::VERSION)?;
         check(path, &config)?;
         let architecture = architecture.unwrap_or(config.image.arch);
-        let settings = settings::read(path, path.parent().unwrap_or(Path::new("")), &config)?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let settings = settings::read(path, folder, &config)?;
+        let toolchain = toolchain::List::read(&folder.join(&config.toolchain.folder))?;
         let (path, lists) = (path.to_owned(), Vec::new());
-        let mut plan = Self { path, config, architecture, lists, settings, state: Unlocked };
+        let mut plan = Self { path, config, architecture, lists, toolchain, settings, state: Unlocked };
         for list in &plan.config.packages.lists {
             plan.lists.push((list.clone(), List::read(&plan.resolve(list))?));
         }
@@ -203,14 +230,16 @@ impl Plan<Unlocked> {
         for path in self.lock_paths() {
             locks.push(Lock::read(&path)?);
         }
-        self.lock(&locks)
+        let toolchain = Lock::read(&self.toolchain_lock_path(host()))?;
+        self.lock(&locks, &toolchain)
     }
 
-    /// Locks the plan with the content of its lock files, in order.
+    /// Locks the plan with the content of its lock files, in order, and of the toolchain's for this host.
     ///
     /// # Errors
-    /// [`Error::Drift`] when they do not have exactly the packages that are asked for.
-    pub fn lock(self, locks: &[Lock]) -> Result<Plan<Locked>, Error> {
+    /// [`Error::Drift`] when they do not have exactly the packages that are asked for, or the toolchain's lacks one by name;
+    /// [`Error::NoCompiler`].
+    pub fn lock(self, locks: &[Lock], toolchain: &Lock) -> Result<Plan<Locked>, Error> {
         let mut drift = drift(&self.wanted(), locks, self.architecture);
         let host = self.tools_architecture();
         let by_name: BTreeMap<&str, &LockedPackage> = locks.iter().flat_map(|lock| lock.of(host)).collect();
@@ -226,13 +255,24 @@ impl Plan<Unlocked> {
             let lock = self.config.packages.locks.last().cloned().unwrap_or_default();
             return Err(Error::Drift { lock, drift });
         }
+        let compilers = self.toolchain.wanted(host, self.architecture).ok_or_else(|| Error::NoCompiler {
+            folder: self.config.toolchain.folder.clone(),
+            target: self.architecture,
+            host,
+        })?;
+        let (compilers, drift) = toolchain::choose(&compilers, toolchain, self.architecture);
+        if !drift.is_empty() {
+            let lock = toolchain::lock_path(&self.config.toolchain.folder, host);
+            return Err(Error::Drift { lock, drift });
+        }
         let packages = locks
             .iter()
             .flat_map(|lock| lock.of(self.architecture))
             .map(|(name, package)| (name.to_owned(), package.clone()))
             .collect();
-        let Self { path, config, architecture, lists, settings, state: Unlocked } = self;
-        Ok(Plan { path, config, architecture, lists, settings, state: Locked { packages, tools } })
+        let state = Locked { packages, tools, toolchain: compilers };
+        let Self { path, config, architecture, lists, toolchain, settings, state: Unlocked } = self;
+        Ok(Plan { path, config, architecture, lists, toolchain, settings, state })
     }
 }
 
@@ -246,6 +286,18 @@ impl Plan<Locked> {
     #[must_use]
     pub fn tools(&self) -> &[LockedPackage] {
         &self.state.tools
+    }
+
+    /// Packages of the toolchain, dependencies included: for this host's architecture, and to compile for the image's.
+    #[must_use]
+    pub fn toolchain(&self) -> &[LockedPackage] {
+        &self.state.toolchain
+    }
+
+    /// All that goes into the image or is run to make it, but for the toolchain.
+    pub fn for_the_image(&self) -> impl Iterator<Item = &LockedPackage> {
+        let foreign = self.state.tools.iter().filter(|tool| tool.target != self.architecture);
+        self.packages().chain(foreign)
     }
 
     /// The locked package of this name.
@@ -268,6 +320,12 @@ impl Plan<Locked> {
     pub fn stub(&self) -> &LockedPackage {
         self.package(&self.config.uki.stub)
     }
+}
+
+/// This host's architecture.
+#[must_use]
+pub fn host() -> Architecture {
+    if cfg!(target_arch = "aarch64") { Architecture::Aarch64 } else { Architecture::X86_64 }
 }
 
 /// A phrase for each package that lists and locks disagree on.

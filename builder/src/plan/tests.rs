@@ -22,6 +22,8 @@ refused = "refused.toml"
 [kernel]
 source = "linux-source"
 fragments = "kernel-config"
+[toolchain]
+folder = ""
 [tools]
 packages = ["erofs-utils"]
 [uki]
@@ -41,10 +43,13 @@ why = "The runtime."
 paths = ["/usr/bin/crun"]
 "#;
 
+const TOOLCHAIN: &str = "version = 1\npackages = [\"gcc\"]\n";
+
 fn read(config: &str, list: &str) -> Result<Plan<Unlocked>, Error> {
     let home = tempfile::tempdir().expect("temporary folder");
     fs::write(home.path().join("eci.toml"), config).expect("config");
     fs::write(home.path().join("files.toml"), list).expect("list");
+    fs::write(home.path().join("packages.toml"), TOOLCHAIN).expect("toolchain");
     Plan::read(&home.path().join("eci.toml"), None)
 }
 
@@ -52,17 +57,38 @@ fn complete_lock() -> Vec<LockedPackage> {
     ["crun", "erofs-utils", "linux-source", "stub"].map(locked).into()
 }
 
+/// A toolchain's lock: what is asked for, and what that depends on.
+fn compilers() -> Lock {
+    Lock::new(["gcc", "libc6"].map(locked).into())
+}
+
 fn drift_of(packages: Vec<LockedPackage>) -> String {
     let plan = read(CONFIG, LIST).expect("a plan");
-    plan.lock(&[Lock::new(packages)]).expect_err("they disagree").to_string()
+    plan.lock(&[Lock::new(packages)], &compilers()).expect_err("they disagree").to_string()
 }
 
 #[test]
 fn a_plan_locks_when_lists_and_lock_agree() {
-    let plan = read(CONFIG, LIST).expect("a plan").lock(&[Lock::new(complete_lock())]).expect("locked");
+    let plan = read(CONFIG, LIST)
+        .expect("a plan")
+        .lock(&[Lock::new(complete_lock())], &compilers())
+        .expect("locked");
     assert_eq!(plan.kernel_source().name, "linux-source");
     assert_eq!(plan.stub().name, "stub");
     assert_eq!(plan.packages().count(), 4);
+}
+
+#[test]
+fn a_toolchain_has_what_it_depends_on_and_lacks_nothing_by_name() {
+    let plan = || read(CONFIG, LIST).expect("a plan");
+    let locks = [Lock::new(complete_lock())];
+    let locked = plan().lock(&locks, &compilers()).expect("locked");
+    assert_eq!(locked.toolchain().len(), 2);
+    let error = plan().lock(&locks, &Lock::new(Vec::new())).expect_err("no compiler").to_string();
+    assert!(
+        error.contains("does not agree with what is asked for: `gcc` is not locked for x86_64"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -153,6 +179,7 @@ fn an_efi_system_partition_that_is_no_fat32_is_refused() {
 fn settings_are_the_default_or_a_file_that_is_checked() {
     let home = tempfile::tempdir().expect("temporary folder");
     fs::write(home.path().join("files.toml"), LIST).expect("list");
+    fs::write(home.path().join("packages.toml"), TOOLCHAIN).expect("toolchain");
     let with = |table: &str, text: &str| {
         fs::write(home.path().join("eci.toml"), format!("{CONFIG}{table}")).expect("config");
         fs::write(home.path().join("own.json"), text).expect("settings");
@@ -173,6 +200,7 @@ fn settings_are_the_default_or_a_file_that_is_checked() {
 fn config_disks_are_taken_by_a_key_and_required_with_one() {
     let home = tempfile::tempdir().expect("temporary folder");
     fs::write(home.path().join("files.toml"), LIST).expect("list");
+    fs::write(home.path().join("packages.toml"), TOOLCHAIN).expect("toolchain");
     generate(&home.path().join("keys")).expect("keys");
     let with = |table: &str| {
         let path = home.path().join("eci.toml");
@@ -195,6 +223,7 @@ fn config_disks_are_taken_by_a_key_and_required_with_one() {
 fn settings_that_nobody_looked_at_are_for_tests_alone() {
     let home = tempfile::tempdir().expect("temporary folder");
     fs::write(home.path().join("files.toml"), LIST).expect("list");
+    fs::write(home.path().join("packages.toml"), TOOLCHAIN).expect("toolchain");
     fs::write(home.path().join("own.json"), "broken").expect("settings");
     let path = home.path().join("eci.toml");
     let shipped = format!("{CONFIG}[settings]\nfile = \"own.json\"\nunchecked = true\n");

@@ -157,6 +157,10 @@ where
 /// never listened has nothing against it.
 async fn withdraw(hosts: &watch::Receiver<Option<Opener>>, id: u64) {
     let host = hosts.borrow().clone();
+    withdraw_from(host, id).await;
+}
+
+async fn withdraw_from(host: Option<Opener>, id: u64) {
     if let Some(host) = host {
         drop(ask(&host, &HostRequest::Withdraw { id }).await);
     }
@@ -188,7 +192,7 @@ async fn first(
     }
 }
 
-/// Publishes on every host that comes, until `from` ends.
+/// Publishes on the host of the moment, one after the other, until `from` ends.
 async fn keep<R: AsyncBufRead + Unpin>(
     from: &mut R,
     hosts: &mut watch::Receiver<Option<Opener>>,
@@ -196,18 +200,20 @@ async fn keep<R: AsyncBufRead + Unpin>(
     port: &str,
     mut standing: Standing,
 ) {
+    let HostRequest::Publish { id, .. } = *publish else { return };
     loop {
+        let before = hosts.borrow().clone();
         let again = !matches!(standing, Standing::Published) && hosts.borrow().is_some();
         tokio::select! {
             // There is nothing more to say: a byte is an end as well.
             _ = from.fill_buf() => return,
             changed = hosts.changed() => {
                 if changed.is_err() { return; }
+                // It may be there still, beside a newer one that is to have the port.
+                withdraw_from(before, id).await;
             }
-            () = sleep(RETRY), if again => if let HostRequest::Publish { id, .. } = publish {
-                // It may have listened after all, and would refuse the number a second time.
-                withdraw(hosts, *id).await;
-            }
+            // It may have listened after all, and would refuse the number a second time.
+            () = sleep(RETRY), if again => withdraw(hosts, id).await,
         }
         let next = first(hosts, publish).await.unwrap_or_else(|error| Standing::Refused(chain(&error)));
         match (&standing, &next) {

@@ -27,7 +27,10 @@ pub struct Ports(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
+    /// The newest of the hosts that are there: ports are published on it.
     host: watch::Sender<Option<Opener>>,
+    /// All of them in the order in which they came, each by a number.
+    hosts: Mutex<Vec<(u64, Opener)>>,
     next: AtomicU64,
     published: Mutex<HashMap<u64, Target>>,
 }
@@ -44,11 +47,23 @@ pub struct Target {
 }
 
 impl Ports {
-    /// A host is there, for as long as the result is kept.
+    /// A host is there, for as long as the result is kept, or until there is a newer one.
     #[must_use]
     pub fn connected(&self, host: Opener) -> Connected<'_> {
-        self.0.host.send_replace(Some(host));
-        Connected(self)
+        let number = self.0.next.fetch_add(1, Ordering::Relaxed);
+        self.change(|hosts| hosts.push((number, host)));
+        Connected { ports: self, number }
+    }
+
+    /// Changes the hosts that are there. Ports go to another one where the newest is another.
+    fn change(&self, change: impl FnOnce(&mut Vec<(u64, Opener)>)) {
+        let mut hosts = self.0.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        let newest = |hosts: &[(u64, Opener)]| hosts.last().map(|(number, _)| *number);
+        let before = newest(&hosts);
+        change(&mut hosts);
+        if newest(&hosts) != before {
+            self.0.host.send_replace(hosts.last().map(|(_, host)| host.clone()));
+        }
     }
 
     /// The host of the moment, and those that come.
@@ -75,11 +90,14 @@ impl Ports {
 
 /// See [`Ports::connected`].
 #[derive(Debug)]
-pub struct Connected<'a>(&'a Ports);
+pub struct Connected<'a> {
+    ports: &'a Ports,
+    number: u64,
+}
 
 impl Drop for Connected<'_> {
     fn drop(&mut self) {
-        self.0.0.host.send_replace(None);
+        self.ports.change(|hosts| hosts.retain(|(number, _)| *number != self.number));
     }
 }
 

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 pub use layout::{Layout, READ_ONLY, Sizes, esp_uuid, esp_volume, plan, slot_uuids};
 pub use read::{Table, partition, read};
-pub use write::{Contents, fill, rewrite, write};
+pub use write::{Contents, copy_sparse, fill, rewrite, write};
 
 /// Alignment of every partition and of the disk's size, in bytes.
 pub const ALIGNMENT: u64 = 1024 * 1024;

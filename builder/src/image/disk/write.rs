@@ -91,7 +91,10 @@ fn check_fits(partition: &Partition, bytes: u64) -> Result<(), Error> {
 }
 
 /// Copies all of `from` to `start` in a disk that is all zeros, leaving out what is zero.
-fn copy_sparse(from: &mut impl Read, disk: &File, mut start: u64) -> io::Result<()> {
+///
+/// # Errors
+/// What reading or writing gave.
+pub fn copy_sparse(from: &mut impl Read, disk: &File, mut start: u64) -> io::Result<()> {
     let mut buffer = Vec::with_capacity(BUFFER_BYTES);
     let limit = u64::try_from(BUFFER_BYTES).map_err(io::Error::other)?;
     loop {

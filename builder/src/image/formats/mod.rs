@@ -58,7 +58,20 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// It has what none of ours has, and is not looked into for that.
+    #[error("the disk image `{}` has {why}", .path.display())]
+    NotOurs {
+        /// The image.
+        path: PathBuf,
+        /// What it has.
+        why: &'static str,
+    },
 }
+
+/// Bit of a qcow2 image's incompatible features: its data are elsewhere.
+const EXTERNAL_DATA: u64 = 1 << 2;
+/// Upper bound on the length of a disk image in bytes, holes included.
+pub const MAX_DISK_BYTES: u64 = 64 << 30;
 
 impl Format {
     /// All that are disks, raw first: what costs least to look at.
@@ -118,10 +131,30 @@ pub fn open(path: &Path, ui: &Ui) -> Result<RawDisk, Error> {
     if format == Format::Raw {
         return Ok(RawDisk { file: File::open(path).map_err(read)?, _scratch: None });
     }
+    if format == Format::Qcow2 {
+        refuse_other_files(path)?;
+    }
     let scratch = tempfile::tempdir().map_err(read)?;
     let raw = scratch.path().join("disk.raw");
     to_raw(path, format, &raw, ui)?;
     Ok(RawDisk { file: File::open(&raw).map_err(read)?, _scratch: Some(scratch) })
+}
+
+/// Refuses a qcow2 image that is not all of itself: `qemu-img` would open the files of this host, or the servers, that it names. Offsets
+/// are those of QEMU's `docs/interop/qcow2.txt`.
+fn refuse_other_files(path: &Path) -> Result<(), Error> {
+    let read = |source| Error::Read { path: path.to_owned(), source };
+    let mut header = [0; 80];
+    File::open(path).and_then(|mut file| file.read_exact(&mut header)).map_err(read)?;
+    let number = |at: usize| u64::from_be_bytes(header[at..at + 8].try_into().expect("eight bytes"));
+    let is_third_version = header[4..8] == [0, 0, 0, 3];
+    let why = match (number(8), number(24)) {
+        _ if is_third_version && number(72) & EXTERNAL_DATA != 0 => "its data in another file",
+        (backing, _) if backing != 0 => "a backing file",
+        (_, size) if size > MAX_DISK_BYTES => "a size that no image has",
+        _ => return Ok(()),
+    };
+    Err(Error::NotOurs { path: path.to_owned(), why })
 }
 
 /// What an image is, by its first bytes: names can lie.
@@ -157,6 +190,28 @@ mod tests {
         bytes[(1 << 20) + 300_000] = 1;
         *bytes.last_mut().expect("it is not empty") = 2;
         bytes
+    }
+
+    #[test]
+    fn a_qcow2_image_that_names_another_file_is_not_opened() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let path = folder.path().join("disk.qcow2");
+        let mut header = [0; 80];
+        header[..8].copy_from_slice(b"QFI\xfb\x00\x00\x00\x03");
+        header[24..32].copy_from_slice(&(5_u64 << 20).to_be_bytes());
+        for (at, bytes, why) in [
+            (8, 512_u64, "a backing file"),
+            (72, 4, "its data in another file"),
+            (24, MAX_DISK_BYTES + 1, "a size that no image has"),
+        ] {
+            let mut changed = header;
+            changed[at..at + 8].copy_from_slice(&bytes.to_be_bytes());
+            fs::write(&path, changed).expect("image");
+            let error = open(&path, &Ui::silent()).expect_err("refused").to_string();
+            assert_eq!(error, format!("the disk image `{}` has {why}", path.display()));
+        }
+        fs::write(&path, header).expect("image");
+        refuse_other_files(&path).expect("it is all of itself");
     }
 
     #[test]

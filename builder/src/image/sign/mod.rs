@@ -21,7 +21,7 @@ use super::signature::{self, PublicKey, SIGNATURE_BYTES, SigningKey};
 use super::signature_partition::{self, Signed};
 use super::sums::{self, Sums};
 use super::token::{self, Algorithm, Uri};
-use super::verify::{self, Expected, Verdict};
+use super::verify::{self, Expected};
 use super::{disk, esp, manifest, uki, wsl};
 use crate::staging::{self, Staging};
 use crate::ui::{Ui, human_size};
@@ -444,9 +444,7 @@ impl<'a> Unsigned<'a> {
         if report.holds() {
             return Ok(());
         }
-        let failed = report.checks.iter().filter(|check| check.verdict == Verdict::Fails);
-        let failures = failed.map(|check| format!("{}: {}: {}", check.subject, check.check, check.detail));
-        Err(Error::Unsound { folder: self.folder.to_owned(), failures: failures.collect() })
+        Err(Error::Unsound { folder: self.folder.to_owned(), failures: report.failures() })
     }
 }
 

@@ -102,6 +102,13 @@ impl Report {
         self.checks.iter().any(|check| check.verdict == Verdict::Fails && check.detail == UNSIGNED)
     }
 
+    /// What failed and why, a phrase each.
+    #[must_use]
+    pub fn failures(&self) -> Vec<String> {
+        let failed = self.checks.iter().filter(|check| check.verdict == Verdict::Fails);
+        failed.map(|check| format!("{}: {}: {}", check.subject, check.check, check.detail)).collect()
+    }
+
     fn add(&mut self, subject: &str, check: &'static str, outcome: Result<String, String>) -> bool {
         let (verdict, detail) = match outcome {
             Ok(detail) => (Verdict::Holds, detail),
