@@ -185,7 +185,7 @@ fn connect(host: &Path, port: u32) -> io::Result<Option<UnixStream>> {
         match try_connect(host, port) {
             // Right after one that the VM refused the device may hang up before it is told a port. That says nothing of the VM.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                thread::sleep(Duration::from_millis(100))
+                thread::sleep(Duration::from_millis(100));
             }
             outcome => return outcome,
         }
