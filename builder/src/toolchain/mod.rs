@@ -98,7 +98,9 @@ impl<'a> Toolchain<'a> {
     pub fn open(&self, ui: &Ui) -> Result<Root, Error> {
         // Whoever started us may have left some open: a log, a folder, a token.
         close_on_exec_from(3).map_err(Error::Descriptors)?;
-        let root = Root { folder: self.from.cache.folder("toolchains")?.join(self.key().to_string()) };
+        let bubblewrap = bubblewrap().map_err(Error::Sandbox)?;
+        let folder = self.from.cache.folder("toolchains")?.join(self.key().to_string());
+        let root = Root { folder, bubblewrap };
         if !root.folder.exists() {
             self.unpack(&root.folder, ui)?;
         }
@@ -155,20 +157,25 @@ fn unpack_all(archives: &[Archive], root: &Path, ui: &Ui) -> Result<(), Error> {
 /// # Errors
 /// What bubblewrap says.
 pub fn probe(ui: &Ui) -> Result<(), tool::Error> {
-    Root { folder: PathBuf::from("/") }.sandbox().tool("true").run(ui)
+    Root { folder: PathBuf::from("/"), bubblewrap: bubblewrap()? }.sandbox().tool("true").run(ui)
+}
+
+fn bubblewrap() -> Result<PathBuf, tool::Error> {
+    tool::find(PROGRAM).ok_or_else(|| tool::Error::Missing { program: PROGRAM.to_owned() })
 }
 
 /// An unpacked toolchain.
 #[derive(Clone, Debug)]
 pub struct Root {
     folder: PathBuf,
+    bubblewrap: PathBuf,
 }
 
 impl Root {
     /// A sandbox with this toolchain in it and nothing else.
     #[must_use]
     pub fn sandbox(&self) -> Sandbox {
-        Sandbox::new(&self.folder)
+        Sandbox::new(&self.folder, &self.bubblewrap)
     }
 }
 

@@ -6,7 +6,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::tool::{self, Tool};
+use crate::tool::Tool;
 
 /// The program that makes namespaces, with or without root.
 pub const PROGRAM: &str = "bwrap";
@@ -48,13 +48,16 @@ pub enum Access {
 /// A sandbox that is being described.
 #[derive(Clone, Debug)]
 pub struct Sandbox {
+    bubblewrap: PathBuf,
     arguments: Vec<OsString>,
 }
 
 impl Sandbox {
-    /// One with the toolchain in `root`.
-    pub(super) fn new(root: &Path) -> Self {
-        let sandbox = Self { arguments: Vec::new() }.with(NAMESPACES).with(["--clearenv"]).with([
+    /// One with the toolchain in `root`, made by the program `bubblewrap`: a path, for it starts without a PATH. What environment it had,
+    /// everyone inside could read.
+    pub(super) fn new(root: &Path, bubblewrap: &Path) -> Self {
+        let sandbox = Self { bubblewrap: bubblewrap.to_owned(), arguments: Vec::new() };
+        let sandbox = sandbox.with(NAMESPACES).with(["--clearenv"]).with([
             OsStr::new("--ro-bind"),
             root.join("usr").as_os_str(),
             OsStr::new("/usr"),
@@ -89,15 +92,16 @@ impl Sandbox {
     /// A program inside, for [`Tool`]'s ways to run one.
     #[must_use]
     pub fn tool(self, program: &str) -> Tool {
-        Tool::behind(&bubblewrap(), self.with(["--"]).arguments, program).without_environment()
+        let Self { bubblewrap, arguments } = self.with(["--"]);
+        Tool::behind(&bubblewrap, arguments, program).without_environment()
     }
 
     /// A program inside with its arguments, connected as this process is.
     #[must_use]
     pub fn command(self, command: &[OsString]) -> Command {
-        let mut bwrap = Command::new(bubblewrap());
-        bwrap.env_clear();
-        bwrap.args(self.with(["--"]).arguments).args(command);
+        let Self { bubblewrap, arguments } = self.with(["--"]);
+        let mut bwrap = Command::new(bubblewrap);
+        bwrap.env_clear().args(arguments).args(command);
         bwrap
     }
 
@@ -105,9 +109,4 @@ impl Sandbox {
         self.arguments.extend(arguments.into_iter().map(|argument| argument.as_ref().to_owned()));
         self
     }
-}
-
-/// Found before it is left without an environment: what it has, everyone inside can read. Where it is not, its name says what is missing.
-fn bubblewrap() -> PathBuf {
-    tool::find(PROGRAM).unwrap_or_else(|| PathBuf::from(PROGRAM))
 }
