@@ -79,22 +79,29 @@ pub fn run(args: Args, ui: &Ui) -> anyhow::Result<()> {
     } else {
         args.arch.into_iter().map(Architecture::from).collect()
     };
+    let wanted = |target| -> BTreeSet<&str> {
+        let kept: BTreeSet<&str> = base.iter().flat_map(|lock| lock.of(target).into_keys()).collect();
+        plan.wanted().into_keys().filter(|name| !kept.contains(name)).collect()
+    };
+    let mut known: BTreeSet<&str> = plan.toolchain_list().names().collect();
+    known.extend(targets.iter().flat_map(|target| wanted(*target)));
+    if let Some(name) = named.iter().find(|name| !known.contains(name.as_str())) {
+        let unknown = anyhow::anyhow!("`{name}` cannot be updated: nothing asks for it");
+        return Err(not_locked(unknown));
+    }
 
     let stage = ui.stage("package indexes");
     let mirror = Mirror::find(plan.config().packages.mirror.as_deref(), ui).or_exit(Exit::Host)?;
     let cache = Cache::open()?;
     let (mut lock, mut changes) = (old.clone(), Vec::new());
-    let mut known = BTreeSet::new();
     for &target in &targets {
-        let kept: BTreeSet<&str> = base.iter().flat_map(|lock| lock.of(target).into_keys()).collect();
-        let wanted: BTreeSet<_> = plan.wanted().into_keys().filter(|name| !kept.contains(name)).collect();
+        let wanted = wanted(target);
         let apt = Apt::update(&mirror, target, None, &cache, ui).or_exit(Exit::Host)?;
         let (updated, changed) =
             update::update(&wanted, &lock, (target, target), &refresh, (&apt, &mirror), ui)
                 .map_err(not_locked)?;
         lock = updated;
         changes.extend(changed);
-        known.extend(wanted.into_iter().map(str::to_owned));
     }
     stage.done(&format!("{} packages", lock.packages.len()));
     let mut locks = vec![Made { path, old, lock, changes }];
@@ -103,14 +110,9 @@ pub fn run(args: Args, ui: &Ui) -> anyhow::Result<()> {
         if host == plan::host() || path.exists() {
             let stage = ui.stage("toolchain");
             let made = lock_toolchain((&plan, host), &path, &targets, &refresh, (&cache, &mirror), ui)?;
-            known.extend(plan.toolchain_list().names().map(str::to_owned));
             stage.done(&format!("{} packages on {}", made.lock.packages.len(), host.as_str()));
             locks.push(made);
         }
-    }
-    if let Some(name) = named.iter().find(|name| !known.contains(*name)) {
-        let unknown = anyhow::anyhow!("`{name}` cannot be updated: nothing asks for it");
-        return Err(not_locked(unknown));
     }
     write(&locks)?;
     report(&locks, args.json, ui)

@@ -142,10 +142,8 @@ fn pack_folder(folder: &Path, layout: &Layout) -> Result<(Descriptor, String), E
         layer.annotations.insert(TITLE.to_owned(), name);
         layers.push(layer);
     }
-    let annotations = [
-        ("org.opencontainers.image.title", image.name.clone()),
-        ("org.opencontainers.image.version", image.version.clone()),
-    ];
+    let annotations =
+        [(TITLE, image.name.clone()), ("org.opencontainers.image.version", image.version.clone())];
     let document = Manifest {
         schema_version: 2,
         media_type: MANIFEST.to_owned(),
