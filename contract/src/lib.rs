@@ -6,8 +6,9 @@
 //! of itself), [`nodes`], [`procfs`] and [`ports`] (what is told about a container to the services that serve it), [`wsl`] (what
 //! a distro of WSL 2 holds), [`audit`] (what was refused), [`config_disk`] (an administrator's settings beside an image), [`shares`] (folders
 //! of the host), [`json_disk`] (the disks that name both), [`socket`] (containers that have the engine's), [`errors`] (how an error is told
-//! on one line), [`version`] (which of two is the older).
+//! on one line), [`version`] (which of two is the older), [`attest`] (what is measured into a TPM).
 
+pub mod attest;
 pub mod audit;
 pub mod config_disk;
 pub mod disk;

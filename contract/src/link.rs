@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::attest::Evidence;
 use crate::ports::Protocol;
 use crate::status::Status;
 
@@ -47,6 +48,11 @@ pub enum Request {
     },
     /// Orderly shutdown; the reply comes before it starts.
     Shutdown {},
+    /// What the machine's TPM says of this boot: one [`Evidence`].
+    Attest {
+        /// 1 to [`crate::attest::MAX_NONCE_BYTES`] bytes of the asker's choice, hexadecimal; they are signed with the answer.
+        nonce: String,
+    },
     /// A connection to a published port: joined to the container when the reply is [`Reply::Ok`]. Datagrams have a length of two
     /// bytes before each, the high one first.
     Published {
@@ -83,6 +89,8 @@ pub enum Reply {
     Ok,
     /// The VM's view of itself.
     Status(Box<Status>),
+    /// What the TPM says.
+    Evidence(Box<Evidence>),
     /// Not done, and why.
     Error(String),
 }

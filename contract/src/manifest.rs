@@ -96,6 +96,19 @@ pub struct UnifiedKernelImage {
     pub file: String,
     /// SHA-256 as Authenticode computes it, 64 lower-case hexadecimal digits.
     pub authenticode_sha256: String,
+    /// What a TPM measures when it is started; missing in images from before that was foretold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub measured: Option<Measured>,
+}
+
+/// What a machine with a TPM measures of a unified kernel image besides its own digest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Measured {
+    /// PCR 11 of the SHA-256 bank when the stub has measured the parts and the kernel starts, 64 lower-case hexadecimal digits.
+    pub pcr11: String,
+    /// SHA-256 of the kernel within as Authenticode computes it, for the stub has the firmware start that as a program of its own.
+    pub kernel_authenticode_sha256: String,
 }
 
 /// A dm-verity protected file system (hash format version 1, as `veritysetup` writes it).

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::attest::Measurement;
 use crate::disk::Slot;
 use crate::shares::Share;
 
@@ -32,6 +33,9 @@ pub struct Status {
     /// Folders of the host that it has.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shares: Vec<Share>,
+    /// What PID 1 measured into the machine's TPM; nothing where there is none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub measured: Vec<Measurement>,
     /// Memory in use in KiB: total minus available.
     pub memory_used_kib: u64,
 }

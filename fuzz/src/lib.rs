@@ -1,4 +1,4 @@
-//! What `eci-runc`, `eci-nodes`, the gate's rule for requests and the reader of an administrator's settings promise of any input, as functions that take bytes and panic when a promise is broken.
+//! What `eci-runc`, `eci-nodes`, the gate's rule for requests, the reader of an administrator's settings and that of a TPM's evidence promise of any input, as functions that take bytes and panic when a promise is broken.
 //!
 //! Invariant: a promise is written down here a second time, on its own tables and its own reading of what crun does,
 //! and asks the code under test for nothing but its result. A target in `targets/` hands libFuzzer's bytes to one of
@@ -6,10 +6,11 @@
 //!
 //! In order of what is at stake: [`bundle`] (the whole plan), [`seccomp`] with its [`profile`] interpreter, [`mounts`],
 //! [`arguments`], [`notification`] (what a container asks the VM to make), [`request`] (what a client asks the engine),
-//! [`settings`] (what an administrator sets).
+//! [`settings`] (what an administrator sets), [`evidence`] (what a machine says that it booted).
 
 pub mod arguments;
 pub mod bundle;
+pub mod evidence;
 pub mod mounts;
 pub mod notification;
 pub mod profile;

@@ -82,3 +82,8 @@ fn notifications_keep_their_promises() {
 fn requests_keep_their_promises() {
     replay("request", eci_fuzz::request::check);
 }
+
+#[test]
+fn evidence_keeps_its_promises() {
+    replay("evidence", eci_fuzz::evidence::check);
+}

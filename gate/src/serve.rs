@@ -116,9 +116,11 @@ where
             published(stream, ports, id, judge).await;
             Ok(())
         }
-        Request::Status {} | Request::Logs { .. } | Request::Clock { .. } | Request::Shutdown {} => {
-            init(stream, sockets.init, &request).await
-        }
+        Request::Status {}
+        | Request::Logs { .. }
+        | Request::Clock { .. }
+        | Request::Attest { .. }
+        | Request::Shutdown {} => init(stream, sockets.init, &request).await,
     }
 }
 

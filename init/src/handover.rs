@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 
+use eci_contract::attest::Measurement;
 use eci_contract::disk::Slot;
 use eci_contract::manifest::Manifest;
 use eci_contract::paths;
@@ -48,6 +49,9 @@ pub struct Handover {
     /// Missing where the first stage is of an older image: a kernel that was not part of the update.
     #[serde(default)]
     pub secure_boot: bool,
+    /// What it measured.
+    #[serde(default)]
+    pub measured: Vec<Measurement>,
     /// Its steps.
     pub steps: Vec<Step>,
 }

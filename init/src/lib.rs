@@ -2,7 +2,7 @@
 //!
 //! [`initramfs`] finds the disk, checks the signed manifest, activates dm-verity and switches to the verified root.
 //! [`wsl`] does so where WSL 2 starts this program in a distro. [`system`] mounts, checks, starts and supervises there, and is
-//! the one way out. [`boots`] counts boots, [`kmsg`] is how all speak.
+//! the one way out. [`boots`] counts boots, [`measured`] tells the TPM what boots, [`kmsg`] is how all speak.
 //!
 //! Invariant: nothing outside the signed image steers this program. It reads no kernel command line, no argument
 //! and no environment while it is PID 1, never reads the console, and starts no program that the service table or
@@ -16,8 +16,10 @@ pub mod handover;
 pub mod initramfs;
 pub mod kernel_log;
 pub mod kmsg;
+pub mod measured;
 pub mod power;
 pub mod system;
+pub mod tpm;
 pub mod wsl;
 
 use rustix::fs::statfs;
@@ -37,6 +39,8 @@ pub enum Role {
     ReadAhead,
     /// The helper that passes descriptors to a service, started by PID 1.
     PassDescriptors,
+    /// The helper that asks the TPM for a quote, started by PID 1.
+    Attest,
     /// What WSL asks of a distro with systemd.
     Systemctl(wsl::systemctl::Verb),
     /// Started by someone else: does nothing.
@@ -67,6 +71,7 @@ fn choose_role(pid: u32, root_type: i64, arguments: &[&str]) -> Role {
         (1, _) => Role::System,
         (_, Some("network")) => Role::Network,
         (_, Some(system::read_ahead::ROLE)) => Role::ReadAhead,
+        (_, Some(system::attest::ROLE)) => Role::Attest,
         (_, Some(system::services::passing::ROLE)) => Role::PassDescriptors,
         _ => Role::Bystander,
     }

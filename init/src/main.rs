@@ -12,6 +12,7 @@ fn main() -> ! {
         Role::System => system::run(),
         Role::Network => system::network::run(),
         Role::ReadAhead => system::read_ahead::run(),
+        Role::Attest => system::attest::run(),
         Role::PassDescriptors => system::services::passing::run(),
         Role::Bystander => std::process::exit(64),
     }

@@ -139,7 +139,9 @@ impl Stay {
             match gate.answer() {
                 Answer::Reply(Reply::Ok) => return Ok(Asked::Published(gate)),
                 Answer::Reply(Reply::Error(reason)) => return Ok(Asked::Refused(reason)),
-                Answer::Reply(Reply::Status(_)) | Answer::Lost => return Ok(Asked::Nobody),
+                Answer::Reply(Reply::Status(_) | Reply::Evidence(_)) | Answer::Lost => {
+                    return Ok(Asked::Nobody);
+                }
                 Answer::Incomplete => {}
             }
             let left = deadline.saturating_duration_since(Instant::now());

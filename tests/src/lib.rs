@@ -14,6 +14,7 @@ pub mod clients;
 pub mod command;
 pub mod conformance;
 pub mod debian;
+pub mod differences;
 pub mod disk;
 pub mod firmware;
 pub mod image;

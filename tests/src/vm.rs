@@ -139,10 +139,6 @@ impl Vm {
     /// # Errors
     /// When QEMU is not found or the script cannot be written.
     pub fn boot_by(&mut self, firmware: &Firmware, disks: Disks<'_>, more: &[&str]) -> Result<()> {
-        let name = Platform::of_image()?.qemu;
-        let mut folders = env::split_paths(&self.path);
-        let qemu = folders.find_map(|folder| Some(folder.join(name)).filter(|file| file.exists()));
-        let quoted = |word: &str| format!(" '{}'", word.replace('\'', r"'\''"));
         let changes = match disks {
             Disks::AsRun => String::new(),
             Disks::Scsi { file, format } => format!(
@@ -152,8 +148,24 @@ impl Vm {
                 file.display()
             ),
         };
-        let words: String =
-            firmware.arguments().iter().map(String::as_str).chain(more.iter().copied()).map(quoted).collect();
+        let firmware = firmware.arguments();
+        let words: Vec<_> = firmware.iter().map(String::as_str).chain(more.iter().copied()).collect();
+        self.run_qemu_with(&words, &changes)
+    }
+
+    /// Has QEMU run with arguments that `run` does not give.
+    ///
+    /// # Errors
+    /// When QEMU is not found or the script that it is run through cannot be written.
+    pub fn add_arguments(&mut self, more: &[&str]) -> Result<()> {
+        self.run_qemu_with(more, "")
+    }
+
+    fn run_qemu_with(&mut self, more: &[&str], changes: &str) -> Result<()> {
+        let name = Platform::of_image()?.qemu;
+        let mut folders = env::split_paths(&self.path);
+        let qemu = folders.find_map(|folder| Some(folder.join(name)).filter(|file| file.exists()));
+        let words: String = more.iter().map(|word| format!(" '{}'", word.replace('\'', r"'\''"))).collect();
         let script = format!(
             "#!/bin/sh\nleft=$#\nwhile [ $left -gt 0 ]; do\n  word=$1 value= more=; shift; left=$((left - 1))\n  \
              case $word in -kernel | -initrd | -drive | -device) value=$1; shift; left=$((left - 1)) ;; esac\n  \

@@ -9,9 +9,9 @@ use eci_tests::image;
 use serde_json::Value;
 
 /// The table of ARCHITECTURE.md, section "The house": a crate and the crates of ours that it may depend on.
-const EDGES: [(&str, &[&str]); 14] = [
-    ("eci-builder", &["eci-policy", "eci-sys", "eci-contract", "eci-link", "eci-slots"]),
-    ("eci-init", &["eci-policy", "eci-sys", "eci-contract", "eci-slots"]),
+const EDGES: [(&str, &[&str]); 15] = [
+    ("eci-builder", &["eci-policy", "eci-sys", "eci-contract", "eci-link", "eci-slots", "eci-tpm"]),
+    ("eci-init", &["eci-policy", "eci-sys", "eci-contract", "eci-slots", "eci-tpm"]),
     ("eci-runc", &["eci-policy", "eci-sys", "eci-contract", "eci-audit"]),
     ("eci-nodes", &["eci-policy", "eci-sys", "eci-contract", "eci-service"]),
     ("eci-procfs", &["eci-policy", "eci-contract", "eci-service"]),
@@ -24,22 +24,24 @@ const EDGES: [(&str, &[&str]); 14] = [
     ("eci-policy", &["eci-contract"]),
     ("eci-contract", &[]),
     ("eci-sys", &[]),
+    ("eci-tpm", &[]),
 ];
 
 /// Folders of crates without `unsafe`: all but `sys`, and the suites.
-const SAFE: [&str; 14] = [
+const SAFE: [&str; 15] = [
     "audit", "builder", "contract", "fuzz", "gate", "init", "link", "nodes", "policy", "procfs", "publish",
-    "runtime", "service", "slots",
+    "runtime", "service", "slots", "tpm",
 ];
 
 /// Crates that may use an async runtime: the two ends of the link, and what they share.
 const ASYNC: [&str; 3] = ["eci-gate", "eci-link", "eci-builder"];
 
-/// Crates from outside that `contract`, `sys` and `policy` may use.
-const LEAVES: [(&str, &[&str]); 3] = [
+/// Crates from outside that `contract`, `sys`, `policy` and `tpm` may use.
+const LEAVES: [(&str, &[&str]); 4] = [
     ("eci-contract", &["serde", "serde_json"]),
     ("eci-sys", &["rustix", "libc", "thiserror"]),
     ("eci-policy", &["serde", "serde_json", "thiserror"]),
+    ("eci-tpm", &["ring", "thiserror"]),
 ];
 
 fn root() -> PathBuf {

@@ -333,6 +333,37 @@ fn main() -> ExitCode {
             run.env("PATH", project.path("empty"));
             Said(command::run(&mut run, &[])?).is(HOST, &["qemu-system-x86"])
         }),
+        row("without_swtpm_no_boot_is_measured_and_none_is_begun", |()| {
+            let project = Project::copy()?;
+            let out = image::out()?;
+            // QEMU is there, by name at least.
+            let qemu = project.path("empty/qemu-system-x86_64");
+            fs::write(&qemu, "#!/bin/sh\nexit 1\n")?;
+            fs::set_permissions(&qemu, fs::Permissions::from_mode(0o755))?;
+            let mut run = project.command(&["run", &out.to_string_lossy(), "--tpm", "--accel", "tcg"]);
+            run.env("PATH", project.path("empty"));
+            Said(command::run(&mut run, &[])?)
+                .is(HOST, &["`swtpm` was not found", "apt-get install swtpm"])?;
+            ensure!(!project.path("state/eci/default").exists(), "an instance was made");
+            Ok(())
+        }),
+        row("attest_asks_no_machine_with_a_wrong_question_or_for_an_image_that_nobody_signed", |()| {
+            let project = Project::copy()?;
+            let out = image::out()?.to_string_lossy().into_owned();
+            let key = format!("{out}/image.pub");
+            fs::write(project.path("evidence"), "{}")?;
+            let attest = |more: &[&str]| project.run(&[&["attest", &out, "--key", &key], more].concat());
+            attest(&[])?.is(INSTANCE, &["there is no instance `default`", "eci-builder run --tpm"])?;
+            for nonce in ["zz", "0", &"00".repeat(65)] {
+                attest(&["--nonce", nonce])?.is(CONFIG, &["nonce is not 1 to 64 bytes", "openssl rand"])?;
+            }
+            let words = ["`evidence` is no evidence", "attest --save FILE"];
+            attest(&["--reference", "evidence"])?.is(CONFIG, &words)?;
+            attest(&["--evidence", "evidence", "--nonce", "00"])?.is(CONFIG, &words)?;
+            attest(&["--evidence", "evidence"])?.is(USAGE, &["--nonce"])?;
+            attest(&["--settings", "none"])?.is(CONFIG, &["cannot read the settings"])?;
+            project.run(&["attest", &out])?.is(USAGE, &["--key"])
+        }),
         row("an_unknown_format_is_a_usage_error_that_names_the_known_ones", |()| {
             let project = Project::copy()?;
             project.build(&["--format", "vmdk"])?.is(USAGE, &["vmdk", "raw", "qcow2", "vhdx"])?;

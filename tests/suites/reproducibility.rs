@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, ensure};
+use eci_tests::differences::same_files;
 use eci_tests::provenance::Provenance;
 use eci_tests::suite::row;
 use eci_tests::{command, image, suite};
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
         row("a_compiler_sees_nothing_of_this_host", sandbox),
         row("programs_compiled_elsewhere_by_another_clock_are_the_same", compiled_elsewhere),
         row("a_second_build_elsewhere_has_the_same_sums", second_build),
+        row("what_would_differ_is_shown_where_it_does", shown),
         row("a_build_without_private_keys_that_is_signed_elsewhere_has_the_same_sums", signed_elsewhere),
     ])
 }
@@ -131,12 +133,7 @@ fn compiled_elsewhere(_: &()) -> Result<()> {
         year.trim().parse::<u32>()? >= now.trim().parse::<u32>()? + 8,
         "the clock is this host's: {year}"
     );
-    for program in PROGRAMS {
-        let [here, there] =
-            [image::programs()?, target.join(&triple).join("guest")].map(|from| from.join(program));
-        command::host("cmp", &[&here.to_string_lossy(), &there.to_string_lossy()])?.ok()?;
-    }
-    Ok(())
+    same_files(&image::programs()?, &target.join(&triple).join("guest"), PROGRAMS)
 }
 
 fn second_build(_: &()) -> Result<()> {
@@ -153,10 +150,34 @@ fn second_build(_: &()) -> Result<()> {
         .arg(image::programs()?);
     command::run(&mut build, &[])?.ok()?;
     let (first, second) = (sums(&image::out()?)?, sums(&out)?);
+    same_files(&image::out()?, &out, second.lines().filter_map(|line| line.split_whitespace().nth(1)))?;
     ensure!(first == second, "the sums differ:\n{first}\n{second}");
     ensure!(second.lines().count() >= 6, "few artifacts: {second}");
     let mut check = Command::new("sha256sum");
     command::run(check.args(["--check", "--quiet", "SHA256SUMS"]).current_dir(&out), &[])?.ok().map(drop)
+}
+
+/// A file that is the same, and one with an option changed inside of what a compressed archive holds.
+fn shown(_: &()) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let config = fs::read_to_string(image::out()?.join("kernel.config"))?;
+    for (name, changed) in [("one", config.clone()), ("other", config.replacen("=y", "=n", 1))] {
+        let inside = folder.path().join(name);
+        fs::create_dir(&inside)?;
+        fs::write(inside.join("same"), &config)?;
+        fs::write(inside.join("config"), changed)?;
+        let mut pack = Command::new("tar");
+        pack.current_dir(&inside).args(["-czf", "packed", "config"]);
+        command::run(&mut pack, &[])?.ok()?;
+    }
+    let [one, other] = ["one", "other"].map(|name| folder.path().join(name));
+    same_files(&one, &other, ["same"])?;
+    let said = same_files(&one, &other, ["same", "packed"]).err().context("it differs")?.to_string();
+    let option = config.lines().find_map(|line| line.strip_suffix("=y")).context("a kernel has options")?;
+    for wanted in ["not the same bytes: packed\n", &format!("-{option}=y"), &format!("+{option}=n")] {
+        ensure!(said.contains(wanted), "no `{wanted}` in\n{said}");
+    }
+    Ok(())
 }
 
 fn sums(out: &Path) -> Result<String> {

@@ -186,6 +186,8 @@ fn what_may_not_follow_is_refused(vm: &Vm, images: &Images) -> Result<()> {
     let named = vm.builder(&["run", &out.to_string_lossy(), "--name", NAME, "--detach"])?;
     ensure!(named.code == INSTANCE, "exit code {}", named.code);
     named.refused(&["was updated, and boots its own disk", "eci-builder update DIR"])?;
+    let measured = vm.builder(&["run", "--name", NAME, "--tpm", "--accel", "tcg"])?;
+    measured.refused(&["firmware would boot the kernel that it began with", "leave out --tpm"])?;
     ensure!(!vm.state().join("next").exists(), "something was staged");
     Ok(())
 }

@@ -60,6 +60,7 @@ const ROWS: &[Row] = &[
         "apt-get install debian-archive-keyring",
     ),
     useful(OTHER_QEMU.0, "runs images for the other architecture", OTHER_QEMU.1),
+    useful("swtpm", "is the TPM of `run --tpm`", "apt-get install swtpm"),
     useful("skopeo", "pushes images to registries and pulls them", "apt-get install skopeo"),
     useful(
         "docker",

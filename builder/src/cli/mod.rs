@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use crate::image::assemble::Placed;
 use crate::ui::{Ui, human_size, printable};
 
+pub mod attest;
 pub mod audit;
 pub mod build;
 pub mod diff;
@@ -65,6 +66,8 @@ enum Command {
     Logs(logs::Args),
     /// Show what was refused in the VM, to whom, and what can be done instead.
     Audit(audit::Args),
+    /// Check by its TPM what an instance booted.
+    Attest(attest::Args),
     /// Shut an instance down.
     Stop(stop::Args),
     /// Make a signed image the next version of an instance.
@@ -132,6 +135,7 @@ pub fn main() -> ExitCode {
         Command::Status(args) => status::run(&args, &ui),
         Command::Logs(args) => logs::run(&args, &ui),
         Command::Audit(args) => audit::run(&args, &ui),
+        Command::Attest(args) => attest::run(&args, &ui),
         Command::Stop(args) => stop::run(&args, &ui),
         Command::Update(args) => update::run(&args, &ui),
         Command::Reset(args) => reset::run(&args, &ui),

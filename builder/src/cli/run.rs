@@ -22,8 +22,9 @@ use crate::instance::link::ports;
 use crate::instance::machine::{Accelerator, Body, Plan, program};
 use crate::instance::own_disk::{Chosen, OwnDisk};
 use crate::instance::shares::{self, Kept};
+use crate::instance::supervise::Served;
 use crate::instance::update::apply;
-use crate::instance::{client, console, context, supervise};
+use crate::instance::{client, console, context, supervise, tpm};
 use crate::settings::disk;
 use crate::tool;
 use crate::ui::Ui;
@@ -75,6 +76,9 @@ pub struct Args {
     /// No folder of this host, from this run on.
     #[arg(long, conflicts_with = "shares")]
     no_shares: bool,
+    /// Boot by UEFI firmware, which measures what it starts into a TPM 2.0 of the instance's own (swtpm); `eci-builder attest` reads it.
+    #[arg(long)]
+    tpm: bool,
     /// Addresses of this host on which ports of containers (`docker run -p`) may be.
     #[arg(long, value_enum, default_value = "loopback")]
     publish_on: PublishOn,
@@ -139,6 +143,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     shares_of(args, &home, &artifacts)?;
     let (qemu, package) = program(artifacts.manifest.architecture);
     tool::require(qemu).or_exit_with_hint(Exit::Host, format!("apt-get install {package}"))?;
+    can_measure(args, &home, &artifacts)?;
     home.create().or_exit(Exit::Instance)?;
     if args.detach { detached(args, &home, &artifacts, ui) } else { foreground(args, &home, &artifacts, ui) }
 }
@@ -161,6 +166,30 @@ fn what_to_boot(args: &Args, home: &Home) -> anyhow::Result<Artifacts> {
             Artifacts::check(folder.as_deref().unwrap_or(Path::new(DEFAULT_FOLDER))).map_err(unusable)
         }
     }
+}
+
+/// Whether the boot can be measured, where that is asked for.
+fn can_measure(args: &Args, home: &Home, artifacts: &Artifacts) -> anyhow::Result<()> {
+    if !args.tpm {
+        return Ok(());
+    }
+    if home.own_disk().exists() || home.next().exists() {
+        let updated = anyhow::anyhow!(
+            "the instance `{}` was updated: firmware would boot the kernel that it began with",
+            home.name()
+        );
+        let hint = "leave out --tpm, or start a new instance from the image with --name";
+        return Err(updated).or_exit_with_hint(Exit::Instance, hint);
+    }
+    tpm::plan(home, artifacts.manifest.architecture).map(drop).map_err(unmeasured)
+}
+
+fn unmeasured(error: tpm::Error) -> anyhow::Error {
+    match error.hint() {
+        Some(hint) => Err::<(), _>(error).or_exit_with_hint(Exit::Host, hint),
+        None => Err(error).or_exit(Exit::Host),
+    }
+    .expect_err("an error was given")
 }
 
 /// Images and containers on an instance's data disk are of one architecture.
@@ -265,7 +294,7 @@ fn hint(error: &anyhow::Error) -> Option<&'static str> {
         Some(supervise::Error::Refused { step, .. }) if step == "shares" => {
             Some("name other folders with --share, or none with --no-shares: they are remembered")
         }
-        Some(supervise::Error::Unserved { .. }) => Some(
+        Some(supervise::Error::Unserved { served: Served::Folder(_), .. }) => Some(
             "if it ends at every start, it gets no user namespace: where the system keeps those from programs (Ubuntu \
              24.04 and later), give virtiofsd an AppArmor profile with `userns,`",
         ),
@@ -390,6 +419,11 @@ fn prepare(
         settings: settings.clone(),
         shares: shares.clone(),
     };
+    let architecture = artifacts.manifest.architecture;
+    let measured = args.tpm.then(|| tpm::plan(home, architecture)).transpose().map_err(unmeasured)?;
+    if measured.is_some() {
+        tpm::prepare(home, architecture).map_err(unmeasured)?;
+    }
     let plan = Plan {
         architecture: artifacts.manifest.architecture,
         accelerator,
@@ -397,6 +431,7 @@ fn prepare(
         cpus: args.cpus,
         kernel: artifacts.kernel.clone(),
         initrd: artifacts.initrd.clone(),
+        measured,
         console: home.console_log(),
         body: Some(Body {
             image: artifacts.disk.clone(),
@@ -455,6 +490,9 @@ fn start_supervisor(args: &Args, home: &Home, accelerator: Accelerator) -> anyho
     command.arg("run").arg("--supervisor").args(["--name", home.name(), "--accel", &accelerator.to_string()]);
     command.args(["--memory", &format!("{}M", args.memory), "--cpus", &args.cpus.to_string()]);
     command.args(["--publish-on", args.publish_on.name()]);
+    if args.tpm {
+        command.arg("--tpm");
+    }
     if let Some(data) = &args.data {
         command.arg("--data").arg(data);
     }

@@ -35,11 +35,20 @@ pub struct Args {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Wanted {
+pub(super) enum Wanted {
     /// The appliance that users run.
     Shipped,
     /// The appliance plus tools for the suites.
     Test,
+}
+
+impl From<Wanted> for Flavour {
+    fn from(wanted: Wanted) -> Self {
+        match wanted {
+            Wanted::Shipped => Self::Shipped,
+            Wanted::Test => Self::Test,
+        }
+    }
 }
 
 /// Runs the subcommand.
@@ -48,10 +57,7 @@ enum Wanted {
 /// When a check fails, when nothing could be checked, or when key or artifact cannot be read.
 pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let (key, certificate) = (read_key(&args.key)?, read_certificate(args.certificate.as_deref())?);
-    let flavour = match args.flavour {
-        Wanted::Shipped => Flavour::Shipped,
-        Wanted::Test => Flavour::Test,
-    };
+    let flavour = args.flavour.into();
     let report =
         verify::verify(&args.artifact, &Expected { key, certificate, flavour }, ui).or_exit(Exit::Failure)?;
     if args.json {
@@ -90,7 +96,8 @@ pub(super) fn read_certificate(path: Option<&Path>) -> anyhow::Result<Option<Cer
     )
 }
 
-fn table(report: &Report, ui: &Ui) -> String {
+/// The checks, a line each.
+pub(super) fn table(report: &Report, ui: &Ui) -> String {
     let lines: Vec<_> = report.checks.iter().map(|check| line(check, ui)).collect();
     lines.join("\n")
 }

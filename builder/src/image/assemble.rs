@@ -225,9 +225,8 @@ pub fn assemble(inputs: &Inputs<'_>, out: &Path, ui: &Ui) -> Result<Assembled, E
     let initrd = copy(inputs.initrd, &staging, INITRD_FILE)?;
     copy(inputs.kernel_config, &staging, KERNEL_CONFIG_FILE)?;
     let unsigned = unified(inputs)?;
-    let digest = uki::pe::authenticode_digest(&unsigned).map_err(uki::Error::Pe)?;
-    let named = UnifiedKernelImage { file: uki::FILE.to_owned(), authenticode_sha256: digest.to_string() };
-    let manifest = manifest::make(facts(inputs, [kernel, initrd], named), &identity, &tree)?;
+    let manifest =
+        manifest::make(facts(inputs, [kernel, initrd], uki::describe(&unsigned)?), &identity, &tree)?;
     let manifest_bytes = manifest::to_bytes(&manifest);
     let (signature, root_hash_signature, image, certificate) = match inputs.signing {
         Signing::Now { key, signer } => {
@@ -490,7 +489,7 @@ pub(crate) mod tests {
             (first..first + 300).flat_map(|block| [block; 1024]).flat_map(u32::to_le_bytes).collect();
         for (name, bytes) in [
             ("root", root.as_slice()),
-            ("kernel", b"kernel"),
+            ("kernel", &uki::pe::tests::stub(".text", b"kernel", 1)),
             ("config", b"CONFIG_A=y\n"),
             ("init", b"PID 1"),
         ] {

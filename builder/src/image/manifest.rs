@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use eci_contract::manifest::{
-    Architecture, Artifact, Flavour, MAX_BYTES, Manifest, SCHEMA, UnifiedKernelImage, VerityRoot,
+    Architecture, Artifact, Flavour, MAX_BYTES, Manifest, Measured, SCHEMA, UnifiedKernelImage, VerityRoot,
 };
 use eci_contract::version::is_at_least;
 
@@ -133,6 +133,9 @@ fn validate(manifest: &Manifest) -> Result<(), Error> {
     let root = &manifest.root;
     let digest = |text: &str| text.parse::<Sha256>().is_ok();
     let is_test = manifest.flavour == Flavour::Test;
+    let none = || Sha256::of(&[]).to_string();
+    let nothing = || Measured { pcr11: none(), kernel_authenticode_sha256: none() };
+    let measured = manifest.uki.measured.clone().unwrap_or_else(nothing);
     let checks = [
         ("name", &manifest.name, "a plain name", is_plain_name(&manifest.name)),
         (
@@ -171,6 +174,13 @@ fn validate(manifest: &Manifest) -> Result<(), Error> {
             &manifest.uki.authenticode_sha256,
             "a SHA-256 digest",
             digest(&manifest.uki.authenticode_sha256),
+        ),
+        ("uki.measured.pcr11", &measured.pcr11, "a SHA-256 digest", digest(&measured.pcr11)),
+        (
+            "uki.measured.kernelAuthenticodeSha256",
+            &measured.kernel_authenticode_sha256,
+            "a SHA-256 digest",
+            digest(&measured.kernel_authenticode_sha256),
         ),
     ];
     match checks.into_iter().find(|(.., holds)| !holds) {
@@ -225,6 +235,7 @@ pub(crate) mod tests {
             uki: UnifiedKernelImage {
                 file: "eci.efi".to_owned(),
                 authenticode_sha256: Sha256::of(&[b"uki"]).to_string(),
+                measured: None,
             },
             versions: BTreeMap::from([("docker".to_owned(), "26.1.5".to_owned())]),
         }

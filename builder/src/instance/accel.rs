@@ -122,6 +122,7 @@ fn prove(artifacts: &Artifacts) -> Result<bool, Error> {
         cpus: 1,
         kernel: artifacts.kernel.clone(),
         initrd: artifacts.initrd.clone(),
+        measured: None,
         console: console.clone(),
         body: None,
     };

@@ -5,6 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use eci_contract::attest::Evidence;
 use eci_contract::link::{Reply, Request};
 use eci_contract::status::{State, Status};
 use eci_link::request::MAX_REPLY_BYTES;
@@ -46,8 +47,20 @@ pub enum Error {
 pub fn status(home: &Home) -> Result<Status, Error> {
     match ask(home, &Request::Status {})?.1 {
         Reply::Status(status) => Ok(*status),
-        Reply::Ok => Err(Error::Refused { reason: "it gave no status".to_owned() }),
         Reply::Error(reason) => Err(Error::Refused { reason }),
+        Reply::Ok | Reply::Evidence(_) => Err(other_question()),
+    }
+}
+
+/// What its TPM says of this boot, in answer to a nonce in hexadecimal.
+///
+/// # Errors
+/// [`Error`]; also when the machine has no TPM.
+pub fn evidence(home: &Home, nonce: String) -> Result<Evidence, Error> {
+    match ask(home, &Request::Attest { nonce })?.1 {
+        Reply::Evidence(evidence) => Ok(*evidence),
+        Reply::Error(reason) => Err(Error::Refused { reason }),
+        Reply::Ok | Reply::Status(_) => Err(other_question()),
     }
 }
 
@@ -102,8 +115,12 @@ fn accepted(reply: Reply) -> Result<(), Error> {
     match reply {
         Reply::Ok => Ok(()),
         Reply::Error(reason) => Err(Error::Refused { reason }),
-        Reply::Status(_) => Err(Error::Refused { reason: "it answered another question".to_owned() }),
+        Reply::Status(_) | Reply::Evidence(_) => Err(other_question()),
     }
+}
+
+fn other_question() -> Error {
+    Error::Refused { reason: "it answered another question".to_owned() }
 }
 
 fn ask(home: &Home, request: &Request) -> Result<(BufReader<UnixStream>, Reply), Error> {

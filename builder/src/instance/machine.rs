@@ -52,10 +52,24 @@ pub struct Plan {
     pub kernel: PathBuf,
     /// Initial RAM file system.
     pub initrd: PathBuf,
+    /// Firmware and TPM of a machine that measures what it boots, from the image's EFI system partition. Any other is given kernel
+    /// and initrd.
+    pub measured: Option<Measured>,
     /// File that the console is written to.
     pub console: PathBuf,
     /// Disks and sockets; `None` for the machine that only has to print a line.
     pub body: Option<Body>,
+}
+
+/// What a machine measures its boot with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Measured {
+    /// Code of the UEFI firmware.
+    pub firmware: PathBuf,
+    /// Its variables, which it writes.
+    pub variables: PathBuf,
+    /// Control socket of the TPM.
+    pub tpm_socket: PathBuf,
 }
 
 /// Disks and sockets of a machine that is more than a probe.
@@ -105,8 +119,13 @@ impl Plan {
         // What QEMU may do to the host when the guest breaks out of it.
         arguments
             .option("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
-        arguments.file_option("-kernel", &self.kernel);
-        arguments.file_option("-initrd", &self.initrd);
+        match &self.measured {
+            Some(measured) => measured.add_to(self.architecture, &mut arguments),
+            None => {
+                arguments.file_option("-kernel", &self.kernel);
+                arguments.file_option("-initrd", &self.initrd);
+            }
+        }
         arguments.with_path("-chardev", "file,id=console,append=off,path=", &self.console, "");
         arguments.option("-serial", "chardev:console");
         if let Some(body) = &self.body {
@@ -139,12 +158,28 @@ impl Plan {
     }
 }
 
+impl Measured {
+    fn add_to(&self, architecture: Architecture, arguments: &mut Arguments) {
+        let flash = "if=pflash,format=raw,unit";
+        arguments.with_path("-drive", &format!("{flash}=0,readonly=on,file="), &self.firmware, "");
+        arguments.with_path("-drive", &format!("{flash}=1,file="), &self.variables, "");
+        arguments.with_path("-chardev", "socket,id=tpm,path=", &self.tpm_socket, "");
+        arguments.option("-tpmdev", "emulator,id=tpm,chardev=tpm");
+        let device = match architecture {
+            Architecture::X86_64 => "tpm-crb",
+            Architecture::Aarch64 => "tpm-tis-device",
+        };
+        arguments.option("-device", &format!("{device},tpmdev=tpm"));
+    }
+}
+
 impl Body {
     fn add_to(&self, arguments: &mut Arguments) {
         let image = if self.own { "" } else { "readonly=on," };
         let image = format!("if=none,id=image,format=raw,{image}file=");
         arguments.with_path("-drive", &image, &self.image, "");
-        arguments.option("-device", "virtio-blk-pci,drive=image");
+        // Firmware boots this one, and looks at no other.
+        arguments.option("-device", "virtio-blk-pci,drive=image,bootindex=0");
         // Deleted images give their space back to the host.
         let data = "if=none,id=data,format=raw,discard=unmap,detect-zeroes=unmap,file=";
         arguments.with_path("-drive", data, &self.data, "");
@@ -209,6 +244,7 @@ mod tests {
             cpus: 2,
             kernel: "/out/vmlinuz".into(),
             initrd: "/out/initrd.img".into(),
+            measured: None,
             console: "/s/console.log".into(),
             body: Some(Body {
                 image: "/out/eci.raw".into(),
@@ -275,6 +311,31 @@ mod tests {
             "-chardev socket,id=share1,path=/s/a,,b.sock -device vhost-user-fs-pci,chardev=share1,tag=eci-share-1 ",
         ] {
             assert!(shown.contains(wanted), "{wanted} is not in {shown}");
+        }
+    }
+
+    #[test]
+    fn a_measured_boot_is_the_firmware_s_and_not_qemu_s() {
+        let mut plan = plan("/s/data.raw");
+        plan.measured = Some(Measured {
+            firmware: "/f/code.fd".into(),
+            variables: "/s/a,b.fd".into(),
+            tpm_socket: "/s/tpm.sock".into(),
+        });
+        for (architecture, device) in
+            [(Architecture::X86_64, "tpm-crb"), (Architecture::Aarch64, "tpm-tis-device")]
+        {
+            plan.architecture = architecture;
+            let shown = shown(&plan);
+            assert!(!shown.contains("-kernel") && !shown.contains("-initrd"), "{shown}");
+            for wanted in [
+                "if=pflash,format=raw,unit=0,readonly=on,file=/f/code.fd ",
+                "if=pflash,format=raw,unit=1,file=/s/a,,b.fd ",
+                "-chardev socket,id=tpm,path=/s/tpm.sock -tpmdev emulator,id=tpm,chardev=tpm ",
+                &format!("-device {device},tpmdev=tpm "),
+            ] {
+                assert!(shown.contains(wanted), "{wanted} is not in {shown}");
+            }
         }
     }
 

@@ -5,7 +5,7 @@
 //!
 //! In reading order: [`home`] (the state folder, names, lock), [`artifacts`] (what is booted), [`own_disk`] (the two slots of an
 //! instance that was updated), [`update`] (bringing in a new version), [`reset`] (as a new instance), [`machine`] (QEMU's command
-//! line, planned and pure), [`shares`] (folders of this host), [`accel`] (whether KVM really works here), [`context`] (Docker's context),
+//! line, planned and pure), [`tpm`] (machines whose boot is measured), [`shares`] (folders of this host), [`accel`] (whether KVM really works here), [`context`] (Docker's context),
 //! [`console`] (what the guest said last), [`supervise`] (start to end of one run), [`link`] (the host's end of the
 //! link) and [`client`] (what other commands ask of a running instance).
 
@@ -21,4 +21,5 @@ pub mod own_disk;
 pub mod reset;
 pub mod shares;
 pub mod supervise;
+pub mod tpm;
 pub mod update;

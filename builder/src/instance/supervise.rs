@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::env;
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio, id};
@@ -27,7 +28,7 @@ use super::home::{self, Home, Lock};
 use super::link::ports::PublishOn;
 use super::link::{self, Link, qmp};
 use super::machine::{Plan, program};
-use super::shares;
+use super::{shares, tpm};
 
 /// How long an orderly shutdown may take before the power button is pressed.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(30);
@@ -35,6 +36,8 @@ const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(30);
 const BUTTON_DEADLINE: Duration = Duration::from_secs(15);
 /// How soon one of QEMU and what serves it folders ends after the other.
 const MISSED: Duration = Duration::from_secs(2);
+/// How long swtpm may take to listen.
+const TPM_DEADLINE: Duration = Duration::from_secs(10);
 /// Lines that are kept of what a server says.
 const KEPT_LINES: usize = 6;
 /// Pause between two questions whether the engine is ready.
@@ -66,11 +69,11 @@ pub enum Error {
     /// A folder of the host cannot be served.
     #[error("cannot share a folder")]
     Share(#[from] shares::Error),
-    /// What serves a folder ended first. The VM was stopped: whoever reads there would wait for ever.
-    #[error("what serves the folder `{path}` to the VM ended ({status}){}", said(.last_words))]
+    /// What serves a folder, or is the TPM, ended first. The VM was stopped: whoever reads there would wait for ever.
+    #[error("what serves {served} to the VM ended ({status}){}", said(.last_words))]
     Unserved {
-        /// The folder.
-        path: String,
+        /// What it served.
+        served: Served,
         /// How it ended.
         status: ExitStatus,
         /// What it said last.
@@ -84,6 +87,24 @@ pub enum Error {
         /// What the console said last.
         last_words: String,
     },
+}
+
+/// What a program beside QEMU serves to the VM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Served {
+    /// A folder of this host.
+    Folder(String),
+    /// A TPM.
+    Tpm,
+}
+
+impl fmt::Display for Served {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Folder(path) => write!(formatter, "the folder `{path}`"),
+            Self::Tpm => formatter.write_str("the TPM"),
+        }
+    }
 }
 
 /// How the wait for the engine ended.
@@ -132,7 +153,7 @@ async fn supervise(
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Setup)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::Setup)?;
     let started = Instant::now();
-    let mut servers = Servers::start(shares, home)?;
+    let mut servers = Servers::start(shares, plan.measured.is_some(), home).await?;
     let mut qemu = start(plan)?;
     let link = Link::start(home.port_socket(), publish_on);
     link.listen(&home.docker_socket(), &home.link_socket())?;
@@ -173,7 +194,7 @@ fn tied(program: &OsStr, arguments: Vec<OsString>) -> Result<Command, Error> {
     Ok(command)
 }
 
-/// The programs that serve folders of the host.
+/// The programs that serve folders of the host, and the TPM.
 struct Servers {
     count: usize,
     /// What ended, with how and its last words.
@@ -183,17 +204,31 @@ struct Servers {
 }
 
 impl Servers {
-    fn start(shares: &[Share], home: &Home) -> Result<Self, Error> {
-        let (ends, ended) = mpsc::channel(shares.len().max(1));
+    async fn start(shares: &[Share], tpm: bool, home: &Home) -> Result<Self, Error> {
+        let count = shares.len() + usize::from(tpm);
+        let (ends, ended) = mpsc::channel(count.max(1));
         // Asked for its version once, and not at all where nothing is shared.
         let program = if shares.is_empty() { PathBuf::new() } else { shares::program()? };
         for (index, share) in shares.iter().enumerate() {
             let socket = shares::listen(&home.share_socket(index))?;
             let mut server = tied(program.as_os_str(), shares::arguments(share))?;
             let server = server.stdin(socket).stderr(Stdio::piped()).spawn().map_err(Error::Setup)?;
-            tokio::spawn(watch(server, share.path.clone(), ends.clone()));
+            tokio::spawn(watch(server, Served::Folder(share.path.clone()), ends.clone()));
         }
-        Ok(Self { count: shares.len(), ended, _ends: ends })
+        if tpm {
+            let mut server = tied(tpm::PROGRAM.as_ref(), tpm::arguments(home))?;
+            server.current_dir(home.root()).stdin(Stdio::null()).stderr(Stdio::piped());
+            tokio::spawn(watch(server.spawn().map_err(Error::Setup)?, Served::Tpm, ends.clone()));
+        }
+        let mut servers = Self { count, ended, _ends: ends };
+        // QEMU connects once, when it starts.
+        let started = Instant::now();
+        while tpm && !home.tpm_socket().exists() && started.elapsed() < TPM_DEADLINE {
+            if let Ok(unserved) = timeout(READY_PERIOD, servers.ended()).await {
+                return Err(unserved);
+            }
+        }
+        Ok(servers)
     }
 
     /// What to make of QEMU's end: a server that failed is the reason, before or after.
@@ -215,7 +250,7 @@ impl Servers {
 }
 
 /// Waits for a server's end and says how it was.
-async fn watch(mut server: Child, path: String, ends: mpsc::Sender<Error>) {
+async fn watch(mut server: Child, served: Served, ends: mpsc::Sender<Error>) {
     let mut lines = VecDeque::new();
     if let Some(stderr) = server.stderr.take() {
         let mut said = BufReader::new(stderr).lines();
@@ -228,7 +263,7 @@ async fn watch(mut server: Child, path: String, ends: mpsc::Sender<Error>) {
     }
     let last_words = Vec::from(lines).join("\n    ");
     let unserved = match server.wait().await {
-        Ok(status) => Error::Unserved { path, status, last_words },
+        Ok(status) => Error::Unserved { served, status, last_words },
         Err(error) => Error::Setup(error),
     };
     // Nobody listens any more when the VM has ended.
@@ -275,7 +310,7 @@ async fn verdict(link: &Link) -> Verdict {
                 State::Ready if matches!(link.engine_answers().await, Ok(true)) => return Verdict::Ready,
                 State::Ready | State::Starting | State::Stopping => {}
             },
-            Ok(Reply::Ok | Reply::Error(_)) | Err(_) => {}
+            Ok(Reply::Ok | Reply::Evidence(_) | Reply::Error(_)) | Err(_) => {}
         }
         sleep(READY_PERIOD).await;
     }

@@ -236,7 +236,7 @@ async fn ask(host: &Opener, request: &HostRequest) -> Result<Option<String>, Err
     match timeout(HOST_DEADLINE, answer).await.map_err(|_| Error::Late)?? {
         Reply::Ok => Ok(None),
         Reply::Error(reason) => Ok(Some(reason)),
-        Reply::Status(_) => Ok(Some("it answered another question".to_owned())),
+        Reply::Status(_) | Reply::Evidence(_) => Ok(Some("it answered another question".to_owned())),
     }
 }
 

@@ -11,6 +11,7 @@ use eci_contract::wsl::CONTROL_SOCKET_INSIDE;
 use rustix::net::sockopt::socket_peercred;
 use rustix::time::{ClockId, Timespec, clock_settime};
 
+use super::attest;
 use super::machine::Machine;
 use crate::handover::Platform;
 use crate::kmsg;
@@ -170,6 +171,11 @@ impl Client {
                 self.reply(&Reply::Ok);
                 self.phase = Phase::Logs { position: machine.ring.start(), follow };
             }
+            Ok(Request::Attest { nonce }) => match attest::start(&self.stream, &nonce, machine) {
+                // It answers by itself.
+                Ok(()) => self.phase = Phase::Closed,
+                Err(err) => self.reply(&Reply::Error(kmsg::chain(&err))),
+            },
             Ok(request) => self.reply(&answer(&request, machine)),
             Err(err) => self.reply(&Reply::Error(format!("request is not understood: {err}"))),
         }
@@ -200,9 +206,11 @@ fn answer(request: &Request, machine: &mut Machine) -> Reply {
             Some(why) => Reply::Error(why.to_owned()),
             None => step_clock(*unix_ns),
         },
-        Request::Engine {} | Request::Logs { .. } | Request::Audit { .. } | Request::Published { .. } => {
-            Reply::Error("this request is not for PID 1".to_owned())
-        }
+        Request::Engine {}
+        | Request::Logs { .. }
+        | Request::Audit { .. }
+        | Request::Attest { .. }
+        | Request::Published { .. } => Reply::Error("this request is not for PID 1".to_owned()),
     }
 }
 

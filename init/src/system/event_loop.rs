@@ -3,6 +3,8 @@
 use std::io;
 use std::os::fd::AsFd;
 
+use eci_contract::attest::READY;
+use eci_tpm::pcr::KERNEL_IMAGE;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
@@ -15,6 +17,7 @@ use super::services::Goal;
 use super::{notify, selfcheck, trial};
 use crate::handover::Platform;
 use crate::kernel_log::KernelLog;
+use crate::measured::measure;
 use crate::{clock, kmsg};
 
 /// The longest sleep, so that deadlines and restart pauses (the shortest is 100 ms) are met closely enough.
@@ -87,6 +90,7 @@ fn note_engine(machine: &mut Machine) {
     match selfcheck::run(machine, selfcheck::Moment::EngineReady) {
         Ok(()) => {
             machine.boot_ms.engine = ready;
+            measure(&mut machine.measured, KERNEL_IMAGE, READY.to_owned());
             trial::note_ready(machine);
             kmsg::notice(&machine.boot_line());
         }
@@ -257,7 +261,9 @@ fn ended(machine: &mut Machine, pid: nix::unistd::Pid, how: &str) {
     for index in 0..machine.supervisor.services.len() {
         drain_service(index, machine);
     }
-    machine.supervisor.ended(u32::try_from(pid.as_raw()).unwrap_or(0), how);
+    let pid = u32::try_from(pid.as_raw()).unwrap_or(0);
+    machine.attesting = machine.attesting.filter(|helper| *helper != pid);
+    machine.supervisor.ended(pid, how);
 }
 
 /// Whether any child is left, ended or not.

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use eci_contract::attest::Measurement;
 use eci_contract::manifest::Manifest;
 use eci_contract::shares::Share;
 use eci_contract::status::{BootTimes, Check, Image, State, Status, Step};
@@ -31,6 +32,10 @@ pub struct Machine {
     pub settings: Option<Administered>,
     /// Folders of the host.
     pub shares: Vec<Share>,
+    /// What was measured into the TPM.
+    pub measured: Vec<Measurement>,
+    /// Process id of the helper that asks it for a quote.
+    pub attesting: Option<u32>,
     /// The services.
     pub supervisor: Supervisor,
     /// The log.
@@ -54,6 +59,8 @@ impl Machine {
         let boot_ms = BootTimes { kernel: handover.started_ms, init: clock::boot_ms(), engine: 0 };
         Self {
             steps: handover.steps.clone(),
+            measured: handover.measured.clone(),
+            attesting: None,
             handover,
             manifest,
             refusal: None,
@@ -120,6 +127,7 @@ impl Machine {
             services: self.supervisor.report(),
             address: self.address.clone(),
             shares: self.shares.clone(),
+            measured: self.measured.clone(),
             memory_used_kib: memory_used_kib(&fs::read_to_string("/proc/meminfo").unwrap_or_default()),
         }
     }

@@ -7,6 +7,7 @@
 //! stopped when one does not hold after it started.
 
 pub mod apparmor;
+pub mod attest;
 pub mod cgroups;
 pub mod control;
 pub mod data;

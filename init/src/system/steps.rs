@@ -1,12 +1,15 @@
 //! The boot of the second stage, as a table. Reading it tells what happens, in order.
 
+use eci_contract::attest::{self, SYSINIT};
 use eci_contract::status::Step;
+use eci_tpm::pcr::{KERNEL_IMAGE, SYSTEM};
 
 use super::machine::Machine;
 use super::{
     apparmor, cgroups, data, firewall, hidden, mounts, network, read_ahead, selfcheck, services, settings,
     shares, sysctls,
 };
+use crate::measured::measure;
 use crate::wsl::choices::{Part, left_out};
 use crate::{clock, kmsg, power};
 
@@ -160,6 +163,17 @@ const STEPS: &[BootStep] = &[
         },
     },
     BootStep {
+        name: "measure settings",
+        on_failure: OnFailure::Degrade,
+        why: "whoever asks the TPM learns what was in force before anything started that could pretend it",
+        run: |machine| {
+            if let Some(settings) = &machine.settings {
+                measure(&mut machine.measured, SYSTEM, attest::settings(settings.sha256()));
+            }
+            Ok(())
+        },
+    },
+    BootStep {
         name: "socket list",
         on_failure: OnFailure::RefuseEngine,
         why: "runtime and gate know which containers may have the engine's socket, and what for",
@@ -188,6 +202,15 @@ const STEPS: &[BootStep] = &[
         on_failure: OnFailure::RefuseEngine,
         why: "every promise is read back before the engine may start; again when it is ready",
         run: |machine| Ok(selfcheck::run(machine, selfcheck::Moment::BeforeEngine)?),
+    },
+    BootStep {
+        name: "measure sysinit",
+        on_failure: OnFailure::Degrade,
+        why: "what a service measures from here on comes behind it",
+        run: |machine| {
+            measure(&mut machine.measured, KERNEL_IMAGE, SYSINIT.to_owned());
+            Ok(())
+        },
     },
 ];
 
@@ -289,7 +312,7 @@ mod tests {
         for name in ["console", "mounts", "sysctls", "integrity"] {
             assert_eq!(STEPS[position(name)].on_failure, OnFailure::Fatal, "{name}");
         }
-        assert_eq!(position("self-check"), STEPS.len() - 1);
+        assert_eq!(position("self-check"), STEPS.len() - 2);
         assert!(position("integrity") < position("data disk"));
         assert!(position("integrity") < position("settings") && position("settings") < position("services"));
     }

@@ -375,7 +375,7 @@ fn a_provenance_that_is_not_this_image_s_is_not_signed() {
     let image = Image::new(&[Format::Raw]);
     let envelope = provenance::read(&image.out(provenance::FILE)).expect("our own");
     let text = String::from_utf8(envelope.statement().to_owned()).expect("JSON");
-    let kernel = Sha256::of(&[b"kernel"]).to_string();
+    let kernel = Sha256::of(&[&pe::tests::stub(".text", b"kernel", 1)]).to_string();
     let lie = text.replacen(&kernel, &Sha256::of(&[b"another"]).to_string(), 1);
     for (statement, reason) in [
         (lie, "provenance.intoto.json: subjects: `vmlinuz` has sha256 "),

@@ -4,12 +4,12 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 
-use eci_contract::manifest::{Artifact, Flavour, MAX_BYTES, Manifest, UnifiedKernelImage};
+use eci_contract::manifest::{Artifact, Flavour, MAX_BYTES, Manifest, Measured, UnifiedKernelImage};
 
 use super::super::digest::Sha256;
 use super::super::secure_boot::{Certificate, root_hash};
 use super::super::sums::Sums;
-use super::super::uki::pe;
+use super::super::uki::{self, pe};
 use super::super::{manifest, secure_boot};
 use super::{Expected, Report, UNSIGNED, chain};
 
@@ -89,6 +89,9 @@ pub(super) fn uki(
     match fs::read(folder.join(&named.file)) {
         Ok(image) => {
             report.add(&named.file, "digest", uki_digest(&image, named));
+            if let Some(foretold) = &named.measured {
+                report.add(&named.file, "measurements", uki_measured(&image, foretold));
+            }
             signature(&named.file, &image, signer, expected, report);
         }
         Err(error) => {
@@ -104,6 +107,16 @@ pub(super) fn uki_digest(image: &[u8], named: &UnifiedKernelImage) -> Result<Str
         Ok(format!("Authenticode sha256 {digest}"))
     } else {
         Err(format!("it has Authenticode sha256 {digest}, the manifest says {}", named.authenticode_sha256))
+    }
+}
+
+/// Whether a machine with a TPM will measure what a manifest foretells.
+fn uki_measured(image: &[u8], foretold: &Measured) -> Result<String, String> {
+    let found = uki::measured(image).map_err(|error| chain(&error))?;
+    if found == *foretold {
+        Ok(format!("PCR 11 {}", found.pcr11))
+    } else {
+        Err(format!("a TPM would measure PCR 11 {}, the manifest says {}", found.pcr11, foretold.pcr11))
     }
 }
 

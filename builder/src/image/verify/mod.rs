@@ -109,7 +109,12 @@ impl Report {
         failed.map(|check| format!("{}: {}: {}", check.subject, check.check, check.detail)).collect()
     }
 
-    fn add(&mut self, subject: &str, check: &'static str, outcome: Result<String, String>) -> bool {
+    pub(crate) fn add(
+        &mut self,
+        subject: &str,
+        check: &'static str,
+        outcome: Result<String, String>,
+    ) -> bool {
         let (verdict, detail) = match outcome {
             Ok(detail) => (Verdict::Holds, detail),
             Err(detail) => (Verdict::Fails, detail),
@@ -118,7 +123,7 @@ impl Report {
         verdict == Verdict::Holds
     }
 
-    fn skip(&mut self, subject: &str, check: &'static str, detail: &str) {
+    pub(crate) fn skip(&mut self, subject: &str, check: &'static str, detail: &str) {
         let (subject, detail) = (subject.to_owned(), detail.to_owned());
         self.checks.push(Check { subject, check, verdict: Verdict::Skipped, detail });
     }
@@ -185,6 +190,20 @@ fn verify_folder(folder: &Path, expected: &Expected, report: &mut Report, ui: &U
 }
 
 /// Checks a manifest with its signature beside it, and the kernel, initrd and unified kernel image that it names.
+/// Checks a manifest by itself: its signature, its schema and what it is for. Nothing that it names need be there.
+///
+/// # Errors
+/// [`Error`] when manifest or signature cannot be read. One that is not as it should be is a [`Report`] that does not hold.
+pub fn manifest_in(
+    folder: &Path,
+    expected: &Expected,
+    report: &mut Report,
+) -> Result<Option<Manifest>, Error> {
+    let bytes = read(&folder.join(manifest::FILE))?;
+    let signature = read(&folder.join(manifest::SIGNATURE_FILE))?;
+    Ok(files::manifest(manifest::FILE, &bytes, &signature, expected, report))
+}
+
 fn verify_beside(
     folder: &Path,
     path: &Path,

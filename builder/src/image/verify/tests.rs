@@ -197,7 +197,7 @@ fn a_shipped_image_is_no_test_one() {
 fn a_changed_kernel_is_found_by_the_manifest_and_by_the_sums() {
     let image = Image::new(Flavour::Shipped);
     fs::write(image.path("vmlinuz"), "kernex").expect("changed");
-    assert_eq!(failures(&image.report(&image.path(""))), ["digest", "sums", "subjects"]);
+    assert_eq!(failures(&image.report(&image.path(""))), ["digest", "measurements", "sums", "subjects"]);
     fs::remove_file(image.path("vmlinuz")).expect("removed");
     assert_eq!(failures(&image.report(&image.path(""))), ["digest", "sums", "subjects"]);
 }
@@ -248,7 +248,7 @@ fn a_changed_efi_system_partition_is_found() {
     let image = Image::new(Flavour::Shipped);
     fs::write(image.path("eci.efi"), "another").expect("changed");
     let failed = failures(&image.report(&image.path("")));
-    assert_eq!(failed, ["digest", "Secure Boot signature", "sums", "subjects"]);
+    assert_eq!(failed, ["digest", "measurements", "Secure Boot signature", "sums", "subjects"]);
 }
 
 #[test]
@@ -335,11 +335,12 @@ fn a_provenance_is_the_image_key_s_or_none() {
 #[test]
 fn a_provenance_is_about_all_artifacts_of_this_image_and_nothing_else() {
     let digest = |bytes: &[u8]| Sha256::of(&[bytes]).to_string();
+    let kernel = uki::pe::tests::stub(".text", b"kernel", 1);
     for (from, to, reason) in [
         (
-            digest(b"kernel"),
+            digest(&kernel),
             digest(b"other"),
-            format!("`vmlinuz` has sha256 {}, it says sha256 {}", digest(b"kernel"), digest(b"other")),
+            format!("`vmlinuz` has sha256 {}, it says sha256 {}", digest(&kernel), digest(b"other")),
         ),
         (
             "\"initrd.img\"".to_owned(),

@@ -211,6 +211,24 @@ impl Home {
         self.root.join(format!("fs-{index}.sock"))
     }
 
+    /// What QEMU reaches the TPM by.
+    #[must_use]
+    pub fn tpm_socket(&self) -> PathBuf {
+        self.root.join("tpm.sock")
+    }
+
+    /// The TPM's state: its keys come from there.
+    #[must_use]
+    pub fn tpm_state(&self) -> PathBuf {
+        self.root.join("tpm")
+    }
+
+    /// Variables of the firmware that a measured boot begins with.
+    #[must_use]
+    pub fn firmware_variables(&self) -> PathBuf {
+        self.root.join("variables.fd")
+    }
+
     /// What the guest's console printed since power-on.
     #[must_use]
     pub fn console_log(&self) -> PathBuf {
@@ -391,8 +409,9 @@ impl Home {
 
     fn sockets(&self) -> Vec<PathBuf> {
         let shares = (0..MOST).map(|index| self.share_socket(index));
-        let others = [self.docker_socket(), self.link_socket(), self.port_socket(), self.qmp_socket()];
-        others.into_iter().chain(shares).collect()
+        let own = [self.docker_socket(), self.link_socket(), self.port_socket(), self.qmp_socket()];
+        let others = own.into_iter().chain([self.tpm_socket()]);
+        others.chain(shares).collect()
     }
 }
 

@@ -126,6 +126,12 @@ impl Administered {
         Ok(self.edition.as_ref().map_or(Ok(()), disk::take)?)
     }
 
+    /// SHA-256 of the file, hexadecimal.
+    #[must_use]
+    pub fn sha256(&self) -> &str {
+        &self.sha256
+    }
+
     /// For the status.
     #[must_use]
     pub fn report(&self) -> Report {

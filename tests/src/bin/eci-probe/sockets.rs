@@ -140,7 +140,9 @@ fn publish(target: &str) -> Attempt {
             eprintln!("{reason}");
             Err(Failure::Refused(Errno::EPERM))
         }
-        Ok(Reply::Status(_)) | Err(_) => Err(Failure::NotUnderstood("the gate's answer")),
+        Ok(Reply::Status(_) | Reply::Evidence(_)) | Err(_) => {
+            Err(Failure::NotUnderstood("the gate's answer"))
+        }
     }
 }
 

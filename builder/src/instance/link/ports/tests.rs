@@ -52,7 +52,7 @@ impl Vm {
             match self.publish(id, protocol, &format!("{address}:{port}")).await {
                 Reply::Ok => return port,
                 Reply::Error(reason) => assert!(reason.contains("is in use"), "{reason}"),
-                Reply::Status(_) => panic!("an answer to another question"),
+                Reply::Status(_) | Reply::Evidence(_) => panic!("an answer to another question"),
             }
         }
         panic!("no port is free")

@@ -60,7 +60,7 @@ impl Way {
         drop(unanswered);
         match read_reply(&mut stream).await {
             Ok(Reply::Ok) => Some(stream),
-            Ok(Reply::Error(_) | Reply::Status(_)) | Err(_) => None,
+            Ok(Reply::Error(_) | Reply::Status(_) | Reply::Evidence(_)) | Err(_) => None,
         }
     }
 }

@@ -1,0 +1,136 @@
+//! Evidence of this boot, for whoever asks over the link. A TPM takes its time, up to seconds for a key, so that a helper asks it and
+//! PID 1 goes on; the helper has the asker's connection as its standard output.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use eci_contract::attest::{Evidence, MAX_NONCE_BYTES, Measurement, VERSION};
+use eci_contract::link::Reply;
+use eci_tpm::event_log;
+use rustix::io::ioctl_fionbio;
+
+use super::machine::Machine;
+use crate::kmsg;
+use crate::tpm::{self, Tpm};
+
+/// The argument that makes `init` this helper; never PID 1.
+pub const ROLE: &str = "attest";
+/// This program.
+const INIT: &str = "/usr/sbin/init";
+/// The firmware's event log. A machine whose firmware keeps none does not have it.
+const FIRMWARE_LOG: &str = "/sys/kernel/security/tpm0/binary_bios_measurements";
+
+/// Why there is no evidence.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The asker gave no nonce, or a longer one than a TPM signs.
+    #[error("a nonce is 1 to {MAX_NONCE_BYTES} bytes in hexadecimal")]
+    Nonce,
+    /// Another asker is being served.
+    #[error("the TPM is being asked already; try again in a second")]
+    Busy,
+    /// The helper cannot be started.
+    #[error("cannot start the helper that asks the TPM")]
+    Start(#[source] io::Error),
+    /// There is nothing to ask.
+    #[error("the machine has no TPM 2.0")]
+    NoTpm,
+    /// The TPM failed.
+    #[error(transparent)]
+    Tpm(#[from] tpm::Error),
+    /// The log is there and cannot be read.
+    #[error("cannot read `{FIRMWARE_LOG}`")]
+    Log(#[source] io::Error),
+    /// The log is larger than any reader would take.
+    #[error("the firmware's event log is larger than {} bytes", event_log::MAX_BYTES)]
+    LargeLog,
+}
+
+/// Has a helper answer on this connection.
+///
+/// # Errors
+/// When it is not to be asked, or cannot be started; then nothing was answered.
+pub fn start(asker: &UnixStream, nonce: &str, machine: &mut Machine) -> Result<(), Error> {
+    from_hex(nonce).ok_or(Error::Nonce)?;
+    if machine.attesting.is_some() {
+        return Err(Error::Busy);
+    }
+    let measured = serde_json::to_string(&machine.measured).map_err(|err| Error::Start(err.into()))?;
+    let connection = asker.as_fd().try_clone_to_owned().map_err(Error::Start)?;
+    let mut command = Command::new(INIT);
+    command.args([ROLE, nonce, &measured]).env_clear().current_dir("/");
+    command.stdin(Stdio::null()).stdout(connection).stderr(Stdio::null());
+    // PID 1 reaps it with all others.
+    machine.attesting = Some(command.spawn().map_err(Error::Start)?.id());
+    Ok(())
+}
+
+/// The helper: answers on its standard output.
+pub fn run() -> ! {
+    let arguments: Vec<_> = std::env::args().skip(2).collect();
+    let reply = match evidence(&arguments) {
+        Ok(evidence) => Reply::Evidence(Box::new(evidence)),
+        Err(err) => Reply::Error(kmsg::chain(&err)),
+    };
+    let mut line = serde_json::to_vec(&reply).expect("invariant: a reply has only string keys");
+    line.push(b'\n');
+    let mut stdout = io::stdout();
+    // PID 1 waits for no connection, and this one is shared with it. Nobody is left to tell when the asker has gone.
+    let answered =
+        ioctl_fionbio(&stdout, false).map_err(io::Error::from).and_then(|()| stdout.write_all(&line));
+    std::process::exit(i32::from(answered.is_err()))
+}
+
+fn evidence(arguments: &[String]) -> Result<Evidence, Error> {
+    let [nonce, measured] = arguments else { return Err(Error::Nonce) };
+    let question = from_hex(nonce).ok_or(Error::Nonce)?;
+    let measured: Vec<Measurement> =
+        serde_json::from_str(measured).map_err(|err| Error::Start(err.into()))?;
+    let quote = Tpm::open()?.ok_or(Error::NoTpm)?.quote(&question)?;
+    Ok(Evidence {
+        version: VERSION,
+        nonce: nonce.clone(),
+        key: STANDARD.encode(quote.key),
+        attested: STANDARD.encode(quote.attested),
+        signature: STANDARD.encode(quote.signature),
+        pcrs: quote.pcrs.iter().map(ToString::to_string).collect(),
+        firmware_log: STANDARD.encode(firmware_log()?),
+        measured,
+    })
+}
+
+fn firmware_log() -> Result<Vec<u8>, Error> {
+    match fs::read(FIRMWARE_LOG) {
+        Ok(log) if log.len() > event_log::MAX_BYTES => Err(Error::LargeLog),
+        Err(err) if err.kind() != io::ErrorKind::NotFound => Err(Error::Log(err)),
+        log => Ok(log.unwrap_or_default()),
+    }
+}
+
+/// The bytes of a nonce.
+fn from_hex(text: &str) -> Option<Vec<u8>> {
+    let digits: Option<Vec<_>> = text.chars().map(|digit| digit.to_digit(16)).collect();
+    let digits = digits.filter(|digits| digits.len() % 2 == 0 && !digits.is_empty())?;
+    let bytes = digits.chunks_exact(2).map(|pair| pair.iter().fold(0, |byte, digit| byte * 16 + digit));
+    let bytes: Option<Vec<_>> = bytes.map(|byte| u8::try_from(byte).ok()).collect();
+    bytes.filter(|bytes| bytes.len() <= MAX_NONCE_BYTES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_nonce_is_bytes_that_a_tpm_takes() {
+        assert_eq!(from_hex("00ff10"), Some(vec![0, 255, 16]));
+        assert_eq!(from_hex(&"ab".repeat(MAX_NONCE_BYTES)).map(|bytes| bytes.len()), Some(MAX_NONCE_BYTES));
+        for text in ["", "0", "0g", "+1", "é", &"ab".repeat(MAX_NONCE_BYTES + 1)] {
+            assert_eq!(from_hex(text), None, "{text}");
+        }
+    }
+}
