@@ -248,6 +248,7 @@ fn rows() -> Vec<Row<Measured>> {
         }),
         row("a_machine_does_not_go_on_without_its_tpm_and_is_the_same_one_afterwards", |measured| {
             let vm = &measured.vm;
+            measured.saved("known")?;
             let supervisor = vm.answer()["pid"].to_string();
             let tpm = command::host("pgrep", &["-P", &supervisor, "swtpm"])?.ok()?;
             command::host("kill", &["-KILL", &tpm])?.ok()?;
@@ -260,7 +261,7 @@ fn rows() -> Vec<Row<Measured>> {
             ensure!(stopped.code == INSTANCE, "exit code {}: {}", stopped.code, stopped.stderr);
             stopped.refused(&["is stopped", "hint: start it with `eci-builder run --tpm`"])?;
             vm.run(&["--tpm"])?.ok()?;
-            let said = measured.attest(&["--reference", text(&measured.path("reference"))?])?.ok()?;
+            let said = measured.attest(&["--reference", text(&measured.path("known"))?])?.ok()?;
             ensure!(said.lines().all(|line| line.starts_with("ok ")), "{said}");
             // Without it nothing is measured, and nothing is claimed.
             vm.stop()?;

@@ -333,6 +333,19 @@ fn main() -> ExitCode {
             run.env("PATH", project.path("empty"));
             Said(command::run(&mut run, &[])?).is(HOST, &["qemu-system-x86"])
         }),
+        row("what_qemu_says_when_it_does_not_start_is_told", |()| {
+            let project = Project::copy()?;
+            let (out, qemu) = (image::out()?, project.path("empty/qemu-system-x86_64"));
+            fs::write(&qemu, "#!/bin/sh\necho 'cannot set up guest memory' >&2\nexit 1\n")?;
+            fs::set_permissions(&qemu, fs::Permissions::from_mode(0o755))?;
+            for more in [&[][..], &["--detach"]] {
+                let mut run = project.command(&["run", &out.to_string_lossy(), "--name", "input"]);
+                run.args(["--accel", "tcg"]).args(more).env("PATH", project.path("empty"));
+                let words = ["the VM ended by itself", "cannot set up guest memory"];
+                Said(command::run(&mut run, &[])?).is(BOOT, &words)?;
+            }
+            Ok(())
+        }),
         row("without_swtpm_no_boot_is_measured_and_none_is_begun", |()| {
             let project = Project::copy()?;
             let out = image::out()?;

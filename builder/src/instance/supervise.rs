@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio, id};
@@ -84,7 +85,7 @@ pub enum Error {
     Ended {
         /// How QEMU ended.
         status: ExitStatus,
-        /// What the console said last.
+        /// What the console said last; where it said nothing, QEMU.
         last_words: String,
     },
 }
@@ -154,7 +155,7 @@ async fn supervise(
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::Setup)?;
     let started = Instant::now();
     let mut servers = Servers::start(shares, plan.measured.is_some(), home).await?;
-    let mut qemu = start(plan)?;
+    let mut qemu = start(plan, home)?;
     let link = Link::start(home.port_socket(), publish_on);
     link.listen(&home.docker_socket(), &home.link_socket())?;
     tokio::spawn(link.clone().keep_clock());
@@ -181,9 +182,12 @@ async fn supervise(
     }
 }
 
-fn start(plan: &Plan) -> Result<Child, Error> {
+fn start(plan: &Plan, home: &Home) -> Result<Child, Error> {
     let mut qemu = tied(program(plan.architecture).0.as_ref(), plan.arguments())?;
-    qemu.stdin(Stdio::null()).spawn().map_err(Error::Qemu)
+    // What an earlier run said explains nothing.
+    File::create(home.console_log()).map_err(Error::Setup)?;
+    let log = File::create(home.qemu_log()).map_err(Error::Setup)?;
+    qemu.stdin(Stdio::null()).stderr(log).spawn().map_err(Error::Qemu)
 }
 
 /// A program that ends with this one, out of reach of the terminal's keys.
@@ -344,7 +348,11 @@ async fn ends_within(qemu: &mut Child, deadline: Duration) -> Result<bool, Error
 
 fn died(home: &Home, ended: io::Result<ExitStatus>) -> Error {
     match ended {
-        Ok(status) => Error::Ended { status, last_words: console::last_words(&home.console_log()) },
+        Ok(status) => {
+            let said = [home.console_log(), home.qemu_log()].map(|log| console::last_words(&log));
+            let last_words = said.into_iter().find(|words| !words.is_empty()).unwrap_or_default();
+            Error::Ended { status, last_words }
+        }
         Err(error) => Error::Qemu(error),
     }
 }
@@ -354,5 +362,9 @@ fn said(last_words: &str) -> String {
 }
 
 fn shown(last_words: &str) -> String {
-    if last_words.is_empty() { "; its console is empty".to_owned() } else { format!(":\n    {last_words}") }
+    if last_words.is_empty() {
+        "; neither it nor QEMU said why".to_owned()
+    } else {
+        format!(":\n    {last_words}")
+    }
 }

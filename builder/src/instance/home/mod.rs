@@ -235,6 +235,12 @@ impl Home {
         self.root.join("console.log")
     }
 
+    /// What QEMU said of itself in the last run.
+    #[must_use]
+    pub fn qemu_log(&self) -> PathBuf {
+        self.root.join("qemu.log")
+    }
+
     /// Messages of a detached supervisor.
     #[must_use]
     pub fn supervisor_log(&self) -> PathBuf {
