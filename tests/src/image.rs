@@ -3,6 +3,7 @@
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result};
 use eci_contract::manifest::{Architecture, Manifest};
@@ -107,6 +108,27 @@ pub fn copy_of_project() -> Result<TempDir> {
         command::host("cp", &["-r", &from.to_string_lossy(), &folder.path().to_string_lossy()])?.ok()?;
     }
     Ok(folder)
+}
+
+/// Builds the shipped image with another version and a change to the project. Gives the project, and the image's folder.
+///
+/// # Errors
+/// When the build fails.
+pub fn of_version(
+    version: &str,
+    change: impl FnOnce(&Path) -> std::io::Result<()>,
+) -> Result<(TempDir, PathBuf)> {
+    let project = copy_of_project()?;
+    let config = project.path().join("eci.toml");
+    let text = fs::read_to_string(&config)?;
+    let line = text.lines().find(|line| line.starts_with("version = \"")).context("a version")?.to_owned();
+    fs::write(&config, text.replacen(&line, &format!("version = \"{version}\""), 1))?;
+    change(project.path())?;
+    let out = project.path().join("out");
+    let mut build = Command::new(builder()?);
+    build.current_dir(project.path()).args(["build", "--offline", "--format", "raw", "--programs"]);
+    command::run(build.arg(programs()?), &[])?.ok()?;
+    Ok((project, out))
 }
 
 /// The folder that outlives checkouts; everything in it can be deleted.

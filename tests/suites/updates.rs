@@ -80,28 +80,14 @@ struct Images {
 
 impl Images {
     fn build() -> Result<Self> {
-        let good = build("0.2.0\"\nminimum_version = \"0.1.5", |root| {
+        let good = image::of_version("0.2.0\"\nminimum_version = \"0.1.5", |root| {
             fs::write(root.join("rootfs/overlay/etc/eci/note"), "another root\n")
         })?;
-        let engineless =
-            build("0.3.0", |root| fs::write(root.join("rootfs/overlay/etc/eci/services.json"), "{}\n"))?;
+        let engineless = image::of_version("0.3.0", |root| {
+            fs::write(root.join("rootfs/overlay/etc/eci/services.json"), "{}\n")
+        })?;
         Ok(Self { good, engineless })
     }
-}
-
-/// Builds the shipped image with another version and a change to the project.
-fn build(version: &str, change: impl FnOnce(&Path) -> std::io::Result<()>) -> Result<(TempDir, PathBuf)> {
-    let project = image::copy_of_project()?;
-    let config = project.path().join("eci.toml");
-    let text = fs::read_to_string(&config)?;
-    let line = text.lines().find(|line| line.starts_with("version = \"")).context("a version")?.to_owned();
-    fs::write(&config, text.replacen(&line, &format!("version = \"{version}\""), 1))?;
-    change(project.path())?;
-    let out = project.path().join("out");
-    let mut build = Command::new(image::builder()?);
-    build.current_dir(project.path()).args(["build", "--offline", "--format", "raw", "--programs"]);
-    command::run(build.arg(image::programs()?), &[])?.ok()?;
-    Ok((project, out))
 }
 
 fn update(vm: &Vm, image: &Path) -> Result<command::Outcome> {

@@ -5,6 +5,7 @@
 mod api;
 mod boots;
 mod containers;
+mod platforms;
 
 use std::env;
 use std::fs;
@@ -20,8 +21,15 @@ use serde_json::Value;
 type Part = fn(&Path, &mut Table) -> Result<()>;
 
 /// All parts, by the names that the command line takes.
-const PARTS: [(&str, Part); 4] =
-    [("sizes", sizes), ("boot", boots::measure), ("hashing", hashing), ("containers", containers::compare)];
+const PARTS: [(&str, Part); 7] = [
+    ("sizes", sizes),
+    ("boot", boots::measure),
+    ("platforms", platforms::boots),
+    ("formats", platforms::formats),
+    ("updates", platforms::updates),
+    ("hashing", hashing),
+    ("containers", containers::compare),
+];
 
 fn main() -> Result<()> {
     let asked: Vec<String> = env::args().skip(1).collect();
