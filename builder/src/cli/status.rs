@@ -1,5 +1,6 @@
 //! `eci-builder status`: what the VM says of itself, promise by promise.
 
+use eci_contract::attest::Measurement;
 use eci_contract::shares::Share;
 use eci_contract::status::{Settings, SettingsSource, State, Status};
 use serde_json::json;
@@ -79,6 +80,13 @@ fn shares(shares: &[Share]) -> String {
     if shown.is_empty() { "no folder of the host".to_owned() } else { shown.join(", ") }
 }
 
+/// What the TPM was told, but for its long digests.
+fn measured(measured: &[Measurement]) -> String {
+    let names = measured.iter().map(|one| one.text.split(':').next().unwrap_or_default());
+    let names: Vec<_> = names.collect();
+    if names.is_empty() { "nothing: no TPM".to_owned() } else { names.join(", ") }
+}
+
 /// As `run --share` has it.
 pub(super) fn shown_share(share: &Share) -> String {
     format!("{}{}", share.path, if share.read_only { ":ro" } else { "" })
@@ -97,6 +105,7 @@ fn table(status: &Status, ui: &Ui) -> String {
         format!("slot       {}{}", status.image.slot, if status.image.on_trial { ", on trial" } else { "" }),
         format!("settings   {}", status.settings.as_ref().map_or("none in force".to_owned(), settings)),
         format!("shares     {}", shares(&status.shares)),
+        format!("measured   {}", measured(&status.measured)),
         format!("address    {}", status.address.as_deref().unwrap_or("none yet")),
         format!("memory     {} MiB in use", status.memory_used_kib / 1024),
         format!(
