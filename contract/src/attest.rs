@@ -19,8 +19,11 @@ pub const ENTER_INITRD: &str = "enter-initrd";
 pub const LEAVE_INITRD: &str = "leave-initrd";
 /// Everything is decided that the engine starts with, and nothing of it has started.
 pub const SYSINIT: &str = "sysinit";
-/// The engine answers, and every promise was read back.
+/// The engine answers, and every promise was read back. Nothing but PID 1 has the TPM when that can be measured.
 pub const READY: &str = "ready";
+
+/// What a machine without a TPM answers.
+pub const NO_TPM: &str = "the machine has no TPM 2.0";
 
 /// The measurement of the root file system, by its dm-verity root hash in hexadecimal.
 #[must_use]

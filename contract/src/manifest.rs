@@ -105,7 +105,10 @@ pub struct UnifiedKernelImage {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Measured {
-    /// PCR 11 of the SHA-256 bank when the stub has measured the parts and the kernel starts, 64 lower-case hexadecimal digits.
+    /// PCR 9 of the SHA-256 bank when the kernel has measured its command line and what the stub gives it as initial RAM file
+    /// system, 64 lower-case hexadecimal digits.
+    pub pcr9: String,
+    /// PCR 11 of that bank when the stub has measured the parts and the kernel starts, 64 lower-case hexadecimal digits.
     pub pcr11: String,
     /// SHA-256 of the kernel within as Authenticode computes it, for the stub has the firmware start that as a program of its own.
     pub kernel_authenticode_sha256: String,

@@ -4,12 +4,13 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 
-use eci_contract::attest::Measurement;
 use eci_contract::disk::Slot;
 use eci_contract::manifest::Manifest;
 use eci_contract::paths;
 use eci_contract::status::Step;
 use serde::{Deserialize, Serialize};
+
+use crate::measured::Told;
 
 /// Where [`Handover`] is kept; beside the manifest at [`paths::RUN_MANIFEST`].
 const PATH: &str = "/run/eci/handover.json";
@@ -51,7 +52,7 @@ pub struct Handover {
     pub secure_boot: bool,
     /// What it measured.
     #[serde(default)]
-    pub measured: Vec<Measurement>,
+    pub measured: Told,
     /// Its steps.
     pub steps: Vec<Step>,
 }

@@ -99,11 +99,13 @@ fn rows() -> Vec<Row<Measured>> {
                 "ok      firmware: event log: ",
                 "ok      firmware: programs: eci.efi, the kernel in it, and nothing else",
                 "ok      eci.efi: parts: kernel, initrd and command line; then enter-initrd, leave-initrd, sysinit, ready",
+                "ok      eci.efi: what the kernel got: the image's command line and initramfs",
                 "ok      eci.efi: nothing beside it: ",
                 &format!("ok      root: root hash: the image's, root hash {root_hash}"),
                 "ok      settings: digest: the default: isolation on and locked",
                 "skipped TPM: key: sha256 ",
                 "skipped firmware: its own code: Secure Boot off; ",
+                "ok      firmware: drivers: none but its own",
             ] {
                 ensure!(said.lines().any(|found| found.starts_with(line)), "no `{line}` in\n{said}");
             }
@@ -121,14 +123,18 @@ fn rows() -> Vec<Row<Measured>> {
             let other = measured.attest(&["--settings", text(&settings)?])?;
             ensure!(other.code == UNTRUSTED, "exit code {}: {}", other.code, other.stderr);
             other.refused(&["settings: digest: `settings:", "was wanted"])?;
-            // Whoever has another TPM has another key.
+            // A reference that nobody signed is none.
             let mut foreign = measured.saved("foreign")?;
-            let mut key = BASE64.decode(&foreign.key)?;
-            *key.last_mut().context("a key has bytes")? ^= 1;
-            foreign.key = BASE64.encode(key);
+            foreign.pcrs.swap(0, 15);
             fs::write(measured.path("foreign"), serde_json::to_vec(&foreign)?)?;
             let said = measured.attest(&["--reference", text(&measured.path("foreign"))?])?;
-            said.refused(&["TPM: key: sha256 ", "another TPM's than the reference's"]).map(drop)
+            said.refused(&["the reference is no evidence", "not those that were signed"])?;
+            // What does not hold takes no good one's place.
+            let (before, settings) = (fs::read(&reference)?, text(&settings)?.to_owned());
+            let save = ["--settings", &settings, "--save", text(&reference)?];
+            measured.attest(&save)?.refused(&["was wanted"])?;
+            ensure!(fs::read(&reference)? == before, "the reference is another one");
+            Ok(())
         }),
         row("tpm2_tools_agree_with_the_quote", |measured| {
             let evidence = measured.saved("evidence")?;
@@ -163,7 +169,7 @@ fn rows() -> Vec<Row<Measured>> {
             let mut evidence = measured.saved("evidence")?;
             let path = measured.path("evidence");
             measured.judged(&path, NONCE)?.ok()?;
-            let old = measured.judged(&path, "00")?;
+            let old = measured.judged(&path, &"00".repeat(16))?;
             ensure!(old.code == UNTRUSTED, "exit code {}: {}", old.code, old.stderr);
             old.refused(&["TPM: quote: it answers another nonce"])?;
             let root = evidence.pcrs.get_mut(15).context("16 registers")?;
@@ -192,7 +198,7 @@ fn rows() -> Vec<Row<Measured>> {
             ])?;
             ensure!(said.code == UNTRUSTED, "exit code {}: {}", said.code, said.stderr);
             said.refused(&[
-                "firmware: programs: it started another program",
+                "firmware: programs: another program before eci.efi",
                 "eci.efi: parts: PCR 11 is ",
                 "root: root hash: `root:",
             ])?;
@@ -206,7 +212,7 @@ fn rows() -> Vec<Row<Measured>> {
             vm.import_busybox()?;
             let before = measured.saved("before")?.pcrs;
             for flags in [&[][..], &["--privileged"]] {
-                let nodes = vm.sh(flags, "find /dev -name 'tpm*'; find / -xdev -name 'pcr-sha256'; true")?;
+                let nodes = vm.sh(flags, "find / -path /proc -prune -o -name 'tpm[0-9r]*' -print; true")?;
                 ensure!(nodes.is_empty(), "{flags:?}: {nodes}");
                 let said = vm.sh(flags, "cat /sys/class/tpm/tpm0/pcr-sha256/11 2>&1; true")?;
                 ensure!(said.contains("can't open"), "{flags:?}: {said}");
@@ -272,8 +278,26 @@ fn rows() -> Vec<Row<Measured>> {
             said.refused(&["the machine has no TPM 2.0", "hint: start it with"])?;
             vm.stop()
         }),
+        row("the_image_s_own_kernel_and_initramfs_started_by_another_way_are_found_out", directly),
         row("a_changed_boot_program_and_what_a_boot_loader_adds_are_found_out", changed),
     ]
+}
+
+/// The firmware has a kernel from QEMU, and starts that. It could as well have been another one's initramfs.
+fn directly(_: &Measured) -> Result<()> {
+    let out = image::out()?;
+    let mut vm = Vm::prepare("directly", &out)?;
+    let [kernel, initrd] = ["vmlinuz", "initrd.img"].map(|name| out.join(name));
+    vm.add_arguments(&["-kernel", text(&kernel)?, "-initrd", text(&initrd)?])?;
+    vm.boot(&["--tpm"])?;
+    let said = attest(&vm, "directly", &[])?;
+    ensure!(said.code == UNTRUSTED, "exit code {}: {}", said.code, said.stderr);
+    said.refused(&[
+        "firmware: programs: another program before eci.efi",
+        "eci.efi: parts: no firmware measured a kernel",
+        "eci.efi: what the kernel got: another command line or initramfs",
+    ])?;
+    vm.stop()
 }
 
 /// Without Secure Boot the firmware starts whatever lies there; the engine gets ready, and the TPM tells.
@@ -301,7 +325,8 @@ fn changed(measured: &Measured) -> Result<()> {
     let mut vm = Vm::prepare("changed", &folder)?;
     vm.add_arguments(&["-smbios", "type=11,value=io.systemd.stub.kernel-cmdline-extra=init=/bin/sh"])?;
     vm.boot(&["--tpm"])?;
-    let said = attest(&vm, "changed", &[])?;
+    let reference = measured.path("reference");
+    let said = attest(&vm, "changed", &["--reference", text(&reference)?])?;
     ensure!(said.code == UNTRUSTED, "exit code {}: {}", said.code, said.stderr);
     ensure!(
         said.stdout().contains("ok      root: root hash: "),
@@ -309,9 +334,12 @@ fn changed(measured: &Measured) -> Result<()> {
         said.stdout()
     );
     said.refused(&[
-        "firmware: programs: it started another program, of Authenticode sha256 ",
+        "TPM: key: sha256 ",
+        "another TPM's than the reference's",
+        "firmware: programs: another program before eci.efi, of sha256 ",
         "eci.efi: parts: PCR 11 is ",
-        "eci.efi: nothing beside it: the stub was given another command line or credentials (PCR 12)",
+        "eci.efi: what the kernel got: another command line or initramfs",
+        "eci.efi: nothing beside it: something is measured in PCR 12: another command line",
     ])?;
     vm.stop()
 }

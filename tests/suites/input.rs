@@ -367,12 +367,13 @@ fn main() -> ExitCode {
             fs::write(project.path("evidence"), "{}")?;
             let attest = |more: &[&str]| project.run(&[&["attest", &out, "--key", &key], more].concat());
             attest(&[])?.is(INSTANCE, &["there is no instance `default`", "eci-builder run --tpm"])?;
-            for nonce in ["zz", "0", &"00".repeat(65)] {
-                attest(&["--nonce", nonce])?.is(CONFIG, &["nonce is not 1 to 64 bytes", "openssl rand"])?;
+            for nonce in ["zz", &"00".repeat(15), &"00".repeat(65)] {
+                attest(&["--nonce", nonce])?.is(CONFIG, &["nonce is not 16 to 64 bytes", "openssl rand"])?;
             }
+            let nonce = "00".repeat(16);
             let words = ["`evidence` is no evidence", "attest --save FILE"];
             attest(&["--reference", "evidence"])?.is(CONFIG, &words)?;
-            attest(&["--evidence", "evidence", "--nonce", "00"])?.is(CONFIG, &words)?;
+            attest(&["--evidence", "evidence", "--nonce", &nonce])?.is(CONFIG, &words)?;
             attest(&["--evidence", "evidence"])?.is(USAGE, &["--nonce"])?;
             attest(&["--settings", "none"])?.is(CONFIG, &["cannot read the settings"])?;
             project.run(&["attest", &out])?.is(USAGE, &["--key"])

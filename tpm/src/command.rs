@@ -17,6 +17,7 @@ const NO_SESSIONS: u16 = 0x8001;
 const SESSIONS: u16 = 0x8002;
 const CREATE_PRIMARY: u32 = 0x0131;
 const PCR_EVENT: u32 = 0x013c;
+const FLUSH_CONTEXT: u32 = 0x0165;
 const QUOTE: u32 = 0x0158;
 const PCR_READ: u32 = 0x017e;
 /// `TPM_RH_ENDORSEMENT`.
@@ -80,6 +81,12 @@ pub fn create_attestation_key() -> Vec<u8> {
 pub fn quote(key: u32, nonce: &[u8]) -> Vec<u8> {
     let parameters = [sized(nonce), ALG_NULL.to_be_bytes().to_vec(), selection((1 << QUOTED) - 1)].concat();
     with_password(QUOTE, key, &parameters)
+}
+
+/// Takes what was made out of the TPM again.
+#[must_use]
+pub fn flush(handle: u32) -> Vec<u8> {
+    framed(NO_SESSIONS, FLUSH_CONTEXT, &handle.to_be_bytes())
 }
 
 /// That a command without an answer of its own was carried out.
@@ -176,7 +183,9 @@ mod tests {
 
     #[test]
     fn a_command_says_how_long_it_is() {
-        for command in [measure(11, b"ready"), read_pcrs(8), create_attestation_key(), quote(7, &[1; 32])] {
+        for command in
+            [measure(11, b"ready"), read_pcrs(8), create_attestation_key(), quote(7, &[1; 32]), flush(7)]
+        {
             let size = u32::from_be_bytes(command[2..6].try_into().expect("four bytes"));
             assert_eq!(usize::try_from(size), Ok(command.len()));
         }

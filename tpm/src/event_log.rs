@@ -3,7 +3,7 @@
 //! A log proves nothing by itself. Replayed, it gives the values of registers, and those a TPM signs.
 
 use crate::ALG_SHA256;
-use crate::pcr::{DIGEST_BYTES, Pcr, QUOTED};
+use crate::pcr::{DIGEST_BYTES, Pcr, QUOTED, sha256};
 
 /// Largest log that is read, in bytes. Firmware reserves 64 KiB for one.
 pub const MAX_BYTES: usize = 256 * 1024;
@@ -16,6 +16,8 @@ const LOCALITY: &[u8] = b"StartupLocality\0";
 /// `EV_NO_ACTION`: nothing was measured.
 const NO_ACTION: u32 = 0x0000_0003;
 
+/// `EV_SEPARATOR`: the firmware is done with a register, and four zeros are measured.
+pub const SEPARATOR: &[u8] = &[0; 4];
 /// `EV_EFI_VARIABLE_DRIVER_CONFIG`.
 pub const VARIABLE: u32 = 0x8000_0001;
 /// `EV_EFI_BOOT_SERVICES_APPLICATION`: a program, by its Authenticode digest.
@@ -101,7 +103,9 @@ impl<'a> Log<'a> {
     #[must_use]
     pub fn secure_boot(&self) -> Option<bool> {
         let variables = self.events.iter().filter(|event| event.kind == VARIABLE && event.pcr == 7);
-        let mut values = variables.filter_map(|event| variable(event.data, "SecureBoot"));
+        // The data is the log's word alone, unless it is what was measured.
+        let measured = variables.filter(|event| sha256(event.data) == event.digest);
+        let mut values = measured.filter_map(|event| variable(event.data, "SecureBoot"));
         values.next().map(|value| value == [1])
     }
 }
@@ -182,7 +186,6 @@ impl<'a> Little<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pcr::sha256;
 
     const SHA1: u16 = 0x0004;
 
@@ -237,6 +240,10 @@ mod tests {
             let bytes = log(&[(7, VARIABLE, &variable(name, value))]);
             assert_eq!(Log::read(&bytes).expect("our own").secure_boot(), wanted);
         }
+        // Its digest says that it was off.
+        let mut bytes = log(&[(7, VARIABLE, &variable("SecureBoot", 0))]);
+        *bytes.last_mut().expect("the value") = 1;
+        assert_eq!(Log::read(&bytes).expect("our own").secure_boot(), None);
     }
 
     #[test]

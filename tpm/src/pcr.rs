@@ -7,8 +7,12 @@ use std::fmt;
 
 use ring::digest::{SHA256, digest};
 
+/// Programs in the firmware that did not come with it: of option ROMs, and drivers that its settings name.
+pub const DRIVERS: u32 = 2;
 /// Programs that the firmware started.
 pub const PROGRAMS: u32 = 4;
+/// Command line and initramfs as they arrived at the kernel, which measures them before it uses them.
+pub const KERNEL_INPUT: u32 = 9;
 /// The parts of the unified kernel image, as its stub measures them, and then the phases of the boot.
 pub const KERNEL_IMAGE: u32 = 11;
 /// What else the stub gave to the kernel: another command line, credentials.

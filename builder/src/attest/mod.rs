@@ -1,7 +1,19 @@
 //! Holds what a machine's TPM says of a boot against what a signed manifest foretells.
 //!
 //! Invariant: nothing of the evidence is believed but what the quote signs, and nothing of the quote before its signature and nonce
-//! hold. The logs are what a machine claims; they count where they give the values that were signed.
+//! hold. The logs are what a machine claims; they count where they give the values that were signed, and no event by what a log calls
+//! it, but by its digest.
+//!
+//! | PCR | judged by |
+//! | --- | --- |
+//! | 0, 3, 7 | the reference: the firmware's own code, its devices' settings, Secure Boot |
+//! | 2 | the reference; without one there are no drivers but the firmware's own |
+//! | 4 | `eci.efi`, then the kernel in it, and nothing else |
+//! | 9 | the manifest: what arrived at the kernel |
+//! | 11 | the manifest, and the phases of a whole boot |
+//! | 15 | the manifest's root hash, and the settings |
+//! | 8, 10, 12, 13, 14 | nothing: boot loaders, file measurements, additions of the stub, shim |
+//! | 1, 5, 6 | nobody: order of boot and partition table, which choose what is measured elsewhere, and what vendors like |
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -9,9 +21,9 @@ use eci_contract::attest::{self, Evidence, PHASES, READY, VERSION};
 use eci_contract::errors::chain;
 use eci_contract::manifest::{Manifest, Measured};
 use eci_policy::settings::DEFAULT;
-use eci_tpm::event_log::{self, Log, PROGRAM};
-use eci_tpm::pcr::{EXTENSIONS, KERNEL_ADDED, KERNEL_IMAGE, PROGRAMS, Pcr, QUOTED, SYSTEM, sha256};
-use eci_tpm::quote::Quote;
+use eci_tpm::event_log::{self, Log, PROGRAM, SEPARATOR};
+use eci_tpm::pcr::{DRIVERS, KERNEL_IMAGE, KERNEL_INPUT, PROGRAMS, Pcr, QUOTED, SYSTEM, sha256};
+use eci_tpm::quote::{self, Quote};
 
 use crate::image::digest::{Sha256, from_hex, to_hex};
 use crate::image::verify::Report;
@@ -22,8 +34,21 @@ mod tests;
 /// Registers by which firmware is known again: its code, that of its devices, and the keys that it trusts. Others change with the
 /// order of boot and the partition table.
 const OF_FIRMWARE: [u32; 4] = [0, 2, 3, 7];
-/// Most bytes that an event about the firmware itself has; a program is larger.
-const SMALL_EVENT_BYTES: usize = 256;
+/// What the firmware measures into PCR 4 before it starts a program. That one has come back is not on the list: nobody knows what it did.
+const BEFORE_PROGRAMS: [&[u8]; 2] = [b"Calling EFI Application from Boot Option", SEPARATOR];
+/// Registers that nothing is measured into, with who else would.
+const EMPTY: [(u32, &str); 5] = [
+    (8, "a boot loader"),
+    (10, "a kernel that measures files"),
+    (12, "another command line or credentials for the stub"),
+    (13, "extensions for the initramfs"),
+    (14, "shim"),
+];
+/// Fewest bytes of a nonce: answers to shorter ones could be collected in advance.
+const LEAST_NONCE_BYTES: usize = 16;
+/// Most texts of PID 1's, and bytes of each.
+const MOST_TEXTS: usize = 32;
+const MAX_TEXT_BYTES: usize = 128;
 
 /// Why evidence cannot be looked at.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +67,9 @@ pub enum Error {
         /// What it should be.
         wanted: &'static str,
     },
+    /// What is to be held against is not itself to be believed.
+    #[error("the reference is no evidence of anything")]
+    Reference(#[source] quote::Error),
     /// The firmware's log is not one.
     #[error("the evidence has no log of its firmware that can be read")]
     Log(#[from] event_log::Error),
@@ -68,12 +96,15 @@ pub struct Known {
 }
 
 impl Known {
-    /// What evidence says of key and firmware, whatever it is of.
+    /// What evidence says of key and firmware, whatever image it is of.
     ///
     /// # Errors
-    /// [`Error`].
+    /// [`Error`]; also when the key did not sign it.
     pub fn of(evidence: &Evidence) -> Result<Self, Error> {
-        Ok(Parts::of(evidence)?.known())
+        let parts = Parts::of(evidence)?;
+        let nonce = nonce(&evidence.nonce)?;
+        parts.quote().verify(&nonce, &parts.pcrs).map_err(Error::Reference)?;
+        Ok(parts.known())
     }
 }
 
@@ -93,6 +124,11 @@ impl Parts {
         }
         let bytes =
             |part, text: &str| STANDARD.decode(text).map_err(|_| Error::Malformed { part, wanted: "base64" });
+        let legal =
+            |text: &str| text.len() <= MAX_TEXT_BYTES && text.bytes().all(|byte| byte.is_ascii_graphic());
+        if evidence.measured.len() > MOST_TEXTS || !evidence.measured.iter().all(|one| legal(&one.text)) {
+            return Err(Error::Malformed { part: "measured", wanted: "a few plain words" });
+        }
         let pcr = |text: &String| text.parse::<Sha256>().ok().map(|digest| Pcr(digest.0));
         let pcrs: Option<Vec<_>> = evidence.pcrs.iter().map(pcr).collect();
         let pcrs = pcrs.filter(|pcrs| u32::try_from(pcrs.len()) == Ok(QUOTED));
@@ -103,6 +139,10 @@ impl Parts {
             pcrs: pcrs.ok_or(Error::Malformed { part: "pcrs", wanted: "16 SHA-256 digests" })?,
             firmware_log: bytes("firmwareLog", &evidence.firmware_log)?,
         })
+    }
+
+    fn quote(&self) -> Quote<'_> {
+        Quote { key: &self.key, attested: &self.attested, signature: &self.signature }
     }
 
     fn pcr(&self, number: u32) -> Pcr {
@@ -121,8 +161,7 @@ impl Parts {
 pub fn judge(evidence: &Evidence, expected: &Expected<'_>, report: &mut Report) -> Result<(), Error> {
     let parts = Parts::of(evidence)?;
     let log = Log::read(&parts.firmware_log)?;
-    let quote = Quote { key: &parts.key, attested: &parts.attested, signature: &parts.signature };
-    let signed = quote.verify(expected.nonce, &parts.pcrs).map_err(|error| chain(&error));
+    let signed = parts.quote().verify(expected.nonce, &parts.pcrs).map_err(|error| chain(&error));
     if !report.add("TPM", "quote", signed.map(|()| format!("answers {}", to_hex(expected.nonce)))) {
         report.skip("boot", "all", "it is in the quote, and that is not believed");
         return Ok(());
@@ -133,6 +172,7 @@ pub fn judge(evidence: &Evidence, expected: &Expected<'_>, report: &mut Report) 
         Some(measured) => {
             report.add("firmware", "programs", programs(&log, expected.manifest, measured));
             report.add("eci.efi", "parts", parts_and_phases(evidence, &parts, measured));
+            report.add("eci.efi", "what the kernel got", kernel_input(&parts, measured));
         }
         None => {
             let before = "the image is from before that was foretold; build it again";
@@ -154,6 +194,7 @@ fn who(found: &Known, reference: Option<&Known>, log: &Log<'_>, report: &mut Rep
     let Some(known) = reference else {
         report.skip("TPM", "key", &format!("sha256 {}; --reference would say whose it is", found.key));
         report.skip("firmware", "its own code", &format!("{secure_boot}; --reference would say whose it is"));
+        report.add("firmware", "drivers", no_drivers(log));
         return;
     };
     let key = if found.key == known.key {
@@ -184,26 +225,47 @@ fn replayed(log: &Log<'_>, parts: &Parts) -> Result<String, String> {
     Ok(format!("{} events give the values that were signed", log.events.len()))
 }
 
-/// Whether the firmware started the image, the kernel within, and nothing else: another program could have pretended all that follows.
-fn programs(log: &Log<'_>, manifest: &Manifest, measured: &Measured) -> Result<String, String> {
-    let (image, kernel) = (&manifest.uki.authenticode_sha256, &measured.kernel_authenticode_sha256);
-    let mut started = Vec::new();
-    for event in log.events.iter().filter(|event| event.pcr == PROGRAMS) {
-        let digest = to_hex(&event.digest);
-        // What the firmware says of itself is measured as it is, and there is no room for a program.
-        let words = event.data.len() <= SMALL_EVENT_BYTES && sha256(event.data) == event.digest;
-        match event.kind {
-            PROGRAM if digest == *image => started.push("eci.efi"),
-            PROGRAM if digest == *kernel => started.push("the kernel in it"),
-            PROGRAM => return Err(format!("it started another program, of Authenticode sha256 {digest}")),
-            _ if words => {}
-            kind => return Err(format!("it measured something of kind {kind:#x} that is not known")),
+/// Whether no driver came from anywhere but the firmware: it could do as it likes with all that follows.
+fn no_drivers(log: &Log<'_>) -> Result<String, String> {
+    let mut own = log.events.iter().filter(|event| event.pcr == DRIVERS);
+    match own.find(|event| event.digest != sha256(SEPARATOR)) {
+        None => Ok("none but its own".to_owned()),
+        Some(event) => {
+            let digest = to_hex(&event.digest);
+            Err(format!("it started one of sha256 {digest}; --reference would say whether it always does"))
         }
     }
-    if started.contains(&"eci.efi") {
-        Ok(format!("{}, and nothing else", started.join(", ")))
+}
+
+/// Whether the firmware started the image, that the kernel within, and nothing else was: another program, before or after, could have
+/// pretended all that follows.
+fn programs(log: &Log<'_>, manifest: &Manifest, measured: &Measured) -> Result<String, String> {
+    let chain = [&manifest.uki.authenticode_sha256, &measured.kernel_authenticode_sha256];
+    let mut started = 0;
+    for event in log.events.iter().filter(|event| event.pcr == PROGRAMS) {
+        let digest = to_hex(&event.digest);
+        if chain.get(started).is_some_and(|next| **next == digest) {
+            started += 1;
+        } else if started > 0 || !BEFORE_PROGRAMS.iter().any(|words| sha256(words) == event.digest) {
+            let what = if event.kind == PROGRAM { "another program" } else { "something that is not known" };
+            let when = ["before eci.efi", "after eci.efi", "after the kernel"].get(started).unwrap_or(&"");
+            return Err(format!("{what} {when}, of sha256 {digest}"));
+        }
+    }
+    match started {
+        0 => Err("it did not start the image's eci.efi".to_owned()),
+        1 => Err("eci.efi did not start the kernel in it".to_owned()),
+        _ => Ok("eci.efi, the kernel in it, and nothing else".to_owned()),
+    }
+}
+
+/// Whether the kernel itself measured the image's command line and initramfs: whoever starts a kernel by another way gives it other ones.
+fn kernel_input(parts: &Parts, measured: &Measured) -> Result<String, String> {
+    let quoted = parts.pcr(KERNEL_INPUT).to_string();
+    if quoted == measured.pcr9 {
+        Ok("the image's command line and initramfs".to_owned())
     } else {
-        Err("it did not start the image's eci.efi".to_owned())
+        Err(format!("another command line or initramfs: PCR 9 is {quoted}, and should be {}", measured.pcr9))
     }
 }
 
@@ -229,13 +291,11 @@ fn parts_and_phases(evidence: &Evidence, parts: &Parts, measured: &Measured) -> 
     Err(format!("the boot got as far as {last}, and not to {READY} by {}", PHASES.join(", ")))
 }
 
-/// Whether the stub gave the kernel what is in the image and nothing else.
+/// Whether nobody measured anything that the image's way of booting has no part in.
 fn nothing_added(parts: &Parts) -> Result<String, String> {
-    let empty = Pcr::default();
-    match (parts.pcr(KERNEL_ADDED) == empty, parts.pcr(EXTENSIONS) == empty) {
-        (true, true) => Ok("no other command line, no credentials, no extensions".to_owned()),
-        (false, _) => Err("the stub was given another command line or credentials (PCR 12)".to_owned()),
-        (true, false) => Err("the stub was given extensions for the initramfs (PCR 13)".to_owned()),
+    match EMPTY.iter().find(|(number, _)| parts.pcr(*number) != Pcr::default()) {
+        None => Ok("no other command line, no credentials, no extensions".to_owned()),
+        Some((number, who)) => Err(format!("something is measured in PCR {number}: {who}")),
     }
 }
 
@@ -262,7 +322,11 @@ fn system(evidence: &Evidence, parts: &Parts, expected: &Expected<'_>, report: &
         return;
     };
     let is = |digest: Sha256| *settings == attest::settings(&digest.to_string());
+    let digits = settings.strip_prefix(&attest::settings("")).map(str::parse::<Sha256>);
     match expected.settings {
+        _ if !matches!(digits, Some(Ok(_))) => {
+            report.add("settings", "digest", Err(format!("`{settings}` is measured in their place")));
+        }
         Some(digest) if is(digest) => drop(report.add("settings", "digest", Ok(format!("sha256 {digest}")))),
         Some(digest) => {
             let other = format!("`{settings}` is in force, and {digest} was wanted");
@@ -289,6 +353,7 @@ fn claimed(evidence: &Evidence, pcr: u32) -> Vec<&str> {
 /// # Errors
 /// [`Error::Malformed`].
 pub fn nonce(text: &str) -> Result<Vec<u8>, Error> {
-    let bytes = from_hex(text).filter(|bytes| (1..=attest::MAX_NONCE_BYTES).contains(&bytes.len()));
-    bytes.ok_or(Error::Malformed { part: "nonce", wanted: "1 to 64 bytes in hexadecimal" })
+    let bytes =
+        from_hex(text).filter(|bytes| (LEAST_NONCE_BYTES..=attest::MAX_NONCE_BYTES).contains(&bytes.len()));
+    bytes.ok_or(Error::Malformed { part: "nonce", wanted: "16 to 64 bytes in hexadecimal" })
 }

@@ -8,9 +8,9 @@ use super::*;
 use crate::image::manifest::tests::example;
 use crate::image::verify::Verdict;
 
-const NONCE: &[u8] = b"a question";
-/// `EV_SEPARATOR`.
-const SEPARATOR: u32 = 4;
+const NONCE: &[u8] = b"a question of some length";
+/// Command line and initramfs of the image, in one.
+const INPUT: &[u8] = b"given to the kernel";
 const KEY_ATTRIBUTES: u32 = 0x0005_0472;
 
 /// What a machine measured.
@@ -22,16 +22,26 @@ struct Boot {
     measured: Vec<(u32, String)>,
     /// PCR 11 when the kernel starts, if a stub was there.
     stub: Option<Pcr>,
-    /// What the stub was given besides.
-    added: [bool; 2],
+    /// What the kernel got.
+    input: &'static [u8],
+    /// A register that something else is measured into.
+    added: Option<u32>,
 }
 
 fn manifest() -> Manifest {
     let digest = |text: &str| Sha256::of(&[text.as_bytes()]).to_string();
     let mut manifest = example();
-    manifest.uki.measured =
-        Some(Measured { pcr11: digest("pcr11"), kernel_authenticode_sha256: digest("kernel") });
+    manifest.uki.measured = Some(Measured {
+        pcr9: Pcr::default().measure(INPUT).to_string(),
+        pcr11: digest("pcr11"),
+        kernel_authenticode_sha256: digest("kernel"),
+    });
     manifest
+}
+
+/// What the firmware measures when it looks for something to boot.
+fn calling() -> (u32, u32, [u8; 32], Vec<u8>) {
+    (4, 0x8000_0007, sha256(BEFORE_PROGRAMS[0]), BEFORE_PROGRAMS[0].to_vec())
 }
 
 fn digest(text: &str) -> [u8; 32] {
@@ -43,8 +53,9 @@ impl Boot {
         let manifest = manifest();
         let measured = manifest.uki.measured.as_ref().expect("foretold");
         let program = |text: &str| (4, PROGRAM, digest(text), Vec::new());
-        let separator = |pcr| (pcr, SEPARATOR, sha256(&[0; 4]), vec![0; 4]);
-        let mut firmware = vec![(0, 8, sha256(b"version"), b"version".to_vec()), separator(4), separator(7)];
+        let separator = |pcr| (pcr, 4, sha256(SEPARATOR), SEPARATOR.to_vec());
+        let mut firmware =
+            vec![(0, 8, sha256(b"version"), b"version".to_vec()), calling(), separator(2), separator(4)];
         firmware.extend([
             program(&manifest.uki.authenticode_sha256),
             program(&measured.kernel_authenticode_sha256),
@@ -52,7 +63,8 @@ impl Boot {
         let mut told: Vec<_> = PHASES.iter().map(|phase| (KERNEL_IMAGE, (*phase).to_owned())).collect();
         told.push((SYSTEM, attest::root(&manifest.root.root_hash)));
         told.push((SYSTEM, attest::settings(&Sha256::of(&[DEFAULT.as_bytes()]).to_string())));
-        Self { firmware, measured: told, stub: Some(Pcr(digest(&measured.pcr11))), added: [false; 2] }
+        let stub = Some(Pcr(digest(&measured.pcr11)));
+        Self { firmware, measured: told, stub, input: INPUT, added: None }
     }
 
     fn pcrs(&self) -> Vec<Pcr> {
@@ -66,8 +78,9 @@ impl Boot {
             let value = &mut pcrs[*pcr as usize];
             *value = value.measure(text.as_bytes());
         }
-        for (pcr, _) in (12..).zip(self.added).filter(|(_, added)| *added) {
-            pcrs[pcr] = pcrs[pcr].measure(b"more");
+        pcrs[9] = pcrs[9].measure(self.input);
+        if let Some(pcr) = self.added {
+            pcrs[pcr as usize] = Pcr::default().measure(b"more");
         }
         pcrs
     }
@@ -77,9 +90,9 @@ impl Boot {
         let head = [b"Spec ID Event03\0".as_slice(), &[0; 8], &word(1), &[0x0b, 0, 32, 0, 0]].concat();
         let mut log = [&word(0)[..], &word(3), &[0; 20], &word(head.len()), &head].concat();
         let mut events = self.firmware.clone();
-        // A stub that is given more says so in the log.
-        let more = (12_u32..).zip(self.added).filter(|(_, added)| *added);
-        events.extend(more.map(|(pcr, _)| (pcr, 0xd, sha256(b"more"), b"more".to_vec())));
+        events.push((9, 6, sha256(self.input), b"Linux initrd".to_vec()));
+        // Whoever measures more says so in the log.
+        events.extend(self.added.map(|pcr| (pcr, 0xd, sha256(b"more"), b"more".to_vec())));
         for (pcr, kind, digest, data) in &events {
             log.extend([pcr.to_le_bytes(), kind.to_le_bytes(), word(1)].concat());
             log.extend([&[0x0b, 0][..], digest, &word(data.len()), data].concat());
@@ -179,7 +192,7 @@ fn a_boot_of_the_image_holds_and_what_nobody_vouches_for_is_not_counted() {
 fn an_old_answer_and_another_machine_are_refused() {
     let (chip, boot) = (Chip::new(), Boot::good());
     let evidence = chip.evidence(&boot);
-    let old = report_of(&evidence, b"another question", None, None);
+    let old = report_of(&evidence, b"another question of length", None, None);
     assert!(old.failures().concat().contains("another nonce"), "{:?}", old.failures());
     let known = Known::of(&Chip::new().evidence(&boot)).expect("evidence");
     let other = report_of(&evidence, NONCE, None, Some(&known));
@@ -201,28 +214,51 @@ fn values_that_were_not_signed_are_not_looked_at() {
 }
 
 #[test]
-fn another_program_before_the_image_is_found_whatever_the_log_calls_it() {
-    let evil = || (4, PROGRAM, sha256(b"loader"), b"path".to_vec());
-    let said = failures(|boot| boot.firmware.insert(3, evil()));
-    assert!(said.contains("it started another program, of Authenticode sha256 "), "{said}");
-    // A driver, or words whose digest is a program's.
-    for kind in [0x8000_0004, 0x8000_0007, SEPARATOR] {
-        let said =
-            failures(|boot| boot.firmware.insert(3, (4, kind, sha256(b"loader"), b"Calling".to_vec())));
-        assert!(said.contains("it measured something of kind"), "{kind:#x}: {said}");
-        let large = vec![0; SMALL_EVENT_BYTES + 1];
-        let said = failures(|boot| boot.firmware.insert(3, (4, kind, sha256(&large), large.clone())));
-        assert!(said.contains("it measured something of kind"), "{kind:#x}: {said}");
+fn another_program_is_found_whatever_the_log_calls_it_and_whenever_it_ran() {
+    let small = b"a program of few bytes".to_vec();
+    let programs = [(sha256(b"loader"), b"path".to_vec()), (sha256(&small), small)];
+    // Before eci.efi, between it and the kernel, and after both.
+    for (place, when) in [(4, "before eci.efi"), (5, "after eci.efi"), (6, "after the kernel")] {
+        for kind in [PROGRAM, 0x8000_0004, 0x8000_0007, 4] {
+            for (digest, data) in &programs {
+                let event = (4, kind, *digest, data.clone());
+                let said = failures(|boot| boot.firmware.insert(place, event));
+                assert!(said.contains("firmware: programs: ") && said.contains(when), "{kind:#x}: {said}");
+            }
+        }
     }
+    // One that came back has run.
+    let words = b"Returning from EFI Application from Boot Option";
+    let said = failures(|boot| boot.firmware.insert(6, (4, 0x8000_0007, sha256(words), words.to_vec())));
+    assert!(said.contains("something that is not known after the kernel"), "{said}");
+    let said = failures(|boot| boot.firmware.insert(5, calling()));
+    assert!(said.contains("something that is not known after eci.efi"), "{said}");
+    // The kernel by itself, and eci.efi pretended by what it was given.
+    let said = failures(|boot| boot.firmware.swap(4, 5));
+    assert!(said.contains("another program before eci.efi"), "{said}");
     // Left out of the log, it is missing from what the log gives.
     let mut boot = Boot::good();
-    boot.firmware.insert(3, evil());
+    boot.firmware.insert(4, (4, PROGRAM, sha256(b"loader"), b"path".to_vec()));
     let mut evidence = Chip::new().evidence(&boot);
     evidence.firmware_log = STANDARD.encode(Boot::good().log());
     let said = report(&evidence).failures().join("; ");
     assert!(said.contains("event log: PCR 4 is ") && said.contains("and the log gives "), "{said}");
-    let said = failures(|boot| boot.firmware.retain(|(_, kind, ..)| *kind != PROGRAM));
-    assert!(said.contains("did not start the image's eci.efi"), "{said}");
+    for (left, words) in [(4, "did not start the image's eci.efi"), (5, "eci.efi did not start the kernel")] {
+        let said = failures(|boot| boot.firmware.truncate(left));
+        assert!(said.contains(words), "{said}");
+    }
+}
+
+#[test]
+fn drivers_are_the_firmware_s_own_or_the_reference_s() {
+    let driver = |boot: &mut Boot| boot.firmware.push((2, 4, sha256(b"driver"), SEPARATOR.to_vec()));
+    assert!(failures(driver).contains("firmware: drivers: it started one of sha256 "));
+    let (chip, mut boot) = (Chip::new(), Boot::good());
+    driver(&mut boot);
+    let evidence = chip.evidence(&boot);
+    let known = Known::of(&evidence).expect("evidence");
+    let again = report_of(&evidence, NONCE, None, Some(&known));
+    assert!(again.holds(), "{:?}", again.failures());
 }
 
 #[test]
@@ -231,10 +267,15 @@ fn another_kernel_and_what_is_given_to_it_besides_are_found() {
     assert!(said.starts_with("eci.efi: parts: PCR 11 is "), "{said}");
     let said = failures(|boot| boot.stub = None);
     assert!(said.contains("the machine was given one directly"), "{said}");
-    let said = failures(|boot| boot.added[0] = true);
-    assert!(said.contains("nothing beside it: the stub was given another command line"), "{said}");
-    let said = failures(|boot| boot.added[1] = true);
-    assert!(said.contains("extensions for the initramfs"), "{said}");
+    let said = failures(|boot| boot.input = b"another initramfs");
+    assert!(said.contains("eci.efi: what the kernel got: another command line or initramfs"), "{said}");
+    for (pcr, who) in EMPTY {
+        let said = failures(|boot| boot.added = Some(pcr));
+        assert!(
+            said.contains(&format!("nothing beside it: something is measured in PCR {pcr}: {who}")),
+            "{said}"
+        );
+    }
 }
 
 #[test]
@@ -253,6 +294,8 @@ fn another_root_and_other_settings_are_found() {
     assert!(said.contains("settings: digest: none are in force"), "{said}");
     let said = failures(|boot| boot.measured.push((SYSTEM, "settings:00".to_owned())));
     assert!(said.contains("or more than one"), "{said}");
+    let said = failures(|boot| boot.measured[5].1 = attest::settings("00"));
+    assert!(said.contains("settings: digest: `settings:00` is measured in their place"), "{said}");
     // Claimed, and not measured.
     let mut evidence = Chip::new().evidence(&Boot::good());
     evidence.measured[4].text = attest::root("00");
@@ -274,8 +317,13 @@ fn evidence_that_is_none_is_refused_in_words() {
     assert_eq!(refusal(|of| of.key = "!".to_owned()), "the evidence's key is not base64");
     assert_eq!(refusal(|of| drop(of.pcrs.pop())), "the evidence's pcrs is not 16 SHA-256 digests");
     assert_eq!(refusal(|of| of.pcrs[0] = "00".to_owned()), "the evidence's pcrs is not 16 SHA-256 digests");
-    for text in ["", "0", "zz"] {
+    let words = "the evidence's measured is not a few plain words";
+    assert_eq!(refusal(|of| of.measured[0].text = "a\u{1b}[2J".to_owned()), words);
+    assert_eq!(refusal(|of| of.measured[0].text = "a\nok".to_owned()), words);
+    assert_eq!(refusal(|of| of.measured = vec![of.measured[0].clone(); MOST_TEXTS + 1]), words);
+    assert_eq!(refusal(|of| of.pcrs.swap(0, 15)), "the reference is no evidence of anything");
+    for text in ["", "0", "zz", &"aa".repeat(LEAST_NONCE_BYTES - 1), &"aa".repeat(65)] {
         assert!(nonce(text).is_err(), "{text}");
     }
-    assert_eq!(nonce("0aff").expect("a nonce"), [10, 255]);
+    assert_eq!(nonce(&"0f".repeat(16)).expect("a nonce"), [15; 16]);
 }

@@ -1,11 +1,11 @@
 //! `eci-builder attest`: whether a machine with a TPM booted this image, and nothing else.
 
-use std::fs;
-use std::io::Write;
+use std::fs::File;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use eci_contract::attest::Evidence;
+use eci_contract::attest::{Evidence, NO_TPM};
 use ring::rand::{SecureRandom, SystemRandom};
 use serde_json::json;
 use tempfile::NamedTempFile;
@@ -49,10 +49,10 @@ pub struct Args {
     /// Look at evidence that was saved elsewhere, in answer to this nonce; no instance is asked.
     #[arg(long, value_name = "FILE", requires_all = ["nonce", "folder"], conflicts_with = "save")]
     evidence: Option<PathBuf>,
-    /// The question: 1 to 64 bytes in hexadecimal. A new one if none is given.
+    /// The question: 16 to 64 bytes in hexadecimal. A new one if none is given.
     #[arg(long, value_name = "HEX")]
     nonce: Option<String>,
-    /// Write the evidence to a file, for somebody else to look at or as a reference. Without --key nothing is checked.
+    /// Write the evidence to a file, for somebody else to look at or as a reference: with --key if it holds, without whatever it says.
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
     /// What the image must be for; a test image is refused unless this says test.
@@ -80,11 +80,8 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         (Some(file), Some(folder)) => (read_evidence(file)?, folder.clone()),
         (_, folder) => ask(&args.name, &nonce, folder.as_deref())?,
     };
-    if let Some(file) = &args.save {
-        save(&evidence, file)?;
-        ui.note(&format!("evidence for nonce {} is in `{}`", to_hex(&nonce), file.display()));
-    }
-    let Some(key) = key else { return Ok(()) };
+    let save = || args.save.as_deref().map_or(Ok(()), |file| save(&evidence, &nonce, file, ui));
+    let Some(key) = key else { return save() };
     let mut report = Report::default();
     let expected = verify::Expected { key, certificate: None, flavour: args.flavour.into() };
     let hint = "name the folder of the image's manifest.json and manifest.json.sig";
@@ -102,7 +99,14 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
         print_data(&table(&report, ui))?;
     }
     if report.holds() {
-        return Ok(());
+        if reference.is_none() {
+            ui.note(
+                "nobody vouches for this TPM, and any program can pretend to be one: --reference, with evidence of a trusted day, \
+                 knows machine and firmware again",
+            );
+        }
+        // Not before: a good reference is not to be replaced by something else.
+        return save();
     }
     let failed = report.failures();
     Err(anyhow::anyhow!("this boot is not one of that image: {}", failed.join("; "))).or_exit(Exit::Untrusted)
@@ -117,7 +121,12 @@ fn ask(name: &str, nonce: &[u8], folder: Option<&Path>) -> anyhow::Result<(Evide
         return Err(stopped).or_exit_with_hint(Exit::Instance, start);
     }
     let started_from = home.record().or_exit(Exit::Instance)?.artifacts;
-    let evidence = client::evidence(&home, to_hex(nonce)).or_exit_with_hint(Exit::Instance, start)?;
+    let evidence = match client::evidence(&home, to_hex(nonce)) {
+        Err(error) if error.to_string().contains(NO_TPM) => {
+            Err(error).or_exit_with_hint(Exit::Instance, "stop it, and start it with `eci-builder run --tpm`")
+        }
+        evidence => evidence.or_exit(Exit::Instance),
+    }?;
     Ok((evidence, folder.map_or(started_from, Path::to_owned)))
 }
 
@@ -129,26 +138,31 @@ fn new_nonce() -> anyhow::Result<Vec<u8>> {
 
 fn read_evidence(file: &Path) -> anyhow::Result<Evidence> {
     let shown = file.display();
-    let size =
-        fs::metadata(file).with_context(|| format!("cannot read `{shown}`")).or_exit(Exit::Config)?.len();
-    if size > MAX_EVIDENCE_BYTES {
-        let large =
-            anyhow::anyhow!("`{shown}` is {size} bytes long, and evidence at most {MAX_EVIDENCE_BYTES}");
+    let mut bytes = Vec::new();
+    let read = File::open(file).and_then(|file| file.take(MAX_EVIDENCE_BYTES + 1).read_to_end(&mut bytes));
+    let size = read.with_context(|| format!("cannot read `{shown}`")).or_exit(Exit::Config)?;
+    if u64::try_from(size).is_ok_and(|size| size > MAX_EVIDENCE_BYTES) {
+        let large = anyhow::anyhow!("`{shown}` is larger than evidence is, {MAX_EVIDENCE_BYTES} bytes");
         return Err(large).or_exit(Exit::Config);
     }
-    let bytes = fs::read(file).with_context(|| format!("cannot read `{shown}`")).or_exit(Exit::Config)?;
     let read = serde_json::from_slice(&bytes).with_context(|| format!("`{shown}` is no evidence"));
     read.or_exit_with_hint(Exit::Config, "`eci-builder attest --save FILE` writes some")
 }
 
-fn save(evidence: &Evidence, file: &Path) -> anyhow::Result<()> {
+/// Writes evidence in place of an older file, when it is whole.
+fn save(evidence: &Evidence, nonce: &[u8], file: &Path, ui: &Ui) -> anyhow::Result<()> {
+    let shown = file.display();
+    if file.symlink_metadata().is_ok_and(|found| !found.is_file()) {
+        return Err(anyhow::anyhow!("`{shown}` is there, and is no file")).or_exit(Exit::Config);
+    }
     let mut text = serde_json::to_vec_pretty(evidence).context("cannot write evidence as text")?;
     text.push(b'\n');
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // In place of an older file when it is whole.
     let saved = NamedTempFile::new_in(folder).and_then(|mut beside| {
         beside.write_all(&text)?;
         Ok(beside.persist(file)?)
     });
-    saved.map(drop).with_context(|| format!("cannot write `{}`", file.display())).or_exit(Exit::Config)
+    saved.with_context(|| format!("cannot write `{shown}`")).or_exit(Exit::Config)?;
+    ui.note(&format!("evidence for nonce {} is in `{shown}`", to_hex(nonce)));
+    Ok(())
 }

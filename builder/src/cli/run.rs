@@ -397,6 +397,8 @@ fn prepare(
     artifacts: &Artifacts,
     accelerator: Accelerator,
 ) -> anyhow::Result<(Plan, Record)> {
+    // Again: an update may have come in since.
+    can_measure(args, home, artifacts)?;
     let data = data_of(args, home)?;
     if args.data.is_none() {
         home.ensure_data_disk(DATA_BYTES).or_exit(Exit::Host)?;

@@ -84,7 +84,7 @@ fn shares(shares: &[Share]) -> String {
 fn measured(measured: &[Measurement]) -> String {
     let names = measured.iter().map(|one| one.text.split(':').next().unwrap_or_default());
     let names: Vec<_> = names.collect();
-    if names.is_empty() { "nothing: no TPM".to_owned() } else { names.join(", ") }
+    if names.is_empty() { "nothing: there is no TPM, or it failed".to_owned() } else { names.join(", ") }
 }
 
 /// As `run --share` has it.

@@ -134,7 +134,7 @@ fn validate(manifest: &Manifest) -> Result<(), Error> {
     let digest = |text: &str| text.parse::<Sha256>().is_ok();
     let is_test = manifest.flavour == Flavour::Test;
     let none = || Sha256::of(&[]).to_string();
-    let nothing = || Measured { pcr11: none(), kernel_authenticode_sha256: none() };
+    let nothing = || Measured { pcr9: none(), pcr11: none(), kernel_authenticode_sha256: none() };
     let measured = manifest.uki.measured.clone().unwrap_or_else(nothing);
     let checks = [
         ("name", &manifest.name, "a plain name", is_plain_name(&manifest.name)),
@@ -175,6 +175,7 @@ fn validate(manifest: &Manifest) -> Result<(), Error> {
             "a SHA-256 digest",
             digest(&manifest.uki.authenticode_sha256),
         ),
+        ("uki.measured.pcr9", &measured.pcr9, "a SHA-256 digest", digest(&measured.pcr9)),
         ("uki.measured.pcr11", &measured.pcr11, "a SHA-256 digest", digest(&measured.pcr11)),
         (
             "uki.measured.kernelAuthenticodeSha256",

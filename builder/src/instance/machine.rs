@@ -178,7 +178,7 @@ impl Body {
         let image = if self.own { "" } else { "readonly=on," };
         let image = format!("if=none,id=image,format=raw,{image}file=");
         arguments.with_path("-drive", &image, &self.image, "");
-        // Firmware boots this one, and looks at no other. QEMU's own loader, where that boots, has the first place itself.
+        // Firmware tries this one first. QEMU's own loader, where that boots, has the first place itself.
         arguments.option("-device", "virtio-blk-pci,drive=image,bootindex=1");
         // Deleted images give their space back to the host.
         let data = "if=none,id=data,format=raw,discard=unmap,detect-zeroes=unmap,file=";

@@ -28,6 +28,8 @@ pub fn reset(home: &Home, _held: &Lock, _updating: &UpdateLock, data: Data) -> R
     }
     if data == Data::Wipe {
         remove_file(&home.data_disk())?;
+        // The TPM stays the one that it is, as on a board.
+        remove_file(&home.firmware_variables())?;
     }
     Ok(())
 }

@@ -35,10 +35,8 @@ use super::{shares, tpm};
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(30);
 /// How long the power button may take before the machine is killed.
 const BUTTON_DEADLINE: Duration = Duration::from_secs(15);
-/// How soon one of QEMU and what serves it folders ends after the other.
+/// How soon one of QEMU and what serves it folders, or is its TPM, ends after the other.
 const MISSED: Duration = Duration::from_secs(2);
-/// How long swtpm may take to listen.
-const TPM_DEADLINE: Duration = Duration::from_secs(10);
 /// Lines that are kept of what a server says.
 const KEPT_LINES: usize = 6;
 /// Pause between two questions whether the engine is ready.
@@ -67,8 +65,8 @@ pub enum Error {
         /// The VM's words.
         reason: String,
     },
-    /// A folder of the host cannot be served.
-    #[error("cannot share a folder")]
+    /// What serves a folder of the host, or the TPM, cannot be started.
+    #[error("cannot serve a folder or the TPM")]
     Share(#[from] shares::Error),
     /// What serves a folder, or is the TPM, ended first. The VM was stopped: whoever reads there would wait for ever.
     #[error("what serves {served} to the VM ended ({status}){}", said(.last_words))]
@@ -154,7 +152,7 @@ async fn supervise(
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Setup)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::Setup)?;
     let started = Instant::now();
-    let mut servers = Servers::start(shares, plan.measured.is_some(), home).await?;
+    let mut servers = Servers::start(shares, plan.measured.is_some(), home)?;
     let mut qemu = start(plan, home)?;
     let link = Link::start(home.port_socket(), publish_on);
     link.listen(&home.docker_socket(), &home.link_socket())?;
@@ -208,7 +206,7 @@ struct Servers {
 }
 
 impl Servers {
-    async fn start(shares: &[Share], tpm: bool, home: &Home) -> Result<Self, Error> {
+    fn start(shares: &[Share], tpm: bool, home: &Home) -> Result<Self, Error> {
         let count = shares.len() + usize::from(tpm);
         let (ends, ended) = mpsc::channel(count.max(1));
         // Asked for its version once, and not at all where nothing is shared.
@@ -220,19 +218,12 @@ impl Servers {
             tokio::spawn(watch(server, Served::Folder(share.path.clone()), ends.clone()));
         }
         if tpm {
+            let socket = shares::listen(&home.tpm_socket())?;
             let mut server = tied(tpm::PROGRAM.as_ref(), tpm::arguments(home))?;
-            server.current_dir(home.root()).stdin(Stdio::null()).stderr(Stdio::piped());
+            server.current_dir(home.root()).stdin(socket).stderr(Stdio::piped());
             tokio::spawn(watch(server.spawn().map_err(Error::Setup)?, Served::Tpm, ends.clone()));
         }
-        let mut servers = Self { count, ended, _ends: ends };
-        // QEMU connects once, when it starts.
-        let started = Instant::now();
-        while tpm && !home.tpm_socket().exists() && started.elapsed() < TPM_DEADLINE {
-            if let Ok(unserved) = timeout(READY_PERIOD, servers.ended()).await {
-                return Err(unserved);
-            }
-        }
-        Ok(servers)
+        Ok(Self { count, ended, _ends: ends })
     }
 
     /// What to make of QEMU's end: a server that failed is the reason, before or after.

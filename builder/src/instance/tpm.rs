@@ -117,11 +117,11 @@ pub fn prepare(home: &Home, architecture: Architecture) -> Result<(), Error> {
 /// The arguments of swtpm, which is started in the instance's folder: a comma in that folder's path would end an option.
 #[must_use]
 pub fn arguments(home: &Home) -> Vec<OsString> {
-    let name = |path: PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let state = format!("dir={},mode=0600", name(home.tpm_state()));
-    let control = format!("type=unixio,path={},mode=0600", name(home.tpm_socket()));
-    // It ends with QEMU's connection.
-    ["socket", "--tpm2", "--terminate", "--tpmstate", &state, "--ctrl", &control].map(OsString::from).to_vec()
+    let state = home.tpm_state();
+    let state = format!("dir={},mode=0600", state.file_name().unwrap_or_default().to_string_lossy());
+    // Its standard input is the socket that it listens on. It ends with QEMU's connection.
+    let words = ["socket", "--tpm2", "--terminate", "--tpmstate", &state, "--ctrl", "type=unixio,fd=0"];
+    words.map(OsString::from).to_vec()
 }
 
 #[cfg(test)]
@@ -132,10 +132,7 @@ mod tests {
     fn swtpm_is_told_names_within_the_instance_s_folder() {
         let home = Home::under(std::path::Path::new("/s,mode=0666"), "x").expect("legal");
         let shown = arguments(&home).join(" ".as_ref()).into_string().expect("text");
-        assert_eq!(
-            shown,
-            "socket --tpm2 --terminate --tpmstate dir=tpm,mode=0600 --ctrl type=unixio,path=tpm.sock,mode=0600"
-        );
+        assert_eq!(shown, "socket --tpm2 --terminate --tpmstate dir=tpm,mode=0600 --ctrl type=unixio,fd=0");
     }
 
     #[test]

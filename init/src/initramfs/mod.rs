@@ -14,11 +14,11 @@ use std::time::Duration;
 
 use eci_contract::attest::{self, ENTER_INITRD, LEAVE_INITRD};
 use eci_contract::status::Step;
+use eci_tpm::pcr::{KERNEL_IMAGE, SYSTEM};
 
 use crate::handover::{self, Handover};
-use crate::measured::measure;
+use crate::measured::Measuring;
 use crate::{boots, clock, kmsg, power};
-use eci_tpm::pcr::{KERNEL_IMAGE, SYSTEM};
 
 /// How long the disk may take to appear. Hyper-V's SCSI took 2 s on a loaded host; twice that and a half more.
 const DISK_DEADLINE: Duration = Duration::from_secs(5);
@@ -61,7 +61,9 @@ pub fn run() -> ! {
 
 fn boot(steps: &mut Steps) -> Result<std::convert::Infallible, Error> {
     steps.time("pseudo file systems", switch::mount_pseudo)?;
-    measure(&mut steps.handover.measured, KERNEL_IMAGE, ENTER_INITRD.to_owned());
+    let mut measuring = Measuring::default();
+    measuring.open();
+    measuring.measure(KERNEL_IMAGE, ENTER_INITRD.to_owned());
     let disk = steps.time("find disk", || disk::wait(DISK_DEADLINE))?;
     let partitions = steps.time("choose slot", || slot::choose(&disk))?;
     (steps.handover.disk, steps.handover.sector) = (disk.name.clone(), disk.sector);
@@ -78,10 +80,11 @@ fn boot(steps: &mut Steps) -> Result<std::convert::Infallible, Error> {
         verity::activate(verity::DEVICE_NAME, &devices, &verified.manifest.root, &verity::OPTIONS, signature)
     })?;
     // Before anything of it is read.
-    measure(&mut steps.handover.measured, SYSTEM, attest::root(&verified.manifest.root.root_hash));
+    measuring.measure(SYSTEM, attest::root(&verified.manifest.root.root_hash));
     steps.time("mount root", || switch::mount_root(verity::DEVICE_NAME))?;
     verity::DEVICE_NAME.clone_into(&mut steps.handover.verity_device);
-    measure(&mut steps.handover.measured, KERNEL_IMAGE, LEAVE_INITRD.to_owned());
+    measuring.measure(KERNEL_IMAGE, LEAVE_INITRD.to_owned());
+    steps.handover.measured = measuring.told().clone();
     handover::write(&steps.handover, &verified.bytes)?;
     Ok(switch::switch_root()?)
 }

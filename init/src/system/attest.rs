@@ -1,18 +1,21 @@
 //! Evidence of this boot, for whoever asks over the link. A TPM takes its time, up to seconds for a key, so that a helper asks it and
-//! PID 1 goes on; the helper has the asker's connection as its standard output.
+//! PID 1 goes on; the helper has the TPM as its standard input and the asker's connection as its standard output.
 
 use std::fs;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use eci_contract::attest::{Evidence, MAX_NONCE_BYTES, Measurement, VERSION};
+use eci_contract::attest::{Evidence, MAX_NONCE_BYTES, Measurement, NO_TPM, VERSION};
 use eci_contract::link::Reply;
 use eci_tpm::event_log;
 use rustix::io::ioctl_fionbio;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 
 use super::machine::Machine;
 use crate::kmsg;
@@ -24,6 +27,16 @@ pub const ROLE: &str = "attest";
 const INIT: &str = "/usr/sbin/init";
 /// The firmware's event log. A machine whose firmware keeps none does not have it.
 const FIRMWARE_LOG: &str = "/sys/kernel/security/tpm0/binary_bios_measurements";
+
+/// How long a chip may take for one command. Some take seconds for a key.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long the asker may take to read.
+const SEND_DEADLINE: Duration = Duration::from_secs(10);
+const NO_CAPABILITIES: CapabilitySets = CapabilitySets {
+    effective: CapabilitySet::empty(),
+    permitted: CapabilitySet::empty(),
+    inheritable: CapabilitySet::empty(),
+};
 
 /// Why there is no evidence.
 #[derive(Debug, thiserror::Error)]
@@ -37,9 +50,18 @@ pub enum Error {
     /// The helper cannot be started.
     #[error("cannot start the helper that asks the TPM")]
     Start(#[source] io::Error),
+    /// Registers still change.
+    #[error("the machine is still booting; try again when its engine is ready")]
+    Booting,
     /// There is nothing to ask.
-    #[error("the machine has no TPM 2.0")]
+    #[error("{NO_TPM}")]
     NoTpm,
+    /// It was given up.
+    #[error("the TPM failed while the machine booted; `eci-builder logs` says how")]
+    Failed,
+    /// What the helper was started with is not what PID 1 starts it with.
+    #[error("the helper was not started by PID 1")]
+    Arguments,
     /// The TPM failed.
     #[error(transparent)]
     Tpm(#[from] tpm::Error),
@@ -57,14 +79,19 @@ pub enum Error {
 /// When it is not to be asked, or cannot be started; then nothing was answered.
 pub fn start(asker: &UnixStream, nonce: &str, machine: &mut Machine) -> Result<(), Error> {
     from_hex(nonce).ok_or(Error::Nonce)?;
-    if machine.attesting.is_some() {
-        return Err(Error::Busy);
-    }
-    let measured = serde_json::to_string(&machine.measured).map_err(|err| Error::Start(err.into()))?;
+    let told = machine.measuring.told();
+    let device = match machine.measuring.tpm() {
+        _ if machine.attesting.is_some() => return Err(Error::Busy),
+        _ if machine.boot_ms.engine == 0 && machine.refusal.is_none() => return Err(Error::Booting),
+        None if told.failed => return Err(Error::Failed),
+        None => return Err(Error::NoTpm),
+        Some(tpm) => tpm.pass()?,
+    };
+    let measured = serde_json::to_string(&told.measurements).map_err(|err| Error::Start(err.into()))?;
     let connection = asker.as_fd().try_clone_to_owned().map_err(Error::Start)?;
     let mut command = Command::new(INIT);
     command.args([ROLE, nonce, &measured]).env_clear().current_dir("/");
-    command.stdin(Stdio::null()).stdout(connection).stderr(Stdio::null());
+    command.stdin(device).stdout(connection).stderr(Stdio::null());
     // PID 1 reaps it with all others.
     machine.attesting = Some(command.spawn().map_err(Error::Start)?.id());
     Ok(())
@@ -80,18 +107,22 @@ pub fn run() -> ! {
     let mut line = serde_json::to_vec(&reply).expect("invariant: a reply has only string keys");
     line.push(b'\n');
     let mut stdout = io::stdout();
-    // PID 1 waits for no connection, and this one is shared with it. Nobody is left to tell when the asker has gone.
-    let answered =
-        ioctl_fionbio(&stdout, false).map_err(io::Error::from).and_then(|()| stdout.write_all(&line));
+    // PID 1 waits for no connection, and this one is shared with it; nor does the helper for an asker who does not read.
+    let waits = ioctl_fionbio(&stdout, false)
+        .and_then(|()| set_socket_timeout(&stdout, Timeout::Send, Some(SEND_DEADLINE)));
+    // Nobody is left to tell when the asker has gone.
+    let answered = waits.map_err(io::Error::from).and_then(|()| stdout.write_all(&line));
     std::process::exit(i32::from(answered.is_err()))
 }
 
 fn evidence(arguments: &[String]) -> Result<Evidence, Error> {
-    let [nonce, measured] = arguments else { return Err(Error::Nonce) };
+    let [nonce, measured] = arguments else { return Err(Error::Arguments) };
     let question = from_hex(nonce).ok_or(Error::Nonce)?;
-    let measured: Vec<Measurement> =
-        serde_json::from_str(measured).map_err(|err| Error::Start(err.into()))?;
-    let quote = Tpm::open()?.ok_or(Error::NoTpm)?.quote(&question)?;
+    let measured: Vec<Measurement> = serde_json::from_str(measured).map_err(|_| Error::Arguments)?;
+    let device = io::stdin().as_fd().try_clone_to_owned().map_err(Error::Start)?;
+    // What it reads is root's, which it stays.
+    set_capabilities(None, NO_CAPABILITIES).map_err(|err| Error::Start(err.into()))?;
+    let quote = Tpm::passed(device, PATIENCE).quote(&question)?;
     Ok(Evidence {
         version: VERSION,
         nonce: nonce.clone(),

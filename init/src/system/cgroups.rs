@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use eci_sys::cgroup_device;
 
-use crate::kmsg;
+use crate::{kmsg, tpm};
 
 const ROOT: &str = "/sys/fs/cgroup";
 /// Name of the cgroup that PID 1 is in where it cannot stay in the root.
@@ -48,9 +48,22 @@ pub fn prepare() -> Result<(), Error> {
 /// # Errors
 /// When the kernel does not take the program.
 pub fn close_console() -> Result<(), Error> {
+    close(CONSOLE)
+}
+
+/// Keeps every process of the machine from opening the TPM. Whoever has it open goes on.
+///
+/// # Errors
+/// When the kernel does not take the program.
+pub fn close_tpm() -> Result<(), Error> {
+    let numbers = tpm::numbers().map_err(failed("look at", Path::new("/dev")))?;
+    let signed = |number: u32| i32::from_ne_bytes(number.to_ne_bytes());
+    numbers.into_iter().try_for_each(|(major, minor)| close((signed(major), signed(minor))))
+}
+
+fn close((major, minor): (i32, i32)) -> Result<(), Error> {
     let root = Path::new(ROOT);
     let folder = fs::File::open(root).map_err(failed("open", root))?;
-    let (major, minor) = CONSOLE;
     cgroup_device::close(folder.as_fd(), major, minor)
         .map_err(failed("attach a program for devices to", root))
 }

@@ -17,7 +17,6 @@ use super::services::Goal;
 use super::{notify, selfcheck, trial};
 use crate::handover::Platform;
 use crate::kernel_log::KernelLog;
-use crate::measured::measure;
 use crate::{clock, kmsg};
 
 /// The longest sleep, so that deadlines and restart pauses (the shortest is 100 ms) are met closely enough.
@@ -90,7 +89,7 @@ fn note_engine(machine: &mut Machine) {
     match selfcheck::run(machine, selfcheck::Moment::EngineReady) {
         Ok(()) => {
             machine.boot_ms.engine = ready;
-            measure(&mut machine.measured, KERNEL_IMAGE, READY.to_owned());
+            machine.measuring.measure(KERNEL_IMAGE, READY.to_owned());
             trial::note_ready(machine);
             kmsg::notice(&machine.boot_line());
         }

@@ -2,7 +2,6 @@
 
 use std::fs;
 
-use eci_contract::attest::Measurement;
 use eci_contract::manifest::Manifest;
 use eci_contract::shares::Share;
 use eci_contract::status::{BootTimes, Check, Image, State, Status, Step};
@@ -13,6 +12,7 @@ use super::services::Supervisor;
 use super::settings::Administered;
 use super::shutdown::Then;
 use crate::handover::{Handover, Platform};
+use crate::measured::Measuring;
 use crate::{clock, kmsg};
 
 /// The state that steps fill and the event loop keeps.
@@ -32,8 +32,8 @@ pub struct Machine {
     pub settings: Option<Administered>,
     /// Folders of the host.
     pub shares: Vec<Share>,
-    /// What was measured into the TPM.
-    pub measured: Vec<Measurement>,
+    /// What is measured into the TPM.
+    pub measuring: Measuring,
     /// Process id of the helper that asks it for a quote.
     pub attesting: Option<u32>,
     /// The services.
@@ -59,7 +59,7 @@ impl Machine {
         let boot_ms = BootTimes { kernel: handover.started_ms, init: clock::boot_ms(), engine: 0 };
         Self {
             steps: handover.steps.clone(),
-            measured: handover.measured.clone(),
+            measuring: Measuring::after(handover.measured.clone()),
             attesting: None,
             handover,
             manifest,
@@ -127,7 +127,7 @@ impl Machine {
             services: self.supervisor.report(),
             address: self.address.clone(),
             shares: self.shares.clone(),
-            measured: self.measured.clone(),
+            measured: self.measuring.told().measurements.clone(),
             memory_used_kib: memory_used_kib(&fs::read_to_string("/proc/meminfo").unwrap_or_default()),
         }
     }

@@ -9,7 +9,6 @@ use super::{
     apparmor, cgroups, data, firewall, hidden, mounts, network, read_ahead, selfcheck, services, settings,
     shares, sysctls,
 };
-use crate::measured::measure;
 use crate::wsl::choices::{Part, left_out};
 use crate::{clock, kmsg, power};
 
@@ -95,6 +94,15 @@ const STEPS: &[BootStep] = &[
         run: |_| Ok(cgroups::close_console()?),
     },
     BootStep {
+        name: "tpm",
+        on_failure: OnFailure::RefuseEngine,
+        why: "PID 1 has it open, and from here on nobody else can: registers cannot be taken back, and a chip can be spoilt",
+        run: |machine| {
+            machine.measuring.open();
+            Ok(cgroups::close_tpm()?)
+        },
+    },
+    BootStep {
         name: "firewall",
         on_failure: OnFailure::RefuseEngine,
         why: "no program of the VM is reached over a network, whatever port one opens; loaded beside what follows",
@@ -168,7 +176,7 @@ const STEPS: &[BootStep] = &[
         why: "whoever asks the TPM learns what was in force before anything started that could pretend it",
         run: |machine| {
             if let Some(settings) = &machine.settings {
-                measure(&mut machine.measured, SYSTEM, attest::settings(settings.sha256()));
+                machine.measuring.measure(SYSTEM, attest::settings(settings.sha256()));
             }
             Ok(())
         },
@@ -206,9 +214,9 @@ const STEPS: &[BootStep] = &[
     BootStep {
         name: "measure sysinit",
         on_failure: OnFailure::Degrade,
-        why: "what a service measures from here on comes behind it",
+        why: "everything is decided that the engine starts with",
         run: |machine| {
-            measure(&mut machine.measured, KERNEL_IMAGE, SYSINIT.to_owned());
+            machine.measuring.measure(KERNEL_IMAGE, SYSINIT.to_owned());
             Ok(())
         },
     },

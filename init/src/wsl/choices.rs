@@ -56,6 +56,7 @@ pub const LEFT_OUT: &[Choice] = &[
         Part::Step("data disk"),
         "the distro's own disk has it, in /var/lib/docker: the first stage mounted that",
     ),
+    leave_out(Part::Step("tpm"), "a distro has no TPM"),
     leave_out(Part::Step("measure settings"), "a distro has no TPM"),
     leave_out(Part::Step("measure sysinit"), "a distro has no TPM"),
     leave_out(

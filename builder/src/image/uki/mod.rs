@@ -3,10 +3,12 @@
 //!
 //! Format: the UAPI Group's specification UAPI.5 (<https://uapi-group.org/specifications/specs/unified_kernel_image/>).
 
+mod measured;
 pub(super) mod pe;
 
-use eci_contract::manifest::{Architecture, Measured, UnifiedKernelImage};
-use eci_tpm::pcr::Pcr;
+pub use measured::measured;
+
+use eci_contract::manifest::{Architecture, UnifiedKernelImage};
 
 /// File name of the unified kernel image.
 pub const FILE: &str = "eci.efi";
@@ -34,10 +36,6 @@ pub enum Error {
         name: &'static str,
     },
 }
-
-/// Sections in the order in which systemd's stub measures them into PCR 11: the name with a NUL at its end, then the content
-/// (UAPI.5, "TPM Boot Measurements"; `unified_section_measure` in systemd's src/fundamental/uki.h). Images of ours have no others.
-const MEASURED: [&str; 6] = [".linux", ".osrel", ".cmdline", ".initrd", ".uname", SBAT_SECTION];
 
 /// What a unified kernel image is made of, besides systemd's stub.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,20 +109,6 @@ pub fn describe(image: &[u8]) -> Result<UnifiedKernelImage, Error> {
     })
 }
 
-/// What a machine with a TPM measures when it starts an image, besides the image itself.
-///
-/// # Errors
-/// [`Error`]; also for a section that is measured and that no image of ours has.
-pub fn measured(image: &[u8]) -> Result<Measured, Error> {
-    let mut pcr = Pcr::default();
-    for name in MEASURED {
-        let content = section(image, name)?.ok_or(Error::Section { name })?;
-        pcr = pcr.measure(format!("{name}\0").as_bytes()).measure(content);
-    }
-    let kernel = pe::authenticode_digest(read(image)?.linux)?;
-    Ok(Measured { pcr11: pcr.to_string(), kernel_authenticode_sha256: kernel.to_string() })
-}
-
 /// The only section of this name; `None` where there is none or more than one, for the stub looks for the first.
 fn section<'a>(image: &'a [u8], name: &str) -> Result<Option<&'a [u8]>, pe::Error> {
     let sections = pe::sections(image)?;
@@ -153,28 +137,6 @@ pub(super) mod tests {
         assert_eq!(image, make(&stub, &PARTS).expect("made"), "equal parts give equal bytes");
         let sbat = section(&image, ".sbat").expect("sound").expect("there");
         assert_eq!(sbat, format!("sbat,1\n{SBAT}").as_bytes());
-    }
-
-    #[test]
-    fn what_is_measured_depends_on_every_part_and_not_on_the_signature() {
-        let (stub, kernel) =
-            (pe::tests::stub(".sbat", b"sbat,1\n", 10), pe::tests::stub(".text", b"kernel", 1));
-        let parts = Parts { linux: &kernel, ..PARTS };
-        let measured = |parts| super::measured(&make(&stub, &parts).expect("made")).expect("measured");
-        let ours = measured(parts);
-        let digest = pe::authenticode_digest(&kernel).expect("a program").to_string();
-        assert_eq!(ours.kernel_authenticode_sha256, digest);
-        for changed in [
-            Parts { initrd: b"another", ..parts },
-            Parts { command_line: "init=/bin/sh", ..parts },
-            Parts { os_release: "ID=other\n", ..parts },
-            Parts { release: "6.12.2", ..parts },
-        ] {
-            assert_ne!(measured(changed).pcr11, ours.pcr11, "{changed:?}");
-        }
-        let image = make(&stub, &parts).expect("made");
-        let signed = pe::attach_signature(&image, b"signature").expect("attached");
-        assert_eq!(describe(&signed).expect("ours"), describe(&image).expect("ours"));
     }
 
     #[test]

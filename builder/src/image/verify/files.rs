@@ -114,9 +114,11 @@ pub(super) fn uki_digest(image: &[u8], named: &UnifiedKernelImage) -> Result<Str
 fn uki_measured(image: &[u8], foretold: &Measured) -> Result<String, String> {
     let found = uki::measured(image).map_err(|error| chain(&error))?;
     if found == *foretold {
-        Ok(format!("PCR 11 {}", found.pcr11))
+        Ok(format!("PCR 9 {}, PCR 11 {}", found.pcr9, found.pcr11))
     } else {
-        Err(format!("a TPM would measure PCR 11 {}, the manifest says {}", found.pcr11, foretold.pcr11))
+        let [found, foretold] =
+            [&found, foretold].map(|of| format!("PCR 9 {}, PCR 11 {}", of.pcr9, of.pcr11));
+        Err(format!("a TPM would measure {found}; the manifest says {foretold}"))
     }
 }
 
