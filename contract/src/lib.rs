@@ -4,7 +4,7 @@
 //! Read in this order: [`paths`] (where things are in the image), [`manifest`] (what is signed),
 //! [`disk`] (how the disk is laid out), [`link`] (what host and VM say to each other), [`status`] (what the VM says
 //! of itself), [`nodes`], [`procfs`] and [`ports`] (what is told about a container to the services that serve it), [`wsl`] (what
-//! a distro of WSL 2 holds), [`audit`] (what was refused), [`config_disk`] (an administrator's settings beside an image), [`shares`] (folders
+//! a distro of WSL 2 holds), [`audit`] (what was refused), [`ranges`] (which ids containers have), [`config_disk`] (an administrator's settings beside an image), [`shares`] (folders
 //! of the host), [`json_disk`] (the disks that name both), [`socket`] (containers that have the engine's), [`errors`] (how an error is told
 //! on one line), [`version`] (which of two is the older), [`attest`] (what is measured into a TPM).
 
@@ -20,6 +20,7 @@ pub mod nodes;
 pub mod paths;
 pub mod ports;
 pub mod procfs;
+pub mod ranges;
 pub mod shares;
 pub mod socket;
 pub mod status;

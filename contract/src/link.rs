@@ -2,8 +2,8 @@
 //!
 //! A stream starts with one [`Request`] as a line of JSON (ended by `\n`, at most [`MAX_REQUEST_BYTES`]).
 //! After [`Request::Engine`] both directions are raw bytes of the engine's API. Every other request gets one
-//! [`Reply`] line; after the reply to [`Request::Logs`] or [`Request::Audit`] come raw lines until the end of the stream, after that
-//! to [`Request::Published`] the connection's bytes both ways.
+//! [`Reply`] line; after the reply to [`Request::Logs`], [`Request::Audit`] or [`Request::Ranges`] come raw lines until the end of the
+//! stream, after that to [`Request::Published`] the connection's bytes both ways.
 //!
 //! Streams that the VM opens start with a [`HostRequest`], and end after its reply.
 
@@ -41,6 +41,8 @@ pub enum Request {
         /// Keep the stream open.
         follow: bool,
     },
+    /// The id ranges in use: a [`crate::ranges::IdRange`] a line.
+    Ranges {},
     /// Steps the VM's clock.
     Clock {
         /// Host time in nanoseconds since the Unix epoch.

@@ -1,5 +1,5 @@
-//! What is done with a stream: the engine's API goes to the engine, a published port to its container, the audit log is read here,
-//! everything else goes to PID 1.
+//! What is done with a stream: the engine's API goes to the engine, a published port to its container, audit log and id ranges
+//! are read here, everything else goes to PID 1.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use eci_contract::errors::chain;
 use eci_contract::link::Request;
-use eci_contract::paths::{AUDIT_LOG, ENGINE_SOCKET, INIT_SOCKET};
+use eci_contract::paths::{AUDIT_LOG, ENGINE_SOCKET, INIT_SOCKET, RANGES_DIR};
 use eci_link::pipe::BUFFER_BYTES;
 use eci_link::{Session, finish, pipe, read_request, refuse, request, session, write_request};
 use eci_service::log::{self, Level};
@@ -19,7 +19,7 @@ use tokio::try_join;
 use crate::ports::Ports;
 use crate::ports::address::judge;
 use crate::ports::connect::published;
-use crate::{audit, copies};
+use crate::{audit, copies, ranges};
 
 /// How long a stream may take to say what it wants. The host writes the request together with opening the stream.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(30);
@@ -50,21 +50,30 @@ pub enum Error {
     /// The audit log could not be read or sent.
     #[error("cannot send the audit log")]
     Audit(#[source] io::Error),
+    /// The id ranges could not be read or sent.
+    #[error("cannot send the id ranges")]
+    Ranges(#[source] io::Error),
 }
 
-/// Where streams are served: the image's sockets and log, or a test's.
+/// Where streams are served: the image's sockets, log and ranges, or a test's.
 #[derive(Clone, Copy, Debug)]
 pub struct Sockets<'a> {
     engine: &'a Path,
     init: &'a Path,
     audit: &'a Path,
+    ranges: &'a Path,
 }
 
 impl Sockets<'static> {
     /// The sockets of the image.
     #[must_use]
     pub fn of_image() -> Self {
-        Self { engine: Path::new(ENGINE_SOCKET), init: Path::new(INIT_SOCKET), audit: Path::new(AUDIT_LOG) }
+        Self {
+            engine: Path::new(ENGINE_SOCKET),
+            init: Path::new(INIT_SOCKET),
+            audit: Path::new(AUDIT_LOG),
+            ranges: Path::new(RANGES_DIR),
+        }
     }
 }
 
@@ -112,6 +121,7 @@ where
         Request::Audit { follow } => {
             audit::serve(&mut stream, sockets.audit, follow).await.map_err(Error::Audit)
         }
+        Request::Ranges {} => ranges::serve(&mut stream, sockets.ranges).await.map_err(Error::Ranges),
         Request::Published { id } => {
             published(stream, ports, id, judge).await;
             Ok(())

@@ -1,19 +1,22 @@
 //! What other commands ask of a running instance, through its sockets. Blocking: a command asks one thing.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use eci_contract::attest::Evidence;
 use eci_contract::link::{Reply, Request};
+use eci_contract::ranges::IdRange;
 use eci_contract::status::{State, Status};
 use eci_link::request::MAX_REPLY_BYTES;
 
 use super::home::Home;
+use super::timed::Timed;
 
 /// How long the VM may take to answer. It answers from memory; under TCG on a busy host that still is seconds.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(20);
+/// Longest list of id ranges in bytes: some ten thousand containers.
+const MAX_RANGES_BYTES: u64 = 1 << 20;
 
 /// Why the instance did not answer.
 #[derive(Debug, thiserror::Error)]
@@ -72,6 +75,21 @@ pub fn shutdown(home: &Home) -> Result<(), Error> {
     accepted(ask(home, &Request::Shutdown {})?.1)
 }
 
+/// The id ranges in use.
+///
+/// # Errors
+/// [`Error`].
+pub fn ranges(home: &Home) -> Result<Vec<IdRange>, Error> {
+    let (stream, reply) = ask(home, &Request::Ranges {})?;
+    accepted(reply)?;
+    let mut lines = Vec::new();
+    stream.take(MAX_RANGES_BYTES).read_to_end(&mut lines).map_err(Error::Silent)?;
+    serde_json::Deserializer::from_slice(&lines)
+        .into_iter()
+        .collect::<Result<_, _>>()
+        .map_err(Error::Malformed)
+}
+
 /// The VM's log as a stream of lines; it ends by itself unless `follow` is set.
 ///
 /// # Errors
@@ -88,10 +106,10 @@ pub fn audit(home: &Home, follow: bool) -> Result<impl BufRead + use<>, Error> {
     lines(home, &Request::Audit { follow })
 }
 
-fn lines(home: &Home, request: &Request) -> Result<BufReader<UnixStream>, Error> {
-    let (stream, reply) = ask(home, request)?;
+fn lines(home: &Home, request: &Request) -> Result<BufReader<Timed>, Error> {
+    let (mut stream, reply) = ask(home, request)?;
     accepted(reply)?;
-    stream.get_ref().set_read_timeout(None).map_err(Error::Silent)?;
+    stream.get_mut().wait_for_ever().map_err(Error::Silent)?;
     Ok(stream)
 }
 
@@ -103,8 +121,7 @@ pub fn ready(home: &Home) -> Option<Status> {
 }
 
 fn ping(socket: &Path) -> io::Result<bool> {
-    let mut stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(ANSWER_DEADLINE))?;
+    let mut stream = Timed::connect(socket, ANSWER_DEADLINE)?;
     stream.write_all(b"GET /_ping HTTP/1.0\r\nHost: eci\r\n\r\n")?;
     let mut line = String::new();
     BufReader::new(stream.take(1024)).read_line(&mut line)?;
@@ -123,10 +140,10 @@ fn other_question() -> Error {
     Error::Refused { reason: "it answered another question".to_owned() }
 }
 
-fn ask(home: &Home, request: &Request) -> Result<(BufReader<UnixStream>, Reply), Error> {
+fn ask(home: &Home, request: &Request) -> Result<(BufReader<Timed>, Reply), Error> {
     let socket = home.link_socket();
-    let mut stream = UnixStream::connect(&socket).map_err(|source| Error::Connect { socket, source })?;
-    stream.set_read_timeout(Some(ANSWER_DEADLINE)).map_err(Error::Silent)?;
+    let connected = Timed::connect(&socket, ANSWER_DEADLINE);
+    let mut stream = connected.map_err(|source| Error::Connect { socket, source })?;
     let mut line = serde_json::to_vec(request).map_err(Error::Malformed)?;
     line.push(b'\n');
     stream.write_all(&line).map_err(Error::Silent)?;
@@ -176,6 +193,17 @@ mod tests {
         let mut text = String::new();
         logs(&home, false).expect("accepted").read_to_string(&mut text).expect("read");
         assert_eq!(text, "one\ntwo\n");
+    }
+
+    #[test]
+    fn ranges_are_read_and_garbage_is_none() {
+        let (_state, home, server) =
+            answering("\"ok\"\n{\"first\":100000,\"count\":65536,\"containers\":[\"a\"]}\n");
+        let expected = IdRange { first: 100_000, count: 65_536, containers: vec!["a".to_owned()] };
+        assert_eq!(ranges(&home).expect("read"), [expected]);
+        assert_eq!(server.join().expect("no panic"), "{\"stream\":\"ranges\"}\n");
+        let (_state, home, _server) = answering("\"ok\"\n{\"first\":-1}\n");
+        assert!(matches!(ranges(&home), Err(Error::Malformed(_))));
     }
 
     #[test]

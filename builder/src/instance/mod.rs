@@ -7,13 +7,15 @@
 //! instance that was updated), [`update`] (bringing in a new version), [`reset`] (as a new instance), [`machine`] (QEMU's command
 //! line, planned and pure), [`tpm`] (machines whose boot is measured), [`shares`] (folders of this host), [`accel`] (whether KVM really works here), [`context`] (Docker's context),
 //! [`console`] (what the guest said last), [`supervise`] (start to end of one run), [`link`] (the host's end of the
-//! link) and [`client`] (what other commands ask of a running instance).
+//! link), [`client`] (what other commands ask of a running instance), [`engine`] (what is asked of its engine) and [`timed`] (how long that
+//! may take).
 
 pub mod accel;
 pub mod artifacts;
 pub mod client;
 pub mod console;
 pub mod context;
+pub mod engine;
 pub mod home;
 pub mod link;
 pub mod machine;
@@ -21,5 +23,6 @@ pub mod own_disk;
 pub mod reset;
 pub mod shares;
 pub mod supervise;
+pub mod timed;
 pub mod tpm;
 pub mod update;

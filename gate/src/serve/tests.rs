@@ -14,9 +14,10 @@ struct Served {
 
 fn serve(home: &TempDir) -> Served {
     let (peer, stream) = duplex(64 * 1024);
-    let [engine, init, audit] = ["engine", "init", "audit"].map(|name| home.path().join(name));
+    let [engine, init, audit, ranges] =
+        ["engine", "init", "audit", "ranges"].map(|name| home.path().join(name));
     let result = tokio::spawn(async move {
-        let sockets = Sockets { engine: &engine, init: &init, audit: &audit };
+        let sockets = Sockets { engine: &engine, init: &init, audit: &audit, ranges: &ranges };
         stream_on(BufReader::new(stream), sockets, &Ports::default()).await
     });
     Served { peer, result }
@@ -36,6 +37,15 @@ async fn the_audit_log_is_read_here_and_its_writer_s_lines_follow_the_reply() {
     std::fs::write(home.path().join("audit"), "one\n").expect("written");
     let answer = answer_to(serve(&home).peer, b"{\"stream\":\"audit\",\"follow\":false}\n").await;
     assert_eq!(answer, "\"ok\"\none\n");
+}
+
+#[tokio::test]
+async fn the_id_ranges_are_read_here() {
+    let home = tempfile::tempdir().expect("temporary folder");
+    std::fs::create_dir(home.path().join("ranges")).expect("made");
+    std::fs::write(home.path().join("ranges/100000"), "one").expect("written");
+    let answer = answer_to(serve(&home).peer, b"{\"stream\":\"ranges\"}\n").await;
+    assert_eq!(answer, "\"ok\"\n{\"first\":100000,\"count\":65536,\"containers\":[\"one\"]}\n");
 }
 
 #[tokio::test]
