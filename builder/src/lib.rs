@@ -5,7 +5,7 @@
 //!
 //! In the order of a build: [`plan`] (what to build, from `eci.toml` and the locks), [`packages`] (fetch and
 //! unpack), [`rootfs`] (rules, closure, EROFS), [`kernel`] (fragments, check, build), [`image`] (verity, manifest,
-//! signature, disk). Then [`instance`] runs what was built, and [`attest`] holds
+//! signature, disk). Then [`instance`] runs what was built, [`dashboard`] shows it, and [`attest`] holds
 //! what its TPM says against it. [`cli`] has a file a subcommand; [`ui`], [`tool`],
 //! [`staging`] and [`cache`] serve them all; [`checkout`] knows the commit that a build is of, [`settings`] reads the
 //! administrator's.
@@ -14,6 +14,7 @@ pub mod attest;
 pub mod cache;
 pub mod checkout;
 pub mod cli;
+pub mod dashboard;
 pub mod image;
 pub mod instance;
 pub mod kernel;

@@ -193,7 +193,17 @@ impl Vm {
     /// # Errors
     /// When it cannot be started.
     pub fn builder(&self, arguments: &[&str]) -> Result<Outcome> {
-        command::run(self.environment(&mut Command::new(image::builder()?)).args(arguments), &[])
+        command::run(self.builder_command()?.args(arguments), &[])
+    }
+
+    /// `eci-builder` in this instance's home, not started yet, for callers that do not wait for its end.
+    ///
+    /// # Errors
+    /// When no variable says where it is.
+    pub fn builder_command(&self) -> Result<Command> {
+        let mut command = Command::new(image::builder()?);
+        self.environment(&mut command);
+        Ok(command)
     }
 
     /// `eci-builder status --json`.
@@ -270,19 +280,31 @@ impl Vm {
     /// # Errors
     /// When its process is not found or does not end.
     pub fn kill(&self) -> Result<()> {
-        let supervisor = self.answer["pid"].to_string();
-        let children = Path::new("/proc").join(&supervisor).join("task").join(&supervisor).join("children");
-        let children =
-            fs::read_to_string(&children).with_context(|| format!("cannot read {}", children.display()))?;
-        let qemu = children.split_whitespace().next().context("the supervisor has no QEMU")?;
-        command::host("kill", &["-KILL", qemu])?.ok()?;
+        let (supervisor, qemu) = (self.supervisor(), self.qemu()?);
+        command::host("kill", &["-KILL", &qemu])?.ok()?;
         for _ in 0..200 {
-            if !is_alive(qemu) && !is_alive(&supervisor) {
+            if !is_alive(&qemu) && !is_alive(&supervisor) {
                 return Ok(());
             }
             std::thread::sleep(std::time::Duration::from_millis(50));
         }
         anyhow::bail!("QEMU {qemu} or its supervisor {supervisor} did not end")
+    }
+
+    /// Process id of QEMU, which this instance's supervisor has started.
+    ///
+    /// # Errors
+    /// When it is not found.
+    pub fn qemu(&self) -> Result<String> {
+        let supervisor = self.supervisor();
+        let children = Path::new("/proc").join(&supervisor).join("task").join(&supervisor).join("children");
+        let children =
+            fs::read_to_string(&children).with_context(|| format!("cannot read {}", children.display()))?;
+        children.split_whitespace().next().map(str::to_owned).context("the supervisor has no QEMU")
+    }
+
+    fn supervisor(&self) -> String {
+        self.answer["pid"].to_string()
     }
 
     /// The instance's state folder.

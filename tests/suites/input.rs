@@ -321,7 +321,7 @@ fn main() -> ExitCode {
         }),
         row("an_instance_that_does_not_exist_is_named", |()| {
             let project = Project::copy()?;
-            for verb in ["status", "logs", "stop", "rm"] {
+            for verb in ["status", "logs", "dashboard", "stop", "rm"] {
                 project.run(&[verb, "--name", "nobody"])?.is(INSTANCE, &["nobody"])?;
             }
             Ok(())

@@ -19,6 +19,7 @@ use crate::ui::{Ui, human_size, printable};
 pub mod attest;
 pub mod audit;
 pub mod build;
+pub mod dashboard;
 pub mod diff;
 pub mod doctor;
 pub mod exit;
@@ -66,6 +67,8 @@ enum Command {
     Logs(logs::Args),
     /// Show what was refused in the VM, to whom, and what can be done instead.
     Audit(audit::Args),
+    /// Serve a page on this host's loopback that shows an instance: state, trust, containers, refusals and boot.
+    Dashboard(dashboard::Args),
     /// Check by its TPM what an instance booted.
     Attest(attest::Args),
     /// Shut an instance down.
@@ -135,6 +138,7 @@ pub fn main() -> ExitCode {
         Command::Status(args) => status::run(&args, &ui),
         Command::Logs(args) => logs::run(&args, &ui),
         Command::Audit(args) => audit::run(&args, &ui),
+        Command::Dashboard(args) => dashboard::run(&args, &ui),
         Command::Attest(args) => attest::run(&args, &ui),
         Command::Stop(args) => stop::run(&args, &ui),
         Command::Update(args) => update::run(&args, &ui),
