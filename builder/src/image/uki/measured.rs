@@ -106,7 +106,7 @@ mod tests {
         let parts = Parts { initrd: b"12345", os_release: "ID=x\n", ..PARTS };
         let given = String::from_utf8(initramfs(&parts)).expect("text");
         assert!(given.starts_with("12345\u{0}\u{0}\u{0}070701000000010000416d"), "{given}");
-        assert!(given.contains("0000001300000000.extra/os-release\u{0}"), "{given}");
+        assert!(given.contains("0000001200000000.extra/os-release\u{0}"), "{given}");
         assert!(given.ends_with("0000000B00000000TRAILER!!!\0\0\0\0"), "{given}");
         assert_eq!(given.len() % ALIGNMENT, 0);
         assert_eq!(load_options("a"), [b'a', 0, 0, 0]);
