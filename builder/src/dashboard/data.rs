@@ -196,6 +196,7 @@ fn bounded(mut status: Status) -> Status {
     status.steps.truncate(MOST_ROWS);
     status.checks.truncate(MOST_ROWS);
     status.services.truncate(MOST_ROWS);
+    status.measured.truncate(MOST_ROWS);
     status
 }
 

@@ -75,6 +75,12 @@ function settings(settings) {
   return [`${SOURCES[settings.source]}${edition}, ${locked}, SHA-256 `, node("code", {}, settings.sha256)];
 }
 
+// Without the digests: `attest` compares those.
+function measurements(measured) {
+  const names = (measured || []).map((one) => one.text.split(":")[0]);
+  return names.length > 0 ? `${names.join(", ")} (for eci-builder attest)` : "nothing: there is no TPM, or it failed";
+}
+
 function verdict(check) {
   if (check.left_out) return node("span", { class: "quiet" }, "left out");
   return check.holds ? node("span", { class: "good" }, "holds") : node("span", { class: "bad" }, "BROKEN");
@@ -95,6 +101,7 @@ function trust(status) {
       ["Root hash", node("code", {}, image.root_hash)],
       ["Image", `${image.name} ${image.version}, slot ${image.slot}${image.on_trial ? ", on trial" : ""}`],
       ["Settings", node("span", {}, ...settings(status.settings))],
+      ["Measured", measurements(status.measured)],
     ]),
     node("details", { id: "promises", ...opened }, node("summary", {}, summary.join(", ")),
       table("What the VM reads back from itself", ["Promise", "Verdict", "In words", "Found"], rows)),
