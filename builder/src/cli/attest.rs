@@ -7,12 +7,10 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use eci_contract::attest::{Evidence, NO_TPM};
 use ring::rand::{SecureRandom, SystemRandom};
-use serde_json::json;
 use tempfile::NamedTempFile;
 
 use super::exit::{Classify, Exit};
-use super::print_data;
-use super::verify::{read_key, table};
+use super::verify::{read_key, tell};
 use crate::attest::{self, Expected, Known};
 use crate::image::digest::{Sha256, to_hex};
 use crate::image::verify::{self, Report};
@@ -20,8 +18,6 @@ use crate::instance::client;
 use crate::instance::home::{DEFAULT_NAME, Home};
 use crate::ui::Ui;
 
-/// Version of what `--json` prints.
-const JSON_VERSION: u32 = 1;
 /// Bytes of a nonce that is made here.
 const NONCE_BYTES: usize = 32;
 /// Largest file of evidence, in bytes: the VM answers with no more.
@@ -92,12 +88,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
             Expected { manifest: &manifest, nonce: &nonce, settings, reference: reference.as_ref() };
         attest::judge(&evidence, &expected, &mut report).or_exit(Exit::Untrusted)?;
     }
-    if args.json {
-        let (holds, checks) = (report.holds(), &report.checks);
-        print_data(&json!({ "version": JSON_VERSION, "holds": holds, "checks": checks }).to_string())?;
-    } else {
-        print_data(&table(&report, ui))?;
-    }
+    tell(&report, args.json, ui)?;
     if report.holds() {
         if reference.is_none() {
             ui.note(

@@ -60,12 +60,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let flavour = args.flavour.into();
     let report =
         verify::verify(&args.artifact, &Expected { key, certificate, flavour }, ui).or_exit(Exit::Failure)?;
-    if args.json {
-        let (holds, checks) = (report.holds(), &report.checks);
-        print_data(&json!({ "version": JSON_VERSION, "holds": holds, "checks": checks }).to_string())?;
-    } else {
-        print_data(&table(&report, ui))?;
-    }
+    tell(&report, args.json, ui)?;
     if report.holds() {
         return Ok(());
     }
@@ -96,10 +91,14 @@ pub(super) fn read_certificate(path: Option<&Path>) -> anyhow::Result<Option<Cer
     )
 }
 
-/// The checks, a line each.
-pub(super) fn table(report: &Report, ui: &Ui) -> String {
+/// Prints the checks: a line each, or as JSON.
+pub(super) fn tell(report: &Report, as_json: bool, ui: &Ui) -> anyhow::Result<()> {
+    if as_json {
+        let (holds, checks) = (report.holds(), &report.checks);
+        return print_data(&json!({ "version": JSON_VERSION, "holds": holds, "checks": checks }).to_string());
+    }
     let lines: Vec<_> = report.checks.iter().map(|check| line(check, ui)).collect();
-    lines.join("\n")
+    print_data(&lines.join("\n"))
 }
 
 fn line(check: &Check, ui: &Ui) -> String {
