@@ -39,6 +39,8 @@ pub enum Role {
     ReadAhead,
     /// The helper that passes descriptors to a service, started by PID 1.
     PassDescriptors,
+    /// The helper that measures into the TPM, started by PID 1.
+    Measure,
     /// The helper that asks the TPM for a quote, started by PID 1.
     Attest,
     /// What WSL asks of a distro with systemd.
@@ -71,6 +73,7 @@ fn choose_role(pid: u32, root_type: i64, arguments: &[&str]) -> Role {
         (1, _) => Role::System,
         (_, Some("network")) => Role::Network,
         (_, Some(system::read_ahead::ROLE)) => Role::ReadAhead,
+        (_, Some(measured::ROLE)) => Role::Measure,
         (_, Some(system::attest::ROLE)) => Role::Attest,
         (_, Some(system::services::passing::ROLE)) => Role::PassDescriptors,
         _ => Role::Bystander,

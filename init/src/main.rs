@@ -2,7 +2,7 @@
 
 #![deny(clippy::indexing_slicing)]
 
-use eci_init::{Role, initramfs, role, system, wsl};
+use eci_init::{Role, initramfs, measured, role, system, wsl};
 
 fn main() -> ! {
     match role() {
@@ -12,6 +12,7 @@ fn main() -> ! {
         Role::System => system::run(),
         Role::Network => system::network::run(),
         Role::ReadAhead => system::read_ahead::run(),
+        Role::Measure => measured::run(),
         Role::Attest => system::attest::run(),
         Role::PassDescriptors => system::services::passing::run(),
         Role::Bystander => std::process::exit(64),

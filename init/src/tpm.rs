@@ -1,20 +1,21 @@
-//! The machine's TPM 2.0, where it has one, behind the kernel's resource manager: what was loaded is gone when the device is closed.
+//! The machine's TPM 2.0, where it has one, behind the kernel's resource manager.
 //!
-//! No answer is waited for without end: a chip that hangs would hang PID 1.
+//! The kernel waits for a chip that hangs, up to two minutes for a command and more for a key, and neither poll(2) nor close(2) ends that.
+//! So PID 1 opens the device, and leaves it to helpers to ask ([`Tpm`]).
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::time::{Duration, Instant};
+use std::os::unix::fs::MetadataExt;
 
-use eci_tpm::command::{self, MAX_ANSWER_BYTES, PCRS_AT_ONCE};
+use eci_tpm::command::{self, HELD, MAX_ANSWER_BYTES, PCRS_AT_ONCE};
 use eci_tpm::pcr::{Pcr, QUOTED};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{OFlags, major, minor};
+use rustix::fs::{major, minor};
 
-/// The kernel's resource manager, and the chip itself. There is only the latter for a TPM 1.2.
-const DEVICES: [&str; 2] = ["/dev/tpmrm0", "/dev/tpm0"];
+/// The kernel's resource manager. A TPM 1.2 has none.
+const MANAGER: &str = "/dev/tpmrm0";
+/// The chip itself.
+const CHIP: &str = "/dev/tpm0";
 /// How often a quote is asked for while registers change under it.
 const ATTEMPTS: u32 = 4;
 
@@ -22,11 +23,8 @@ const ATTEMPTS: u32 = 4;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The device failed.
-    #[error("cannot use the TPM's device")]
+    #[error("cannot use `{MANAGER}`")]
     Device(#[source] io::Error),
-    /// It does not answer.
-    #[error("the TPM does not answer within {} s", .0.as_secs())]
-    Late(Duration),
     /// It answered, and not with what was asked for.
     #[error("cannot {what}")]
     Command {
@@ -53,39 +51,41 @@ pub struct Quote {
     pub pcrs: Vec<Pcr>,
 }
 
-/// An open TPM, of which no answer is waited for longer than this.
-#[derive(Debug)]
-pub struct Tpm {
-    device: File,
-    patience: Duration,
+/// Opens the device, for helpers; `None` where the machine has none.
+///
+/// # Errors
+/// [`Error::Device`].
+pub fn open() -> Result<Option<OwnedFd>, Error> {
+    match OpenOptions::new().read(true).write(true).open(MANAGER) {
+        Ok(device) => Ok(Some(device.into())),
+        Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(err) => Err(Error::Device(err)),
+    }
 }
 
+/// A TPM that is asked. One at a time: openers and helpers share what the kernel keeps for it.
+#[derive(Debug)]
+pub struct Tpm(File);
+
 impl Tpm {
-    /// Opens it; `None` where the machine has none.
+    /// On a helper's standard input.
     ///
     /// # Errors
     /// [`Error::Device`].
-    pub fn open(patience: Duration) -> Result<Option<Self>, Error> {
-        let flags = i32::from_ne_bytes(OFlags::NONBLOCK.bits().to_ne_bytes());
-        match OpenOptions::new().read(true).write(true).custom_flags(flags).open(DEVICES[0]) {
-            Ok(device) => Ok(Some(Self { device, patience })),
-            Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(err) => Err(Error::Device(err)),
+    pub fn of_helper() -> Result<Self, Error> {
+        let device = io::stdin().as_fd().try_clone_to_owned().map_err(Error::Device)?;
+        Ok(Self::new(device.into()))
+    }
+
+    /// Without what a helper that was killed half way has left: an answer, and keys.
+    fn new(mut device: File) -> Self {
+        drop(device.read(&mut [0; MAX_ANSWER_BYTES]));
+        let mut tpm = Self(device);
+        for handle in HELD {
+            // The kernel knows none of them otherwise, and does not trouble the chip.
+            drop(tpm.ask(&command::flush(handle)));
         }
-    }
-
-    /// One that somebody else has opened.
-    #[must_use]
-    pub fn passed(device: OwnedFd, patience: Duration) -> Self {
-        Self { device: device.into(), patience }
-    }
-
-    /// For [`Tpm::passed`] in another process. Two that ask at once get in each other's way.
-    ///
-    /// # Errors
-    /// [`Error::Device`].
-    pub fn pass(&self) -> Result<OwnedFd, Error> {
-        self.device.as_fd().try_clone_to_owned().map_err(Error::Device)
+        tpm
     }
 
     /// Measures text into a register.
@@ -137,39 +137,25 @@ impl Tpm {
     }
 
     fn ask(&mut self, command: &[u8]) -> Result<Vec<u8>, Error> {
-        self.device.write_all(command).map_err(Error::Device)?;
-        let until = Instant::now() + self.patience;
-        loop {
-            let left = until.saturating_duration_since(Instant::now());
-            let left = Timespec::try_from(left).unwrap_or(Timespec { tv_sec: 0, tv_nsec: 0 });
-            match poll(&mut [PollFd::new(&self.device, PollFlags::IN)], Some(&left)) {
-                Ok(0) => {
-                    // Closed, the device would wait for the chip. So it stays open, in nobody's hands.
-                    std::mem::forget(self.device.try_clone());
-                    return Err(Error::Late(self.patience));
-                }
-                Ok(_) => break,
-                Err(rustix::io::Errno::INTR) => {}
-                Err(err) => return Err(Error::Device(err.into())),
-            }
-        }
+        self.0.write_all(command).map_err(Error::Device)?;
         let mut answer = vec![0; MAX_ANSWER_BYTES];
-        let length = self.device.read(&mut answer).map_err(Error::Device)?;
+        let length = self.0.read(&mut answer).map_err(Error::Device)?;
         answer.truncate(length);
         Ok(answer)
     }
 }
 
-/// Numbers of the devices that there are.
+/// Numbers of the devices that there are or can be: that of the chip, and all of the manager's kind, which further chips have as well.
 ///
 /// # Errors
 /// When one is there and cannot be looked at.
-pub fn numbers() -> io::Result<Vec<(u32, u32)>> {
+pub fn numbers() -> io::Result<Vec<(u32, Option<u32>)>> {
     let number = |path| match std::fs::metadata(path) {
-        Err(err) if err.kind() == io::ErrorKind::NotFound => None,
-        found => Some(found.map(|found| (major(found.rdev()), minor(found.rdev())))),
+        Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(None),
+        found => found.map(|found| Some((major(found.rdev()), minor(found.rdev())))),
     };
-    DEVICES.into_iter().filter_map(number).collect()
+    let chip = number(CHIP)?.map(|(major, minor)| (major, Some(minor)));
+    Ok(chip.into_iter().chain(number(MANAGER)?.map(|(major, _)| (major, None))).collect())
 }
 
 fn failed(what: &'static str) -> impl FnOnce(command::Error) -> Error {
@@ -182,35 +168,31 @@ mod tests {
     use std::os::unix::net::UnixStream;
     use std::thread;
 
-    /// A TPM that gives these answers, and then none any more.
-    fn answering(answers: Vec<Vec<u8>>) -> Tpm {
+    /// A TPM that answers so, once it was asked whether something is left.
+    fn answering(answer: Vec<u8>) -> Tpm {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        ours.set_nonblocking(true).unwrap();
         thread::spawn(move || {
             let mut asked = [0; 1024];
-            for answer in answers {
+            theirs.write_all(b"left by another").unwrap();
+            for _ in HELD {
                 assert!(theirs.read(&mut asked).unwrap() > 0);
-                theirs.write_all(&answer).unwrap();
+                theirs.write_all(b"no such handle").unwrap();
             }
-            // Until nobody asks any more.
-            while theirs.read(&mut asked).is_ok_and(|length| length > 0) {}
+            assert!(theirs.read(&mut asked).unwrap() > 0);
+            theirs.write_all(&answer).unwrap();
         });
-        Tpm::passed(ours.into(), Duration::from_millis(100))
+        Tpm::new(OwnedFd::from(ours).into())
     }
 
     #[test]
-    fn a_chip_that_hangs_is_given_up() {
-        let done = vec![0x80, 0x01, 0, 0, 0, 10, 0, 0, 0, 0];
-        let mut tpm = answering(vec![done]);
-        tpm.measure(11, "a").unwrap();
-        let error = tpm.measure(11, "b").unwrap_err();
-        assert_eq!(error.to_string(), "the TPM does not answer within 0 s");
+    fn what_another_left_behind_is_no_answer() {
+        answering(vec![0x80, 0x01, 0, 0, 0, 10, 0, 0, 0, 0]).measure(11, "a").unwrap();
     }
 
     #[test]
     fn errors_say_what_the_tpm_was_to_do() {
         let refusal = vec![0x80, 0x01, 0, 0, 0, 10, 0, 0, 0x01, 0x49];
-        let error = answering(vec![refusal]).measure(11, "a").unwrap_err();
+        let error = answering(refusal).measure(11, "a").unwrap_err();
         assert_eq!(eci_contract::errors::chain(&error), "cannot measure: the TPM answers with error 0x149");
     }
 }

@@ -18,11 +18,12 @@ const CHARACTER: i32 = 2;
 /// `BPF_DEVCG_ACC_READ | BPF_DEVCG_ACC_WRITE`: to open a node, not to make one.
 const OPEN: i32 = 6;
 
-/// Keeps every process of `cgroup` and of those below it from opening character device `major`:`minor`, for good.
+/// Keeps every process of `cgroup` and of those below it from opening character device `major`:`minor`, for good; without a minor
+/// number, any of that major one.
 ///
 /// # Errors
 /// The error of `bpf(2)`: `EPERM` without `CAP_BPF` or in lockdown, `EINVAL` where the kernel has no such programs.
-pub fn close(cgroup: BorrowedFd<'_>, major: i32, minor: i32) -> io::Result<()> {
+pub fn close(cgroup: BorrowedFd<'_>, major: i32, minor: Option<i32>) -> io::Result<()> {
     attach(cgroup, &load(&program(major, minor))?)
 }
 
@@ -36,7 +37,7 @@ const fn instruction(code: u8, destination: u8, source: u8, offset: i16, number:
 
 /// Register 1 is a `struct bpf_cgroup_dev_ctx`: access and kind in one word, major, minor. Register 0 is the answer: 1 at every
 /// exit but the last.
-const fn program(major: i32, minor: i32) -> [u64; 14] {
+const fn program(major: i32, minor: Option<i32>) -> [u64; 14] {
     const LOAD_WORD: u8 = 0x61;
     const SET: u8 = 0xb7;
     const COPY: u8 = 0xbf;
@@ -50,7 +51,11 @@ const fn program(major: i32, minor: i32) -> [u64; 14] {
         instruction(LOAD_WORD, 2, 1, 4, 0),
         instruction(JUMP_UNLESS_EQUAL, 2, 0, 8, major),
         instruction(LOAD_WORD, 2, 1, 8, 0),
-        instruction(JUMP_UNLESS_EQUAL, 2, 0, 6, minor),
+        // A jump to the next instruction where any will do.
+        match minor {
+            Some(minor) => instruction(JUMP_UNLESS_EQUAL, 2, 0, 6, minor),
+            None => instruction(JUMP_UNLESS_EQUAL, 2, 0, 0, 0),
+        },
         instruction(LOAD_WORD, 2, 1, 0, 0),
         instruction(COPY, 3, 2, 0, 0),
         instruction(AND, 2, 0, 0, 0xffff),

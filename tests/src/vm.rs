@@ -148,6 +148,8 @@ impl Vm {
                 file.display()
             ),
         };
+        // The firmware that `run --tpm` gives makes room.
+        let changes = format!("-drive:if=pflash,*) continue ;;\n    {changes}");
         let firmware = firmware.arguments();
         let words: Vec<_> = firmware.iter().map(String::as_str).chain(more.iter().copied()).collect();
         self.run_qemu_with(&words, &changes)

@@ -12,10 +12,11 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use eci_contract::attest::Evidence;
 use eci_tests::command::{self, Outcome};
 use eci_tests::disk::{Partition, copy_sparse};
+use eci_tests::firmware::Firmware;
 use eci_tests::image;
 use eci_tests::platform::Platform;
 use eci_tests::suite::{self, Row, row};
-use eci_tests::vm::Vm;
+use eci_tests::vm::{Disks, Vm};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
@@ -252,6 +253,26 @@ fn rows() -> Vec<Row<Measured>> {
             ensure!(answered > 0, "nobody was answered");
             measured.attest(&[])?.ok().map(drop)
         }),
+        row("a_tpm_that_hangs_keeps_nobody_but_those_who_ask_it", |measured| {
+            let vm = &measured.vm;
+            let supervisor = vm.answer()["pid"].to_string();
+            let tpm = command::host("pgrep", &["-P", &supervisor, "swtpm"])?.ok()?;
+            command::host("kill", &["-STOP", &tpm])?.ok()?;
+            let began = Instant::now();
+            let said = thread::scope(|scope| {
+                let asker = scope.spawn(|| measured.attest(&[]));
+                thread::sleep(Duration::from_secs(2));
+                let others = (measured.attest(&[]), vm.status(), vm.sh(&[], "echo works"));
+                let resumed = command::host("kill", &["-CONT", &tpm]);
+                (asker.join().expect("no panic"), others, resumed)
+            });
+            let (asker, (second, status, container), resumed) = said;
+            resumed?.ok()?;
+            second?.refused(&["the TPM is being asked already"])?;
+            ensure!(status?["state"] == "ready" && container? == "works", "the machine hangs as well");
+            asker?.ok().with_context(|| format!("after {:?}", began.elapsed()))?;
+            measured.attest(&[])?.ok().map(drop)
+        }),
         row("a_machine_does_not_go_on_without_its_tpm_and_is_the_same_one_afterwards", |measured| {
             let vm = &measured.vm;
             measured.saved("known")?;
@@ -278,9 +299,28 @@ fn rows() -> Vec<Row<Measured>> {
             said.refused(&["the machine has no TPM 2.0", "hint: stop it, and start it with"])?;
             vm.stop()
         }),
+        row("under_secure_boot_a_boot_is_told_too", secure),
         row("the_image_s_own_kernel_and_initramfs_started_by_another_way_are_found_out", directly),
         row("a_changed_boot_program_and_what_a_boot_loader_adds_are_found_out", changed),
     ]
+}
+
+/// There the stub starts the kernel without the firmware, which measures one program less.
+fn secure(_: &Measured) -> Result<()> {
+    let keys = image::development_keys()?.join("secure-boot");
+    let firmware = Firmware::enrolled(&keys)?;
+    let mut vm = Vm::prepare("secure", &image::out()?)?;
+    vm.boot_by(&firmware, Disks::AsRun, &[])?;
+    vm.boot(&["--tpm"])?;
+    let said = attest(&vm, "secure", &[])?.ok()?;
+    for line in [
+        "skipped firmware: its own code: Secure Boot on; ",
+        "ok      firmware: programs: eci.efi, and nothing else",
+        "ok      eci.efi: what the kernel got: ",
+    ] {
+        ensure!(said.lines().any(|found| found.starts_with(line)), "no `{line}` in\n{said}");
+    }
+    vm.stop()
 }
 
 /// The firmware has a kernel from QEMU, and starts that. It could as well have been another one's initramfs.

@@ -13,6 +13,9 @@ pub const MAX_EVENT_BYTES: usize = 1024;
 /// Registers that a TPM reads in one command (`TPML_DIGEST`).
 pub const PCRS_AT_ONCE: u32 = 8;
 
+/// Handles that the kernel's resource manager gives to what it holds for one opener: there is room for three.
+pub const HELD: [u32; 3] = [0x80ff_ffff, 0x80ff_fffe, 0x80ff_fffd];
+
 const NO_SESSIONS: u16 = 0x8001;
 const SESSIONS: u16 = 0x8002;
 const CREATE_PRIMARY: u32 = 0x0131;

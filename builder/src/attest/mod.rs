@@ -8,7 +8,7 @@
 //! | --- | --- |
 //! | 0, 3, 7 | the reference: the firmware's own code, its devices' settings, Secure Boot |
 //! | 2 | the reference; without one there are no drivers but the firmware's own |
-//! | 4 | `eci.efi`, then the kernel in it, and nothing else |
+//! | 4 | `eci.efi`, then, but under Secure Boot, the kernel in it, and nothing else |
 //! | 9 | the manifest: what arrived at the kernel |
 //! | 11 | the manifest, and the phases of a whole boot |
 //! | 15 | the manifest's root hash, and the settings |
@@ -36,6 +36,8 @@ mod tests;
 const OF_FIRMWARE: [u32; 4] = [0, 2, 3, 7];
 /// What the firmware measures into PCR 4 before it starts a program. That one has come back is not on the list: nobody knows what it did.
 const BEFORE_PROGRAMS: [&[u8]; 2] = [b"Calling EFI Application from Boot Option", SEPARATOR];
+/// What it measures when one has.
+const CAME_BACK: &[u8] = b"Returning from EFI Application from Boot Option";
 /// Registers that nothing is measured into, with who else would.
 const EMPTY: [(u32, &str); 5] = [
     (8, "a boot loader"),
@@ -247,6 +249,9 @@ fn programs(log: &Log<'_>, manifest: &Manifest, measured: &Measured) -> Result<S
         if chain.get(started).is_some_and(|next| **next == digest) {
             started += 1;
         } else if started > 0 || !BEFORE_PROGRAMS.iter().any(|words| sha256(words) == event.digest) {
+            if event.digest == sha256(CAME_BACK) {
+                return Err("an earlier boot option was tried first: put the image before it".to_owned());
+            }
             let what = if event.kind == PROGRAM { "another program" } else { "something that is not known" };
             let when = ["before eci.efi", "after eci.efi", "after the kernel"].get(started).unwrap_or(&"");
             return Err(format!("{what} {when}, of sha256 {digest}"));
@@ -254,6 +259,8 @@ fn programs(log: &Log<'_>, manifest: &Manifest, measured: &Measured) -> Result<S
     }
     match started {
         0 => Err("it did not start the image's eci.efi".to_owned()),
+        // There the stub starts it without the firmware, which would want a signature of the kernel's own; that of eci.efi covers it.
+        1 if log.secure_boot() == Some(true) => Ok("eci.efi, and nothing else".to_owned()),
         1 => Err("eci.efi did not start the kernel in it".to_owned()),
         _ => Ok("eci.efi, the kernel in it, and nothing else".to_owned()),
     }

@@ -230,7 +230,7 @@ fn another_program_is_found_whatever_the_log_calls_it_and_whenever_it_ran() {
     // One that came back has run.
     let words = b"Returning from EFI Application from Boot Option";
     let said = failures(|boot| boot.firmware.insert(6, (4, 0x8000_0007, sha256(words), words.to_vec())));
-    assert!(said.contains("something that is not known after the kernel"), "{said}");
+    assert!(said.contains("an earlier boot option was tried first"), "{said}");
     let said = failures(|boot| boot.firmware.insert(5, calling()));
     assert!(said.contains("something that is not known after eci.efi"), "{said}");
     // The kernel by itself, and eci.efi pretended by what it was given.
@@ -247,6 +247,26 @@ fn another_program_is_found_whatever_the_log_calls_it_and_whenever_it_ran() {
         let said = failures(|boot| boot.firmware.truncate(left));
         assert!(said.contains(words), "{said}");
     }
+}
+
+#[test]
+fn under_secure_boot_the_firmware_does_not_see_the_kernel() {
+    let variable = |value: u8| {
+        let name: Vec<_> = "SecureBoot".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let lengths = [10_u64, 1].map(u64::to_le_bytes).concat();
+        [&[0; 16][..], &lengths, &name, &[value]].concat()
+    };
+    let boot = |value: u8| {
+        let mut boot = Boot::good();
+        let data = variable(value);
+        boot.firmware.truncate(5);
+        boot.firmware.push((7, event_log::VARIABLE, sha256(&data), data));
+        report(&Chip::new().evidence(&boot))
+    };
+    let on = boot(1);
+    assert!(on.holds(), "{:?}", on.failures());
+    assert!(on.checks.iter().any(|check| check.detail == "eci.efi, and nothing else"), "{:?}", on.checks);
+    assert!(boot(0).failures().concat().contains("eci.efi did not start the kernel"));
 }
 
 #[test]

@@ -15,6 +15,8 @@ use super::timed::Timed;
 
 /// How long the VM may take to answer. It answers from memory; under TCG on a busy host that still is seconds.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(20);
+/// How long its TPM may take for a quote. Some take seconds for each of a handful of steps.
+const QUOTE_DEADLINE: Duration = Duration::from_secs(60);
 /// Longest list of id ranges in bytes: some ten thousand containers.
 const MAX_RANGES_BYTES: u64 = 1 << 20;
 
@@ -60,7 +62,7 @@ pub fn status(home: &Home) -> Result<Status, Error> {
 /// # Errors
 /// [`Error`]; also when the machine has no TPM.
 pub fn evidence(home: &Home, nonce: String) -> Result<Evidence, Error> {
-    match ask(home, &Request::Attest { nonce })?.1 {
+    match ask_within(home, &Request::Attest { nonce }, QUOTE_DEADLINE)?.1 {
         Reply::Evidence(evidence) => Ok(*evidence),
         Reply::Error(reason) => Err(Error::Refused { reason }),
         Reply::Ok | Reply::Status(_) => Err(other_question()),
@@ -141,8 +143,16 @@ fn other_question() -> Error {
 }
 
 fn ask(home: &Home, request: &Request) -> Result<(BufReader<Timed>, Reply), Error> {
+    ask_within(home, request, ANSWER_DEADLINE)
+}
+
+fn ask_within(
+    home: &Home,
+    request: &Request,
+    patience: Duration,
+) -> Result<(BufReader<Timed>, Reply), Error> {
     let socket = home.link_socket();
-    let connected = Timed::connect(&socket, ANSWER_DEADLINE);
+    let connected = Timed::connect(&socket, patience);
     let mut stream = connected.map_err(|source| Error::Connect { socket, source })?;
     let mut line = serde_json::to_vec(request).map_err(Error::Malformed)?;
     line.push(b'\n');

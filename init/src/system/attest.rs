@@ -28,8 +28,6 @@ const INIT: &str = "/usr/sbin/init";
 /// The firmware's event log. A machine whose firmware keeps none does not have it.
 const FIRMWARE_LOG: &str = "/sys/kernel/security/tpm0/binary_bios_measurements";
 
-/// How long a chip may take for one command. Some take seconds for a key.
-const PATIENCE: Duration = Duration::from_secs(30);
 /// How long the asker may take to read.
 const SEND_DEADLINE: Duration = Duration::from_secs(10);
 const NO_CAPABILITIES: CapabilitySets = CapabilitySets {
@@ -80,12 +78,12 @@ pub enum Error {
 pub fn start(asker: &UnixStream, nonce: &str, machine: &mut Machine) -> Result<(), Error> {
     from_hex(nonce).ok_or(Error::Nonce)?;
     let told = machine.measuring.told();
-    let device = match machine.measuring.tpm() {
+    let device = match machine.measuring.device() {
         _ if machine.attesting.is_some() => return Err(Error::Busy),
         _ if machine.boot_ms.engine == 0 && machine.refusal.is_none() => return Err(Error::Booting),
         None if told.failed => return Err(Error::Failed),
         None => return Err(Error::NoTpm),
-        Some(tpm) => tpm.pass()?,
+        Some(device) => device.try_clone().map_err(Error::Start)?,
     };
     let measured = serde_json::to_string(&told.measurements).map_err(|err| Error::Start(err.into()))?;
     let connection = asker.as_fd().try_clone_to_owned().map_err(Error::Start)?;
@@ -119,10 +117,9 @@ fn evidence(arguments: &[String]) -> Result<Evidence, Error> {
     let [nonce, measured] = arguments else { return Err(Error::Arguments) };
     let question = from_hex(nonce).ok_or(Error::Nonce)?;
     let measured: Vec<Measurement> = serde_json::from_str(measured).map_err(|_| Error::Arguments)?;
-    let device = io::stdin().as_fd().try_clone_to_owned().map_err(Error::Start)?;
     // What it reads is root's, which it stays.
     set_capabilities(None, NO_CAPABILITIES).map_err(|err| Error::Start(err.into()))?;
-    let quote = Tpm::passed(device, PATIENCE).quote(&question)?;
+    let quote = Tpm::of_helper()?.quote(&question)?;
     Ok(Evidence {
         version: VERSION,
         nonce: nonce.clone(),

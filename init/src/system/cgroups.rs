@@ -48,20 +48,21 @@ pub fn prepare() -> Result<(), Error> {
 /// # Errors
 /// When the kernel does not take the program.
 pub fn close_console() -> Result<(), Error> {
-    close(CONSOLE)
+    let (major, minor) = CONSOLE;
+    close(major, Some(minor))
 }
 
-/// Keeps every process of the machine from opening the TPM. Whoever has it open goes on.
+/// Keeps every process of the machine from opening a TPM, one that the kernel finds later included. Whoever has it open goes on.
 ///
 /// # Errors
 /// When the kernel does not take the program.
 pub fn close_tpm() -> Result<(), Error> {
     let numbers = tpm::numbers().map_err(failed("look at", Path::new("/dev")))?;
     let signed = |number: u32| i32::from_ne_bytes(number.to_ne_bytes());
-    numbers.into_iter().try_for_each(|(major, minor)| close((signed(major), signed(minor))))
+    numbers.into_iter().try_for_each(|(major, minor)| close(signed(major), minor.map(signed)))
 }
 
-fn close((major, minor): (i32, i32)) -> Result<(), Error> {
+fn close(major: i32, minor: Option<i32>) -> Result<(), Error> {
     let root = Path::new(ROOT);
     let folder = fs::File::open(root).map_err(failed("open", root))?;
     cgroup_device::close(folder.as_fd(), major, minor)
