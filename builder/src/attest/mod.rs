@@ -279,10 +279,9 @@ fn kernel_input(parts: &Parts, measured: &Measured) -> Result<String, String> {
 /// Whether the stub measured the parts of this image, and the boot went on to its end.
 fn parts_and_phases(evidence: &Evidence, parts: &Parts, measured: &Measured) -> Result<String, String> {
     let phases: Vec<_> = claimed(evidence, KERNEL_IMAGE);
-    let start: Sha256 = measured.pcr11.parse().expect("a parsed manifest has a digest there");
-    let (quoted, image) = (parts.pcr(KERNEL_IMAGE), start);
-    let value = phases.iter().fold(Pcr(start.0), |pcr, phase| pcr.measure(phase.as_bytes()));
-    let without = phases.iter().fold(Pcr::default(), |pcr, phase| pcr.measure(phase.as_bytes()));
+    let image: Sha256 = measured.pcr11.parse().expect("a parsed manifest has a digest there");
+    let quoted = parts.pcr(KERNEL_IMAGE);
+    let (value, without) = (after(Pcr(image.0), &phases), after(Pcr::default(), &phases));
     if value != quoted {
         return Err(match quoted == without {
             true => "no firmware measured a kernel: the machine was given one directly".to_owned(),
@@ -309,7 +308,7 @@ fn nothing_added(parts: &Parts) -> Result<String, String> {
 /// Whether the root that runs is the image's, and the settings are those that should be.
 fn system(evidence: &Evidence, parts: &Parts, expected: &Expected<'_>, report: &mut Report) {
     let lines = claimed(evidence, SYSTEM);
-    let value = lines.iter().fold(Pcr::default(), |pcr, line| pcr.measure(line.as_bytes()));
+    let value = after(Pcr::default(), &lines);
     let wanted = attest::root(&expected.manifest.root.root_hash);
     let quoted = parts.pcr(SYSTEM);
     let root = match lines.split_first() {
@@ -347,6 +346,11 @@ fn system(evidence: &Evidence, parts: &Parts, expected: &Expected<'_>, report: &
             report.skip("settings", "digest", &whose);
         }
     }
+}
+
+/// The value of a register after these texts were measured into it.
+fn after(start: Pcr, texts: &[&str]) -> Pcr {
+    texts.iter().fold(start, |pcr, text| pcr.measure(text.as_bytes()))
 }
 
 /// What PID 1 says that it measured into a register.

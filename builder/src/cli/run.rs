@@ -19,7 +19,7 @@ use crate::instance::accel;
 use crate::instance::artifacts::{self, Artifacts};
 use crate::instance::home::{self, DEFAULT_NAME, Home, Lock, RECORD_VERSION, Record};
 use crate::instance::link::ports;
-use crate::instance::machine::{Accelerator, Body, Plan, program};
+use crate::instance::machine::{Accelerator, Body, Measured, Plan, program};
 use crate::instance::own_disk::{Chosen, OwnDisk};
 use crate::instance::shares::{self, Kept};
 use crate::instance::supervise::Served;
@@ -143,7 +143,7 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     shares_of(args, &home, &artifacts)?;
     let (qemu, package) = program(artifacts.manifest.architecture);
     tool::require(qemu).or_exit_with_hint(Exit::Host, format!("apt-get install {package}"))?;
-    can_measure(args, &home, &artifacts)?;
+    measured_by(args, &home, &artifacts)?;
     home.create().or_exit(Exit::Instance)?;
     if args.detach { detached(args, &home, &artifacts, ui) } else { foreground(args, &home, &artifacts, ui) }
 }
@@ -168,10 +168,10 @@ fn what_to_boot(args: &Args, home: &Home) -> anyhow::Result<Artifacts> {
     }
 }
 
-/// Whether the boot can be measured, where that is asked for.
-fn can_measure(args: &Args, home: &Home, artifacts: &Artifacts) -> anyhow::Result<()> {
+/// What the boot is measured with, where that is asked for and can be.
+fn measured_by(args: &Args, home: &Home, artifacts: &Artifacts) -> anyhow::Result<Option<Measured>> {
     if !args.tpm {
-        return Ok(());
+        return Ok(None);
     }
     if home.own_disk().exists() || home.next().exists() {
         let updated = anyhow::anyhow!(
@@ -181,7 +181,7 @@ fn can_measure(args: &Args, home: &Home, artifacts: &Artifacts) -> anyhow::Resul
         let hint = "leave out --tpm, or start a new instance from the image with --name";
         return Err(updated).or_exit_with_hint(Exit::Instance, hint);
     }
-    tpm::plan(home, artifacts.manifest.architecture).map(drop).map_err(unmeasured)
+    tpm::plan(home, artifacts.manifest.architecture).map(Some).map_err(unmeasured)
 }
 
 fn unmeasured(error: tpm::Error) -> anyhow::Error {
@@ -398,7 +398,7 @@ fn prepare(
     accelerator: Accelerator,
 ) -> anyhow::Result<(Plan, Record)> {
     // Again: an update may have come in since.
-    can_measure(args, home, artifacts)?;
+    let measured = measured_by(args, home, artifacts)?;
     let data = data_of(args, home)?;
     if args.data.is_none() {
         home.ensure_data_disk(DATA_BYTES).or_exit(Exit::Host)?;
@@ -422,7 +422,6 @@ fn prepare(
         shares: shares.clone(),
     };
     let architecture = artifacts.manifest.architecture;
-    let measured = args.tpm.then(|| tpm::plan(home, architecture)).transpose().map_err(unmeasured)?;
     if measured.is_some() {
         tpm::prepare(home, architecture).map_err(unmeasured)?;
     }

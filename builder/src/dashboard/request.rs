@@ -5,11 +5,10 @@
 //! of theirs leads to. The token is in the query of both addresses and nowhere else: a cookie would go to every port of 127.0.0.1, those
 //! that containers publish among them.
 
-use std::fmt::Write;
-
 use httparse::{Header, Request, Status};
 use ring::rand::{SecureRandom, SystemRandom};
-use sha2::{Digest, Sha256};
+
+use crate::image::digest::{Sha256, to_hex};
 
 /// Longest head of a request in bytes. Chromium's is under 1,000.
 pub const MAX_HEAD_BYTES: usize = 8192;
@@ -28,11 +27,7 @@ impl Token {
     pub fn random() -> Option<Self> {
         let mut bytes = [0; TOKEN_BYTES];
         SystemRandom::new().fill(&mut bytes).ok()?;
-        let mut text = String::new();
-        for byte in bytes {
-            write!(text, "{byte:02x}").expect("a string takes every text");
-        }
-        Some(Self(text))
+        Some(Self(to_hex(&bytes)))
     }
 
     /// As a query has it.
@@ -43,7 +38,7 @@ impl Token {
 
     /// By digests: how long it takes tells nothing of the token.
     fn is_in(&self, query: &str) -> bool {
-        Sha256::digest(query) == Sha256::digest(self.query())
+        Sha256::of(&[query.as_bytes()]) == Sha256::of(&[self.query().as_bytes()])
     }
 }
 

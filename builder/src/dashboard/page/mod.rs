@@ -2,7 +2,8 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use sha2::{Digest, Sha256};
+
+use crate::image::digest::Sha256;
 
 const DOCUMENT: &str = include_str!("index.html");
 const STYLE: &str = include_str!("style.css");
@@ -21,7 +22,7 @@ impl Page {
     #[must_use]
     pub fn assemble() -> Self {
         let html = DOCUMENT.replace("{style}", STYLE).replace("{script}", SCRIPT);
-        let digest = |text: &str| BASE64.encode(Sha256::digest(text));
+        let digest = |text: &str| BASE64.encode(Sha256::of(&[text.as_bytes()]).0);
         let policy = format!(
             "default-src 'none'; style-src 'sha256-{}'; script-src 'sha256-{}'; connect-src 'self'; base-uri 'none'; \
              form-action 'none'; frame-ancestors 'none'",
