@@ -4,13 +4,13 @@
 
 pub mod time;
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
 use std::path::Path;
 
 use eci_contract::audit::{Denial, older};
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 
 /// A file of this length becomes the older one.
 const MOST_BYTES: u64 = 1 << 20;
@@ -61,7 +61,9 @@ fn ends_a_line(file: &File, length: u64) -> io::Result<bool> {
 /// Opens the log and waits for those that write to it, until it is not one that became the older file meanwhile.
 fn open(path: &Path) -> io::Result<File> {
     loop {
-        let file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
+        // Not what a link leads to.
+        let how = OFlags::RDWR | OFlags::APPEND | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = File::from(rustix::fs::open(path, how, Mode::RUSR | Mode::WUSR)?);
         flock(&file, FlockOperation::LockExclusive)?;
         if fs::metadata(path).is_ok_and(|now| file.metadata().is_ok_and(|held| now.ino() == held.ino())) {
             return Ok(file);

@@ -22,6 +22,9 @@ pub const SYSINIT: &str = "sysinit";
 /// The engine answers, and every promise was read back. Nothing but PID 1 has the TPM when that can be measured.
 pub const READY: &str = "ready";
 
+/// The measurement, after that of the settings, of a machine whose containers are not isolated.
+pub const ISOLATION_OFF: &str = "isolation:off";
+
 /// What a machine without a TPM answers.
 pub const NO_TPM: &str = "the machine has no TPM 2.0";
 

@@ -10,6 +10,7 @@
 
 pub mod attest;
 pub mod audit;
+pub mod choice;
 pub mod config_disk;
 pub mod disk;
 pub mod errors;

@@ -9,6 +9,9 @@ pub const ENGINE_SOCKET: &str = "/run/eci/engine/docker.sock";
 pub const CONTAINER_SOCKET: &str = "/run/docker.sock";
 /// Which containers those are: [`crate::socket::SocketPolicy`] as JSON.
 pub const SOCKET_POLICY: &str = "/run/eci/socket-policy.json";
+/// Whether containers are isolated: [`crate::choice::Switch`] in a word. PID 1 writes it in every boot, so that nothing else can come to be
+/// there: the engine makes folders for mounts whose source is missing.
+pub const ISOLATION: &str = "/run/eci/isolation";
 /// PID 1's control socket: one [`crate::link::Request`] line in, one [`crate::link::Reply`] line out.
 pub const INIT_SOCKET: &str = "/run/eci/init.sock";
 /// One file per id range in use, and the allocation cursor.
@@ -25,12 +28,18 @@ pub const PROCFS_DIR: &str = "/run/eci/procfs";
 pub const CRUN: &str = "/usr/libexec/eci/crun";
 /// `eci-runc` under the name that dockerd, BuildKit and plugins look up.
 pub const RUNC: &str = "/usr/bin/runc";
+/// The same under the name that the engine's default runtime has: it isolates under this one whatever is switched off.
+pub const ECI_RUNC: &str = "/usr/bin/eci-runc";
 /// The engine.
 pub const ENGINE: &str = "/usr/sbin/dockerd";
 /// The one shim: it has the runtime start a container, and delete it.
 pub const SHIM: &str = "/usr/bin/containerd-shim-runc-v2";
 /// Engine data: images, layers, volumes. The only writable mount without `noexec`.
 pub const ENGINE_DATA: &str = "/var/lib/docker";
+/// The engine's folder for a container, in [`ENGINE_DATA`], by its id; it goes with the container.
+pub const ENGINE_CONTAINERS: &str = "/var/lib/docker/containers";
+/// File in that folder that says how the container first ran: [`crate::choice::Switch`] in a word.
+pub const FIRST_RAN: &str = "eci-isolation";
 /// The audit log, [`crate::audit::Denial`] lines, on the data disk; no rule lets a container have its folder.
 pub const AUDIT_LOG: &str = "/var/lib/docker/eci/audit.jsonl";
 /// Ed25519 public key (32 raw bytes) in the initramfs that image manifests are checked with.

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::attest::Measurement;
+use crate::choice::Switch;
 use crate::disk::Slot;
 use crate::shares::Share;
 
@@ -79,7 +80,10 @@ pub struct Settings {
     pub edition: Option<u64>,
     /// SHA-256 of the file, hexadecimal.
     pub sha256: String,
-    /// Nobody below the administrator may switch isolation off.
+    /// Whether containers are isolated.
+    #[serde(default)]
+    pub isolation: Switch,
+    /// Nobody below the administrator may choose that.
     pub locked: bool,
     /// Images whose containers may have the engine's socket.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -6,7 +6,7 @@
 //!
 //! Read in this order: [`arguments`], [`verbs`] (what a command does; [`verbs::create`] is the way through),
 //! [`bundle`], [`plan`] (pure), [`apply`] (system calls in order), [`container`], [`image`], [`ranges`],
-//! [`leftovers`], [`processes`] and [`audit`].
+//! [`leftovers`], [`processes`], [`audit`], and [`switch`]: whether any of it is done.
 
 pub mod apply;
 pub mod arguments;
@@ -19,4 +19,5 @@ pub mod log;
 pub mod plan;
 pub mod processes;
 pub mod ranges;
+pub mod switch;
 pub mod verbs;

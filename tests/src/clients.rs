@@ -1,15 +1,17 @@
-//! Docker's command line, its BuildKit client and a registry, from the test flavour's lock: the same on every host.
+//! Clients of the engine, the same on every host: Docker's command line, its plugins and a registry, from the test flavour's lock; and those
+//! of `tests/clients`, from PyPI and npm.
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result};
 use eci_contract::manifest::Architecture;
 
-use crate::{command, image};
+use crate::{command, image, pypi};
 
 /// The packages, as `eci-test.toml` names them among its tools.
-const PACKAGES: [&str; 3] = ["docker-cli", "docker-buildx", "docker-registry"];
+const PACKAGES: [&str; 4] = ["docker-cli", "docker-buildx", "docker-compose", "docker-registry"];
 
 /// A folder with their `usr/`, unpacked from the cache that the build of the test flavour has filled.
 ///
@@ -35,10 +37,56 @@ pub fn unpacked() -> Result<PathBuf> {
     Ok(place)
 }
 
-/// The folder of BuildKit's plugin inside [`unpacked`].
+/// The folder of the plugins inside [`unpacked`].
 #[must_use]
 pub fn plugins(unpacked: &Path) -> PathBuf {
     unpacked.join("usr/libexec/docker/cli-plugins")
+}
+
+/// Folder of programs that speak to the engine by libraries from PyPI and npm, and of what pins these.
+///
+/// # Errors
+/// When the repository is not found.
+pub fn programs() -> Result<PathBuf> {
+    Ok(image::repository()?.join("tests/clients"))
+}
+
+/// Python with those from PyPI, Node among them: its `bin`.
+///
+/// # Errors
+/// When they cannot be installed.
+pub fn python() -> Result<PathBuf> {
+    Ok(pypi::environment(&programs()?, "clients")?.join("bin"))
+}
+
+/// A folder with `node_modules` from npm. Node finds libraries by where a program is, so the programs are copied there.
+///
+/// # Errors
+/// When they cannot be installed.
+pub fn node() -> Result<PathBuf> {
+    let (from, bin) = (programs()?, python()?);
+    let place = image::cache()?.join("clients-node").join(pypi::digest(&from.join("package-lock.json"))?);
+    fs::create_dir_all(&place)?;
+    let done = place.join("done");
+    if !done.exists() {
+        for name in ["package.json", "package-lock.json"] {
+            fs::copy(from.join(name), place.join(name))?;
+        }
+        // Nothing of them is compiled: what is, they go without.
+        let mut install = Command::new(bin.join("npm"));
+        install.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(&place);
+        let path = std::env::var("PATH").unwrap_or_default();
+        install.env("PATH", format!("{}:{path}", bin.display()));
+        command::run(&mut install, &[])?.ok().context("scripts/test takes clients from npm")?;
+        fs::write(&done, "")?;
+    }
+    for entry in fs::read_dir(&from)? {
+        let entry = entry?;
+        if entry.path().extension().is_some_and(|extension| extension == "mjs") {
+            fs::copy(entry.path(), place.join(entry.file_name()))?;
+        }
+    }
+    Ok(place)
 }
 
 /// Unpacks a package of the cache.

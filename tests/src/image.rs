@@ -59,6 +59,14 @@ pub fn probe() -> Result<Vec<u8>> {
     program(&path)
 }
 
+/// The program that speaks as Testcontainers' Ryuk does.
+///
+/// # Errors
+/// When it is not there.
+pub fn ryuk() -> Result<Vec<u8>> {
+    program(&programs()?.join("eci-ryuk"))
+}
+
 fn program(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).with_context(|| format!("cannot read {}; scripts/test compiles it", path.display()))
 }

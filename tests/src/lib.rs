@@ -2,7 +2,7 @@
 //! between ([`qemu`]), UEFI firmware ([`firmware`]), raw disks as other tools see them ([`disk`]), the other end of a machine's network cable ([`wire`]),
 //! commands with everything they said ([`command`]), clients of the engine's API ([`clients`]), a registry ([`registry`]), a Debian to run whole
 //! systems in ([`debian`]), attacks from inside of a container ([`attempts`]), scripts beside the engine in the test flavour
-//! ([`workbench`]), verdicts of other projects' tests ([`conformance`]), validators of bills of materials ([`validators`]), a machine that does as WSL 2 does ([`wsl`]), and rows of assertions that share one boot
+//! ([`workbench`]), verdicts of other projects' tests ([`conformance`]), validators of bills of materials ([`validators`]), programs from PyPI ([`pypi`]), a machine that does as WSL 2 does ([`wsl`]), and rows of assertions that share one boot
 //! ([`suite`]).
 //!
 //! The suites are run by `scripts/test`, which sets `ECI_BUILDER`, `ECI_PROGRAMS` and `ECI_OUT`. Nothing here skips:
@@ -20,6 +20,7 @@ pub mod firmware;
 pub mod image;
 pub mod platform;
 pub mod provenance;
+pub mod pypi;
 pub mod qemu;
 pub mod registry;
 pub mod suite;

@@ -1,15 +1,12 @@
-//! The field's validators of bills of materials, provenance and settings, from PyPI: `tests/validators/requirements.txt` pins them. Their
-//! Python environment is kept in the cache under the digest of that file.
+//! The field's validators of bills of materials, provenance and settings, from PyPI: `tests/validators/requirements.txt` pins them.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
-use sha2::{Digest, Sha256};
+use anyhow::{Result, ensure};
 
 use crate::command::{self, Outcome};
-use crate::image;
+use crate::{image, pypi};
 
 /// What SPDX's own tools say of a document.
 ///
@@ -58,20 +55,5 @@ fn folder() -> Result<PathBuf> {
 }
 
 fn environment() -> Result<PathBuf> {
-    let requirements = folder()?.join("requirements.txt");
-    let text = fs::read(&requirements).with_context(|| format!("cannot read {}", requirements.display()))?;
-    let key: String = Sha256::digest(text).iter().take(10).map(|byte| format!("{byte:02x}")).collect();
-    let place = image::cache()?.join("validators").join(key);
-    let done = place.join("done");
-    if !done.exists() {
-        // Its programs name their own folder, so it is made where it stays.
-        command::host("python3", &["-m", "venv", "--clear", &place.to_string_lossy()])?.ok()?;
-        let pip = place.join("bin/pip").to_string_lossy().into_owned();
-        let from = requirements.to_string_lossy();
-        command::host(&pip, &["install", "--quiet", "--disable-pip-version-check", "--requirement", &from])?
-            .ok()
-            .context("scripts/test takes validators from PyPI")?;
-        fs::write(&done, "")?;
-    }
-    Ok(place)
+    pypi::environment(&folder()?, "validators")
 }

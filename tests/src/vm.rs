@@ -1,6 +1,7 @@
 //! A booted instance, driven as a user would: `eci-builder run`, then `docker`.
 
 use std::env;
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -238,8 +239,14 @@ impl Vm {
     /// A `docker` command that is not started yet, for callers with an environment or a terminal of their own.
     #[must_use]
     pub fn docker_command(&self) -> Command {
-        let mut command = Command::new("docker");
         // `Command` looks its program up in the PATH that the child gets.
+        self.client("docker")
+    }
+
+    /// A client of the engine that is not started yet, with Docker's command line in its PATH.
+    #[must_use]
+    pub fn client(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
         self.environment(&mut command).env("DOCKER_HOST", self.docker_host());
         command
     }

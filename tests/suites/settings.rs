@@ -169,7 +169,7 @@ fn rows() -> Vec<Row<Own>> {
             let digest = own.checked()?["sha256"].clone();
             ensure!(
                 settings
-                    == json!({ "source": "image", "sha256": digest, "locked": false, "engine": engine, "kept_apart": ["scout"],
+                    == json!({ "source": "image", "sha256": digest, "isolation": "on", "locked": false, "engine": engine, "kept_apart": ["scout"],
                         "shares": [{ "path": "/srv", "readOnly": true }] }),
                 "{settings}"
             );

@@ -11,7 +11,7 @@
 //! | 4 | `eci.efi`, then, but under Secure Boot, the kernel in it, and nothing else |
 //! | 9 | the manifest: what arrived at the kernel |
 //! | 11 | the manifest, and the phases of a whole boot |
-//! | 15 | the manifest's root hash, and the settings |
+//! | 15 | the manifest's root hash, the settings, and whether isolation is off |
 //! | 8, 10, 12, 13, 14 | nothing: boot loaders, file measurements, additions of the stub, shim |
 //! | 1, 5, 6 | nobody: order of boot and partition table, which choose what is measured elsewhere, and what vendors like |
 
@@ -86,6 +86,8 @@ pub struct Expected<'a> {
     pub nonce: &'a [u8],
     /// Digest of the administrator's settings that should be in force; any where there is none.
     pub settings: Option<Sha256>,
+    /// A machine whose containers are not isolated will do.
+    pub isolation_off: bool,
     /// Evidence of the same machine from a day when it was trusted; where there is none, key and firmware are anybody's.
     pub reference: Option<&'a Known>,
 }
@@ -323,10 +325,19 @@ fn system(evidence: &Evidence, parts: &Parts, expected: &Expected<'_>, report: &
         report.skip("settings", "digest", "they are measured with the root, and that does not hold");
         return;
     }
-    let [_, settings] = lines.as_slice() else {
-        report.add("settings", "digest", Err("none are in force, or more than one".to_owned()));
-        return;
+    let (settings, isolation) = match lines.as_slice() {
+        [_, settings] => (settings, Ok("on".to_owned())),
+        [_, settings, off] if *off == attest::ISOLATION_OFF => {
+            let off = "off: containers are root of the machine";
+            let outcome = if expected.isolation_off { Ok(off) } else { Err(off) };
+            (settings, outcome.map(str::to_owned).map_err(|off| format!("{off}; --isolation-off takes that")))
+        }
+        _ => {
+            report.add("settings", "digest", Err("none are in force, or more than one".to_owned()));
+            return;
+        }
     };
+    report.add("settings", "isolation", isolation);
     let is = |digest: Sha256| *settings == attest::settings(&digest.to_string());
     let digits = settings.strip_prefix(&attest::settings("")).map(str::parse::<Sha256>);
     match expected.settings {

@@ -147,6 +147,10 @@ fn report(evidence: &Evidence) -> Report {
     report_of(evidence, NONCE, None, None)
 }
 
+fn expected(manifest: &Manifest) -> Expected<'_> {
+    Expected { manifest, nonce: NONCE, settings: None, isolation_off: false, reference: None }
+}
+
 fn report_of(
     evidence: &Evidence,
     nonce: &[u8],
@@ -154,7 +158,7 @@ fn report_of(
     reference: Option<&Known>,
 ) -> Report {
     let manifest = manifest();
-    let expected = Expected { manifest: &manifest, nonce, settings, reference };
+    let expected = Expected { nonce, settings, reference, ..expected(&manifest) };
     let mut report = Report::default();
     judge(evidence, &expected, &mut report).expect("evidence");
     report
@@ -323,6 +327,24 @@ fn another_root_and_other_settings_are_found() {
     let evidence = Chip::new().evidence(&Boot::good());
     let other = report_of(&evidence, NONCE, Some(Sha256::of(&[b"{}"])), None);
     assert!(other.failures().concat().contains("was wanted"), "{:?}", other.failures());
+}
+
+#[test]
+fn isolation_that_is_off_is_for_those_who_take_it() {
+    let off = |boot: &mut Boot| boot.measured.insert(6, (SYSTEM, attest::ISOLATION_OFF.to_owned()));
+    let said = failures(off);
+    assert_eq!(
+        said,
+        "settings: isolation: off: containers are root of the machine; --isolation-off takes that"
+    );
+    let mut boot = Boot::good();
+    off(&mut boot);
+    let (manifest, mut report) = (manifest(), Report::default());
+    let taken = Expected { isolation_off: true, ..expected(&manifest) };
+    judge(&Chip::new().evidence(&boot), &taken, &mut report).expect("evidence");
+    assert!(report.holds(), "{:?}", report.failures());
+    let said = failures(|boot| boot.measured.insert(6, (SYSTEM, "isolation:on".to_owned())));
+    assert!(said.contains("or more than one"), "{said}");
 }
 
 #[test]

@@ -39,6 +39,9 @@ pub struct Args {
     /// Settings that should be in force.
     #[arg(long, value_name = "FILE")]
     settings: Option<PathBuf>,
+    /// Take a machine whose containers are not isolated as well.
+    #[arg(long)]
+    isolation_off: bool,
     /// Evidence of the same machine that was saved when it was trusted: TPM and firmware have to be the same.
     #[arg(long, value_name = "FILE")]
     reference: Option<PathBuf>,
@@ -84,8 +87,13 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let manifest =
         verify::manifest_in(&folder, &expected, &mut report).or_exit_with_hint(Exit::Config, hint)?;
     if let Some(manifest) = manifest {
-        let expected =
-            Expected { manifest: &manifest, nonce: &nonce, settings, reference: reference.as_ref() };
+        let expected = Expected {
+            manifest: &manifest,
+            nonce: &nonce,
+            settings,
+            isolation_off: args.isolation_off,
+            reference: reference.as_ref(),
+        };
         attest::judge(&evidence, &expected, &mut report).or_exit(Exit::Untrusted)?;
     }
     tell(&report, args.json, ui)?;

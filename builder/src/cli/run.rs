@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use eci_contract::choice::Switch;
 use eci_contract::shares::Share;
 use eci_contract::status::Status;
 use serde_json::json;
@@ -24,7 +25,7 @@ use crate::instance::own_disk::{Chosen, OwnDisk};
 use crate::instance::shares::{self, Kept};
 use crate::instance::supervise::Served;
 use crate::instance::update::apply;
-use crate::instance::{client, console, context, supervise, tpm};
+use crate::instance::{choice, client, console, context, supervise, tpm};
 use crate::settings::disk;
 use crate::tool;
 use crate::ui::Ui;
@@ -76,6 +77,9 @@ pub struct Args {
     /// No folder of this host, from this run on.
     #[arg(long, conflicts_with = "shares")]
     no_shares: bool,
+    /// Whether containers are isolated, where the administrator's settings do not lock it; for this run and those that follow.
+    #[arg(long, value_enum, value_name = "CHOICE")]
+    isolation: Option<Isolation>,
     /// Boot by UEFI firmware, which measures what it starts into a TPM 2.0 of the instance's own (swtpm); `eci-builder attest` reads it.
     #[arg(long)]
     tpm: bool,
@@ -109,6 +113,36 @@ enum PublishOn {
     Loopback,
     /// Every address, which other machines may reach; `-p ADDRESS:…` narrows it down.
     All,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Isolation {
+    /// Every container has a user namespace and ids of its own.
+    On,
+    /// Containers are as on any Linux machine: their root is the VM's root, and with --privileged can do all that this can.
+    Off,
+    /// As the administrator's settings say, which is how a new instance begins.
+    Settings,
+}
+
+impl Isolation {
+    /// As the command line has it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::On => "on",
+            Self::Off => "off",
+            Self::Settings => "settings",
+        }
+    }
+
+    /// What it means for the machine.
+    fn choice(self) -> Option<Switch> {
+        match self {
+            Self::On => Some(Switch::On),
+            Self::Off => Some(Switch::Off),
+            Self::Settings => None,
+        }
+    }
 }
 
 impl PublishOn {
@@ -281,18 +315,21 @@ fn bring_in(home: &Home, held: &Lock, ui: &Ui) -> anyhow::Result<()> {
 fn is_ours(error: &anyhow::Error) -> bool {
     match error.downcast_ref() {
         Some(supervise::Error::Refused { step, .. }) => {
-            ["settings", "settings taken", "shares"].contains(&step.as_str())
+            ["settings", "settings taken", "isolation", "shares"].contains(&step.as_str())
         }
         Some(supervise::Error::Share(_) | supervise::Error::Unserved { .. }) => true,
         _ => false,
     }
 }
 
-/// What can be done about a boot that failed by its folders.
+/// What can be done about a boot that failed by what its user chose.
 fn hint(error: &anyhow::Error) -> Option<&'static str> {
     match error.downcast_ref() {
         Some(supervise::Error::Refused { step, .. }) if step == "shares" => {
             Some("name other folders with --share, or none with --no-shares: they are remembered")
+        }
+        Some(supervise::Error::Refused { step, .. }) if step == "isolation" => {
+            Some("start it with `--isolation settings`: what was chosen before is remembered")
         }
         Some(supervise::Error::Unserved { served: Served::Folder(_), .. }) => Some(
             "if it ends at every start, it gets no user namespace: where the system keeps those from programs (Ubuntu \
@@ -330,6 +367,9 @@ fn one_boot(
             after.as_secs_f64(),
             context::name(home)
         ));
+        if let Some(status) = client::ready(home) {
+            tell_of_isolation(&status, ui);
+        }
     };
     Ok(supervise::run(home, held, &plan, &record.shares, args.publish_on.into(), ready)?)
 }
@@ -342,6 +382,7 @@ fn detached(args: &Args, home: &Home, artifacts: &Artifacts, ui: &Ui) -> anyhow:
     let mut supervisor = start_supervisor(args, home, accelerator)?;
     let status = wait_for_engine(&mut supervisor, home, Duration::from_secs(args.timeout))?;
     stage.done(&format!("{accelerator}, docker --context {} …", context::name(home)));
+    tell_of_isolation(&status, ui);
     if args.json {
         let (host, pid) = (home.docker_host(), supervisor.id());
         let instance = json!({ "version": JSON_VERSION, "name": home.name(), "docker_host": host, "pid": pid,
@@ -349,6 +390,17 @@ fn detached(args: &Args, home: &Home, artifacts: &Artifacts, ui: &Ui) -> anyhow:
         print_data(&instance.to_string())?;
     }
     Ok(())
+}
+
+/// What nobody should find out by a container.
+fn tell_of_isolation(status: &Status, ui: &Ui) {
+    let step = status.steps.iter().find(|step| step.name == "isolation" && step.outcome != "ok");
+    if let Some(step) = step {
+        ui.note(&format!("{}; `--isolation settings` takes the choice back", step.outcome));
+    }
+    if status.settings.as_ref().is_some_and(|settings| settings.isolation == Switch::Off) {
+        ui.note("containers are NOT isolated: their root is the VM's");
+    }
 }
 
 fn choose(wanted: Accel, artifacts: &Artifacts, ui: &Ui) -> anyhow::Result<Accelerator> {
@@ -408,6 +460,12 @@ fn prepare(
     if !shares.is_empty() {
         shares::write_disk(&shares, &home.shares_disk()).or_exit(Exit::Host)?;
     }
+    let isolation = isolation_of(args, home);
+    if let Some(isolation) = isolation {
+        let disk = home.choice_disk();
+        let written = choice::write_disk(isolation, &disk);
+        written.with_context(|| format!("cannot make `{}`", disk.display())).or_exit(Exit::Host)?;
+    }
     let sockets: Vec<_> = (0..shares.len()).map(|index| home.share_socket(index)).collect();
     let record = Record {
         version: RECORD_VERSION,
@@ -420,6 +478,7 @@ fn prepare(
         pid: std::process::id(),
         settings: settings.clone(),
         shares: shares.clone(),
+        isolation,
     };
     let architecture = artifacts.manifest.architecture;
     if measured.is_some() {
@@ -439,6 +498,7 @@ fn prepare(
             own: home.own_disk().exists(),
             data,
             settings,
+            choice: isolation.map(|_| home.choice_disk()),
             shares: (!shares.is_empty()).then(|| (home.shares_disk(), sockets)),
             port_socket: home.port_socket(),
             qmp_socket: home.qmp_socket(),
@@ -472,6 +532,14 @@ fn shares_of(args: &Args, home: &Home, artifacts: &Artifacts) -> anyhow::Result<
     Ok(wanted)
 }
 
+/// What is chosen, or was for the run before.
+fn isolation_of(args: &Args, home: &Home) -> Option<Switch> {
+    match args.isolation {
+        Some(chosen) => chosen.choice(),
+        None => home.record().ok().and_then(|record| record.isolation),
+    }
+}
+
 /// The config disk that is named, or that of the run before.
 fn settings_of(args: &Args, home: &Home) -> anyhow::Result<Option<PathBuf>> {
     let before = || home.record().ok().and_then(|record| record.settings).filter(|_| !args.no_settings);
@@ -502,6 +570,9 @@ fn start_supervisor(args: &Args, home: &Home, accelerator: Accelerator) -> anyho
     }
     if args.no_settings {
         command.arg("--no-settings");
+    }
+    if let Some(isolation) = args.isolation {
+        command.args(["--isolation", isolation.name()]);
     }
     for share in &args.shares {
         command.arg(format!("--share={share}"));

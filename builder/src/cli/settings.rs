@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use eci_contract::choice::Switch;
 use eci_contract::socket::{ListKind, SocketPolicy};
 use eci_policy::settings::{self as reader, Problem, Settings};
 use serde_json::{Map, Value, json};
@@ -102,7 +103,7 @@ fn as_text(sha256: &str, outcome: &Result<Settings, Vec<Problem>>, ui: &Ui) -> S
         Ok(settings) => {
             let Settings { isolation, engine, shares, kept_apart } = settings;
             let locked = if isolation.locked { "locked" } else { "not locked" };
-            lines.push(format!("isolation   on, {locked}"));
+            lines.push(format!("isolation   {}, {locked}", isolation.value));
             let SocketPolicy { images, allow_derived_images, commands, .. } = &isolation.socket;
             let derived = if *allow_derived_images { ", and images made from them" } else { "" };
             lines.extend(images.iter().map(|image| format!("socket      {image}{derived}")));
@@ -144,7 +145,7 @@ fn as_json(file: &Path, sha256: &str, outcome: &Result<Settings, Vec<Problem>>) 
     let in_force = settings.map(|Settings { isolation, engine, shares, .. }| {
         let engine: Map<String, Value> =
             engine.iter().map(|(key, value)| (key.to_owned(), value.clone())).collect();
-        json!({ "isolation": { "value": true, "locked": isolation.locked, "socket": isolation.socket }, "engine": engine,
+        json!({ "isolation": { "value": isolation.value == Switch::On, "locked": isolation.locked, "socket": isolation.socket }, "engine": engine,
             "shares": { "allow": shares.allow } })
     });
     let kept_apart = settings.into_iter().flat_map(|settings| &settings.kept_apart);

@@ -61,7 +61,7 @@ fn settings(settings: &Settings) -> String {
         SettingsSource::Disk => "of the config disk",
     };
     let edition = settings.edition.map(|edition| format!(", edition {edition}")).unwrap_or_default();
-    let locked = if settings.locked { "locked" } else { "not locked" };
+    let (isolation, locked) = (settings.isolation, if settings.locked { "locked" } else { "not locked" });
     let socket =
         if settings.socket.is_empty() { "for nobody".to_owned() } else { settings.socket.join(", ") };
     let apart = match settings.kept_apart.as_slice() {
@@ -69,7 +69,7 @@ fn settings(settings: &Settings) -> String {
         keys => format!("; not in force: {}", keys.join(", ")),
     };
     format!(
-        "{source}{edition}, isolation {locked}, socket: {socket}, engine: {}, sha256 {}{apart}",
+        "{source}{edition}, isolation {isolation} ({locked}), socket: {socket}, engine: {}, sha256 {}{apart}",
         settings.engine.join(", "),
         settings.sha256
     )

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use eci_contract::choice::DISK_NAME as CHOICE_NAME;
 use eci_contract::config_disk::DISK_NAME;
 use eci_contract::disk::DATA_NAME;
 use eci_contract::link::PORT_NAME;
@@ -83,6 +84,8 @@ pub struct Body {
     pub data: PathBuf,
     /// The administrator's config disk, if there is one.
     pub settings: Option<PathBuf>,
+    /// The disk that tells what the user chose, if that is anything.
+    pub choice: Option<PathBuf>,
     /// The disk that names the folders of the host, and the socket of each.
     pub shares: Option<(PathBuf, Vec<PathBuf>)>,
     /// Socket of the virtio-serial port that carries the link.
@@ -188,6 +191,10 @@ impl Body {
             arguments.with_path("-drive", "if=none,id=settings,format=raw,readonly=on,file=", settings, "");
             arguments.option("-device", &format!("virtio-blk-pci,drive=settings,serial={DISK_NAME}"));
         }
+        if let Some(choice) = &self.choice {
+            arguments.with_path("-drive", "if=none,id=choice,format=raw,readonly=on,file=", choice, "");
+            arguments.option("-device", &format!("virtio-blk-pci,drive=choice,serial={CHOICE_NAME}"));
+        }
         if let Some((disk, sockets)) = &self.shares {
             arguments.with_path("-drive", "if=none,id=shares,format=raw,readonly=on,file=", disk, "");
             arguments.option("-device", &format!("virtio-blk-pci,drive=shares,serial={SHARES_NAME}"));
@@ -251,6 +258,7 @@ mod tests {
                 own: false,
                 data: data.into(),
                 settings: None,
+                choice: None,
                 shares: None,
                 port_socket: "/s/port.sock".into(),
                 qmp_socket: "/s/qmp.sock".into(),
@@ -283,15 +291,19 @@ mod tests {
     }
 
     #[test]
-    fn a_config_disk_is_found_by_its_serial_and_not_written_to() {
+    fn disks_of_administrator_and_user_are_found_by_their_serials_and_not_written_to() {
         let mut plan = plan("/s/data.raw");
         if let Some(body) = &mut plan.body {
             body.settings = Some("/s/settings.img".into());
+            body.choice = Some("/s/choice.img".into());
         }
         let shown = shown(&plan);
-        let wanted =
-            "readonly=on,file=/s/settings.img -device virtio-blk-pci,drive=settings,serial=eci-config";
-        assert!(shown.contains(wanted), "{shown}");
+        for wanted in [
+            "readonly=on,file=/s/settings.img -device virtio-blk-pci,drive=settings,serial=eci-config",
+            "readonly=on,file=/s/choice.img -device virtio-blk-pci,drive=choice,serial=eci-choice",
+        ] {
+            assert!(shown.contains(wanted), "{wanted} is not in {shown}");
+        }
     }
 
     #[test]

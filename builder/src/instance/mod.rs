@@ -12,6 +12,7 @@
 
 pub mod accel;
 pub mod artifacts;
+pub mod choice;
 pub mod client;
 pub mod console;
 pub mod context;

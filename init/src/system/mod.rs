@@ -9,6 +9,7 @@
 pub mod apparmor;
 pub mod attest;
 pub mod cgroups;
+pub mod choice;
 pub mod control;
 pub mod data;
 pub mod event_loop;

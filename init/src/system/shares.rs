@@ -3,8 +3,8 @@
 //! The root is read-only and has a folder for each place in which shares may be. What lies between that and a share is made on a tmpfs,
 //! which is read-only from then on, so that nothing of the VM comes to be there.
 
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use eci_contract::json_disk::text;
@@ -14,7 +14,7 @@ use eci_policy::settings::shares::Shares;
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount as mount_file_system, mount_remount};
 
-use super::data::disk_with_serial;
+use super::data::{beginning, disk_with_serial};
 
 /// Flags of the tmpfs that holds mount points.
 const POINTS: MountFlags = MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOEXEC);
@@ -75,10 +75,7 @@ pub enum Error {
 /// [`Error`]; then some may be mounted, and the engine must not start.
 pub fn mount(allowed: &Shares) -> Result<Vec<Share>, Error> {
     let Some(device) = disk_with_serial(DISK_NAME) else { return Ok(Vec::new()) };
-    let mut bytes = Vec::new();
-    let most = u64::try_from(MAX_BYTES).unwrap_or(u64::MAX);
-    let read = File::open(&device).and_then(|disk| disk.take(most).read_to_end(&mut bytes));
-    read.map_err(|source| Error::Disk { device, source })?;
+    let bytes = beginning(&device, MAX_BYTES).map_err(|source| Error::Disk { device, source })?;
     let shares = judged(&bytes, allowed)?;
     let tops = tops_between(&shares);
     for top in &tops {

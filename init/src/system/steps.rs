@@ -1,13 +1,14 @@
 //! The boot of the second stage, as a table. Reading it tells what happens, in order.
 
 use eci_contract::attest::{self, SYSINIT};
+use eci_contract::choice::Switch;
 use eci_contract::status::Step;
 use eci_tpm::pcr::{KERNEL_IMAGE, SYSTEM};
 
 use super::machine::Machine;
 use super::{
-    apparmor, cgroups, data, firewall, hidden, mounts, network, read_ahead, selfcheck, services, settings,
-    shares, sysctls,
+    apparmor, cgroups, choice, data, firewall, hidden, mounts, network, read_ahead, selfcheck, services,
+    settings, shares, sysctls,
 };
 use crate::wsl::choices::{Part, left_out};
 use crate::{clock, kmsg, power};
@@ -127,6 +128,16 @@ const STEPS: &[BootStep] = &[
         },
     },
     BootStep {
+        name: "isolation",
+        // A choice that is not the user's changes nothing, an update that locks it included: no user keeps that from proving itself.
+        on_failure: OnFailure::Degrade,
+        why: "the administrator says whether containers are isolated, or leaves it to who starts the machine",
+        run: |machine| {
+            let choice = choice::read()?;
+            Ok(machine.settings.as_mut().map_or(Ok(()), |settings| settings.choose(choice))?)
+        },
+    },
+    BootStep {
         name: "services",
         on_failure: OnFailure::RefuseEngine,
         why: "the table of what runs",
@@ -135,7 +146,8 @@ const STEPS: &[BootStep] = &[
             let settings = machine.settings.as_ref();
             let engine =
                 settings.map(|settings| settings.engine(&machine.manifest.version)).unwrap_or_default();
-            machine.supervisor = services::load(machine.platform(), &engine)?;
+            let isolation = settings.map(settings::Administered::isolation).unwrap_or_default();
+            machine.supervisor = services::load(machine.platform(), &engine, isolation)?;
             Ok(())
         },
     },
@@ -177,8 +189,19 @@ const STEPS: &[BootStep] = &[
         run: |machine| {
             if let Some(settings) = &machine.settings {
                 machine.measuring.measure(SYSTEM, attest::settings(settings.sha256()));
+                if settings.isolation() == Switch::Off {
+                    machine.measuring.measure(SYSTEM, attest::ISOLATION_OFF.to_owned());
+                }
             }
             Ok(())
+        },
+    },
+    BootStep {
+        name: "isolation told",
+        on_failure: OnFailure::RefuseEngine,
+        why: "the runtime isolates unless it is told otherwise, and nobody else can tell it",
+        run: |machine| {
+            Ok(machine.settings.as_ref().map_or(Ok(()), settings::Administered::tell_of_isolation)?)
         },
     },
     BootStep {
@@ -245,6 +268,8 @@ enum Error {
     Apparmor(#[from] apparmor::Error),
     #[error(transparent)]
     Settings(#[from] settings::Error),
+    #[error(transparent)]
+    Choice(#[from] choice::Error),
     #[error(transparent)]
     Shares(#[from] shares::Error),
     #[error(transparent)]

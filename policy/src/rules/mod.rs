@@ -16,6 +16,7 @@ pub mod resource;
 pub mod share;
 pub mod stand_in;
 pub mod syscall;
+pub mod unisolated;
 
 /// Opens every message; Docker Desktop's own words, so that what users find on the web helps them.
 pub const PREFIX: &str = "enhanced container isolation";

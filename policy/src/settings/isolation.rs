@@ -1,7 +1,8 @@
 //! `enhancedContainerIsolation`, as Docker Desktop has it.
 //!
-//! Invariant: what no program of this version enforces is refused, not read over: isolation that is switched off.
+//! It may be off: by the administrator (`value`), or by who starts the machine where the administrator leaves that to them (`locked`).
 
+use eci_contract::choice::Switch;
 use eci_contract::socket::{ListKind, SocketPolicy, VERSION};
 
 use super::json::At;
@@ -9,10 +10,12 @@ use super::{Problem, Problems};
 use crate::rules::engine_command;
 use crate::rules::engine_socket::Images;
 
-/// Isolation of containers. It is always on.
+/// Isolation of containers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Isolation {
-    /// Nobody below the administrator may switch it off. Nobody can in this version, in either case.
+    /// What it is, where nobody chooses otherwise.
+    pub value: Switch,
+    /// Nobody below the administrator may choose otherwise.
     pub locked: bool,
     /// Which containers have the engine's socket, and what for. No image on its list: none.
     pub socket: SocketPolicy,
@@ -21,7 +24,45 @@ pub struct Isolation {
 impl Default for Isolation {
     /// What a file without the key says.
     fn default() -> Self {
-        Self { locked: true, socket: SocketPolicy { version: VERSION, ..SocketPolicy::default() } }
+        let socket = SocketPolicy { version: VERSION, ..SocketPolicy::default() };
+        Self { value: Switch::On, locked: true, socket }
+    }
+}
+
+/// Somebody chose what is the administrator's to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("isolation of containers cannot be switched {wanted}: the administrator's settings lock it {locked}")]
+pub struct Locked {
+    /// What was chosen.
+    pub wanted: Switch,
+    /// What the settings say.
+    pub locked: Switch,
+}
+
+impl Isolation {
+    /// What it is in a machine whose user chose this, or nothing.
+    ///
+    /// # Errors
+    /// The choice is not the user's, and differs from the settings.
+    pub fn chosen(&self, choice: Option<Switch>) -> Result<Switch, Locked> {
+        match choice {
+            Some(wanted) if self.locked && wanted != self.value => Err(Locked { wanted, locked: self.value }),
+            choice => Ok(choice.unwrap_or(self.value)),
+        }
+    }
+
+    /// Who has the engine's socket, and what for. Without isolation every container that asks, and for everything: it could take it.
+    #[must_use]
+    pub fn socket(&self, isolation: Switch) -> SocketPolicy {
+        match isolation {
+            Switch::On => self.socket.clone(),
+            Switch::Off => SocketPolicy {
+                version: VERSION,
+                images: vec!["*".to_owned()],
+                allow_derived_images: true,
+                ..SocketPolicy::default()
+            },
+        }
     }
 }
 
@@ -36,7 +77,7 @@ pub(super) fn read(at: &At<'_>, problems: &mut Problems) -> Isolation {
     }
     for (key, at) in entries {
         match key {
-            "value" => drop(problems.keep(judge_value(&at))),
+            "value" => isolation.value = problems.keep(at.switch()).map(Switch::from).unwrap_or_default(),
             "locked" => isolation.locked = problems.keep(at.switch()).unwrap_or(true),
             "dockerSocketMount" => isolation.socket = read_socket_mount(&at, problems),
             _ => problems.add(at.problem(
@@ -46,13 +87,6 @@ pub(super) fn read(at: &At<'_>, problems: &mut Problems) -> Isolation {
         }
     }
     isolation
-}
-
-fn judge_value(at: &At<'_>) -> Result<(), Problem> {
-    match at.switch()? {
-        true => Ok(()),
-        false => Err(at.problem("this version does not run without isolation yet", "set it to true")),
-    }
 }
 
 /// What a container that may have the socket may ask for, and who that is.

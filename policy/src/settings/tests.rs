@@ -1,6 +1,8 @@
+use eci_contract::choice::Switch;
 use eci_contract::socket::ListKind;
 use serde_json::{Value, json};
 
+use super::isolation::Locked;
 use super::*;
 
 fn read_json(value: &Value) -> Result<Settings, Error> {
@@ -30,15 +32,24 @@ fn the_default_is_isolation_that_is_locked() {
 }
 
 #[test]
-fn isolation_cannot_be_switched_off_and_says_whether_it_is_locked() {
-    for locked in [true, false] {
-        let settings =
-            read_json(&isolation(&json!({ "value": true, "locked": locked }))).expect("it is good");
-        assert_eq!(settings.isolation.locked, locked);
+fn isolation_is_what_the_administrator_says_and_the_user_s_to_choose_where_it_is_not_locked() {
+    use Switch::{Off, On};
+    let read = |value: bool, locked: bool| {
+        read_json(&isolation(&json!({ "value": value, "locked": locked }))).expect("it is good").isolation
+    };
+    for (value, is) in [(true, On), (false, Off)] {
+        for choice in [None, Some(On), Some(Off)] {
+            assert_eq!(read(value, false).chosen(choice), Ok(choice.unwrap_or(is)), "{value} {choice:?}");
+        }
+        let other = if is == On { Off } else { On };
+        assert_eq!(read(value, true).chosen(None), Ok(is));
+        assert_eq!(read(value, true).chosen(Some(is)), Ok(is));
+        assert_eq!(read(value, true).chosen(Some(other)), Err(Locked { wanted: other, locked: is }));
     }
+    assert_eq!(Isolation::default().chosen(None), Ok(On), "without the key it is on");
     assert_eq!(
-        refusal(&isolation(&json!({ "value": false, "locked": false }))),
-        "`enhancedContainerIsolation.value` is false: this version does not run without isolation yet; set it to true"
+        Isolation::default().chosen(Some(Off)).expect_err("and locked").to_string(),
+        "isolation of containers cannot be switched off: the administrator's settings lock it on"
     );
     assert_eq!(
         refusal(&isolation(&json!({ "value": true }))),
@@ -54,6 +65,16 @@ fn isolation_cannot_be_switched_off_and_says_whether_it_is_locked() {
     }
     assert!(refusal(&isolation(&json!({ "value": true, "locked": true, "Value": false }))).contains("Value"));
     assert!(read_json(&isolation(&json!(true))).is_err());
+}
+
+#[test]
+fn without_isolation_every_container_has_the_whole_socket() {
+    let settings = Isolation::default();
+    assert_eq!(settings.socket(Switch::On), settings.socket);
+    assert_eq!(settings.socket(Switch::On).images, [""; 0]);
+    let all = settings.socket(Switch::Off);
+    assert_eq!(all.images, ["*"]);
+    assert_eq!((all.commands.kind, all.commands.commands.len()), (ListKind::Deny, 0));
 }
 
 #[test]

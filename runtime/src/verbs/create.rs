@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use eci_contract::choice::Switch;
 use eci_contract::paths::{ENGINE, ENGINE_DATA, NODES_SOCKET};
 use eci_policy::Verdict;
 use eci_policy::rules::host_namespace;
@@ -31,6 +32,7 @@ use crate::plan::{
     annotations, devices, hooks, ids, mounts, namespaces, nodes, settings, syscalls, sysctls, views,
 };
 use crate::processes;
+use crate::switch;
 
 /// dockerd's places, Debian's first. A hook must be one of them by device and inode.
 const ENGINE_PROGRAMS: &[&str] = &[ENGINE, "/usr/bin/dockerd"];
@@ -68,6 +70,14 @@ pub enum Error {
     /// `/proc` does not tell about this process.
     #[error("cannot find this process in `/proc`")]
     NoBirth {
+        /// Why.
+        source: io::Error,
+    },
+    /// That it is isolated cannot be written down.
+    #[error("cannot write down that container `{id}` is isolated")]
+    Unremembered {
+        /// Its id.
+        id: String,
         /// Why.
         source: io::Error,
     },
@@ -131,6 +141,7 @@ struct Joined {
 
 /// The pure steps from here to [`build`]'s last stand in the same order in `fuzz/src/bundle.rs`.
 fn judge(create: &Create) -> Result<Judged, Error> {
+    allow(switch::ground().judge(&create.id))?;
     let folder = fs::canonicalize(&create.bundle)
         .map_err(|source| Error::NoBundle { path: create.bundle.clone(), source })?;
     let mut spec = bundle::read_object(&folder.join("config.json"))?;
@@ -199,6 +210,7 @@ fn establish(globals: &Flags, create: Create, judged: &Judged) -> Result<Never, 
         .map_err(|source| Error::NoBirth { source })?;
     let range = container.establish(wanted, &birth)?;
     let outcome = build(&container, judged, &view, &tree, &binds, range, birth.cgroup())
+        .and_then(|()| remember(&create.id))
         .and_then(|()| Err(start(globals, create, &container).into()));
     if outcome.is_err() {
         // Both may fail when the start failed early; the error that goes to the user is the first one.
@@ -275,11 +287,14 @@ fn build(
     Ok(bundle::write_object(&container.bundle().join("config.json"), &spec)?)
 }
 
+/// Should isolation be off at its next start, it is isolated all the same.
+fn remember(id: &str) -> Result<(), Error> {
+    let written = switch::ground().remember(id, Switch::On);
+    written.map_err(|source| Error::Unremembered { id: id.to_owned(), source })
+}
+
 fn start(globals: &Flags, create: Create, container: &Container) -> program::Error {
-    let mut words = vec![create.verb, format!("--bundle={}", container.bundle().display())];
-    words.extend(create.flags.to_arguments());
-    words.push(create.id);
-    program::pass(globals, &words, program::inherited(&create.flags))
+    program::create(globals, create, &container.bundle())
 }
 
 fn set_root(spec: &mut Spec, path: &Path) -> Result<(), Error> {

@@ -10,6 +10,7 @@ use crate::audit::Denied;
 use crate::bundle;
 use crate::plan::annotations::strip_environment;
 use crate::plan::settings;
+use crate::switch;
 
 /// Why a process could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -28,7 +29,8 @@ pub enum Error {
 /// Becomes crun. Only ever returns an error.
 #[must_use]
 pub fn run(globals: &Flags, flags: &Flags, rest: Vec<String>) -> Error {
-    if let Some(path) = flags.value("process") {
+    let judges = rest.first().is_none_or(|id| switch::ground().judges(id));
+    if let Some(path) = flags.value("process").filter(|_| judges) {
         match judge(Path::new(path)) {
             Ok(Verdict::Allow) => {}
             Ok(Verdict::Deny { rule, message, remedy }) => {

@@ -3,14 +3,14 @@
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use eci_contract::paths::CRUN;
 use eci_sys::descriptors::close_on_exec_from;
 
 use crate::apply::{self, uptime};
-use crate::arguments::Flags;
+use crate::arguments::{Create, Flags};
 use crate::plan::annotations::VARIABLE_PREFIX;
 use crate::processes;
 
@@ -29,6 +29,15 @@ pub fn pass(globals: &Flags, words: &[String], inherited: u32) -> Error {
         Ok(()) => Error { source: command(globals, words).exec() },
         Err(source) => Error { source },
     }
+}
+
+/// Becomes crun that makes a container of this bundle.
+#[must_use]
+pub(super) fn create(globals: &Flags, create: Create, bundle: &Path) -> Error {
+    let mut words = vec![create.verb, format!("--bundle={}", bundle.display())];
+    words.extend(create.flags.to_arguments());
+    words.push(create.id);
+    pass(globals, &words, inherited(&create.flags))
 }
 
 /// crun with these words, without the environment that it takes orders from, under the clock of the container that one

@@ -61,17 +61,18 @@ function headline(answer) {
   const [state, reason] = "found" in status ? [STATES[status.found.state], status.found.reason] : ["No answer", status.missing];
   const count = "found" in status ? broken(status.found).length : 0;
   const promises = count > 0 ? `${plural(count, "promise")} broken` : "";
-  const text = [state, promises, reason].filter((word) => word).join(": ");
+  const open = "found" in status && status.found.settings?.isolation === "off" ? "containers are not isolated" : "";
+  const text = [state, open, promises, reason].filter((word) => word).join(": ");
   at("name").textContent = `Instance ${name}`;
   document.title = `${state} – ${name}`;
   if (at("state").textContent !== text) at("state").textContent = text;
-  at("state").className = state === "Ready" && count === 0 ? "good" : state === "Starting" ? "" : "bad";
+  at("state").className = state === "Ready" && count === 0 && !open ? "good" : state === "Starting" ? "" : "bad";
 }
 
 function settings(settings) {
   if (!settings) return ["none in force"];
   const edition = settings.edition === undefined ? "" : `, edition ${settings.edition}`;
-  const locked = settings.locked ? "isolation locked" : "isolation not locked";
+  const locked = `isolation ${settings.isolation} (${settings.locked ? "locked" : "not locked"})`;
   return [`${SOURCES[settings.source]}${edition}, ${locked}, SHA-256 `, node("code", {}, settings.sha256)];
 }
 

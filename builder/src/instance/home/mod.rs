@@ -199,6 +199,12 @@ impl Home {
         self.root.join("qmp.sock")
     }
 
+    /// The disk that tells the VM what its user chose.
+    #[must_use]
+    pub fn choice_disk(&self) -> PathBuf {
+        self.root.join("choice.img")
+    }
+
     /// The disk that names the folders of the host to the VM.
     #[must_use]
     pub fn shares_disk(&self) -> PathBuf {

@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::path::PathBuf;
 
+use eci_contract::choice::Switch;
 use eci_contract::manifest::Architecture;
 use eci_contract::shares::Share;
 use serde::{Deserialize, Serialize};
@@ -42,6 +43,9 @@ pub struct Record {
     /// Folders of the host; runs that name none have these.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shares: Vec<Share>,
+    /// What was chosen of isolation; runs that choose nothing have this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub isolation: Option<Switch>,
 }
 
 /// The architecture of all images when records had none.
@@ -92,6 +96,7 @@ pub(super) fn example(home: &Home) -> Record {
         pid: 1,
         settings: None,
         shares: Vec::new(),
+        isolation: None,
     }
 }
 

@@ -140,6 +140,13 @@ pub(in crate::system) fn disk_with_serial(wanted: &str) -> Option<PathBuf> {
     names.into_iter().find(is_it).map(|name| Path::new("/dev").join(name))
 }
 
+/// As many bytes of a disk, from its beginning.
+pub(in crate::system) fn beginning(device: &Path, most: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(device)?.take(u64::try_from(most).unwrap_or(u64::MAX)).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 fn find_partition(disk: &str) -> Option<String> {
     let disk = Path::new("/sys/block").join(disk);
     if fs::read_to_string(disk.join("ro")).is_ok_and(|read_only| read_only.trim() == "1") {

@@ -1,18 +1,25 @@
 //! The self-check: every promise of immutability is read back from the running system.
 //!
 //! [`evidence`] reads, [`promises`] judges (pure, in a table). The check runs before the engine starts and again when
-//! it is ready; a promise that does not hold stops the engine for this boot.
+//! it is ready; a promise that does not hold stops the engine for this boot. While isolation is off, containers that started with the engine may
+//! have changed what their root may: then only what they cannot is asked for again.
 
 pub mod evidence;
 pub mod promises;
 
+use eci_contract::choice::Switch;
 use eci_contract::status::Check;
 
 use self::evidence::Evidence;
 use self::promises::PROMISES;
 use super::machine::Machine;
+use super::settings::Administered;
 use crate::kmsg;
 use crate::wsl::choices::{Part, left_out};
+
+/// Why what holds before the engine starts is not asked for again where containers are not isolated.
+const ISOLATION_OFF: &str =
+    "isolation is off, and containers are root of the machine; it held before the engine started";
 
 /// When the check runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +41,7 @@ pub struct Error(String);
 /// With every promise that does not hold.
 pub fn run(machine: &mut Machine, moment: Moment) -> Result<(), Error> {
     let evidence = Evidence::gather(&machine.handover, machine.supervisor.engine_pid());
-    machine.checks = judge_all(&evidence, machine);
+    machine.checks = judge_all(&evidence, machine, moment);
     let held = machine.checks.iter().filter(|check| check.holds).count();
     let left_out = machine.checks.iter().filter(|check| check.left_out.is_some()).count();
     let all = machine.checks.len() - left_out;
@@ -47,7 +54,7 @@ pub fn run(machine: &mut Machine, moment: Moment) -> Result<(), Error> {
 /// # Errors
 /// With those that do not hold.
 pub fn require_integrity(machine: &Machine) -> Result<(), Error> {
-    let checks = judge_all(&Evidence::gather(&machine.handover, None), machine);
+    let checks = judge_all(&Evidence::gather(&machine.handover, None), machine, Moment::BeforeEngine);
     let integral: Vec<_> = checks
         .into_iter()
         .filter(|check| PROMISES.iter().any(|promise| promise.id == check.id && promise.integrity))
@@ -55,9 +62,12 @@ pub fn require_integrity(machine: &Machine) -> Result<(), Error> {
     failures(&integral)
 }
 
-fn judge_all(evidence: &Evidence, machine: &Machine) -> Vec<Check> {
+fn judge_all(evidence: &Evidence, machine: &Machine, moment: Moment) -> Vec<Check> {
+    let isolation = machine.settings.as_ref().map(Administered::isolation).unwrap_or_default();
     let rows = PROMISES.iter().map(|promise| {
+        let is_containers = moment == Moment::EngineReady && isolation == Switch::Off && !promise.integrity;
         let left_out = left_out(machine.platform(), Part::Promise(promise.id));
+        let left_out = left_out.or(is_containers.then_some(ISOLATION_OFF));
         let (holds, found) = match (left_out, (promise.check)(evidence, &machine.manifest)) {
             (Some(_), _) => (false, String::new()),
             (None, Ok(found)) => (true, found),

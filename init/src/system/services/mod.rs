@@ -12,6 +12,7 @@ pub mod table;
 
 use std::os::fd::OwnedFd;
 
+use eci_contract::choice::Switch;
 use eci_contract::status::Service as Report;
 use eci_policy::settings::engine::Engine;
 
@@ -50,7 +51,7 @@ pub struct Supervisor {
 ///
 /// # Errors
 /// When the table or a service's settings cannot be used.
-pub fn load(platform: Platform, set: &Engine) -> Result<Supervisor, Error> {
+pub fn load(platform: Platform, set: &Engine, isolation: Switch) -> Result<Supervisor, Error> {
     let definitions = table::read()?.into_iter();
     let mut wanted: Vec<_> =
         definitions.filter(|service| left_out(platform, Part::Service(&service.name)).is_none()).collect();
@@ -63,12 +64,13 @@ pub fn load(platform: Platform, set: &Engine) -> Result<Supervisor, Error> {
             .filter_map(|service| service.settings.as_mut())
             .for_each(table::Settings::take_those_of_wsl);
     }
-    let services: Result<Vec<_>, _> = wanted.into_iter().map(|service| with_settings(service, set)).collect();
+    let services: Result<Vec<_>, _> =
+        wanted.into_iter().map(|service| with_settings(service, set, isolation)).collect();
     Ok(Supervisor { services: services? })
 }
 
-fn with_settings(definition: Definition, set: &Engine) -> Result<Service, Error> {
-    let set = Some(set).filter(|_| definition.name == ENGINE);
+fn with_settings(definition: Definition, set: &Engine, isolation: Switch) -> Result<Service, Error> {
+    let set = Some((set, isolation)).filter(|_| definition.name == ENGINE);
     let text = definition.settings.as_ref().map(|settings| settings::text(settings, set));
     let failed = |source| Error::Settings { name: definition.name.clone(), source };
     let text = text.transpose().map_err(failed)?;

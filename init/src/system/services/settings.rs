@@ -3,13 +3,15 @@
 //! Why: the engine takes a second to load and then, at once, needs a containerd that takes as long. Started one after the
 //! other they take twice that; started together the engine may come first, and then loses two seconds to a retry.
 //!
-//! Invariant: what the engine's own settings say, which come with the image, no administrator's setting changes.
+//! Invariant: what the engine's own settings say, which come with the image, no administrator's setting changes, but for the runtime that
+//! containers have where isolation is off.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::FileTypeExt;
 use std::path::PathBuf;
 
+use eci_contract::choice::Switch;
 use eci_policy::settings::engine::{Engine, Taken};
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat, open};
 use rustix::io::Errno;
@@ -17,6 +19,9 @@ use serde_json::{Map, Value};
 
 use super::table::Settings;
 
+/// The key of the runtime that containers have which name none, and the one that isolates nothing while isolation is off: `docker inspect`
+/// shows it.
+const RUNTIME: (&str, &str) = ("default-runtime", "runc");
 /// Largest settings that a pipe takes in one write (pipe(7), default capacity).
 const MAX_BYTES: usize = 65_536;
 
@@ -71,15 +76,15 @@ pub fn make_pipe(settings: &Settings) -> Result<(), Error> {
     }
 }
 
-/// What a service gets: its file, with what the administrator set besides.
+/// What a service gets: its file, with what the administrator set besides, and isolation as it is.
 ///
 /// # Errors
 /// The file cannot be read or is not JSON, both have a setting, or it does not fit into the pipe.
-pub fn text(settings: &Settings, set: Option<&Engine>) -> Result<Vec<u8>, Error> {
+pub fn text(settings: &Settings, set: Option<(&Engine, Switch)>) -> Result<Vec<u8>, Error> {
     let path = settings.file.as_str();
     let own = fs::read(path).map_err(failed("read", path))?;
     let text = match set {
-        Some(set) => added(path, &own, set)?,
+        Some((set, isolation)) => added(path, &own, set, isolation)?,
         None => own,
     };
     if text.len() > MAX_BYTES {
@@ -88,10 +93,14 @@ pub fn text(settings: &Settings, set: Option<&Engine>) -> Result<Vec<u8>, Error>
     Ok(text)
 }
 
-fn added(path: &str, own: &[u8], set: &Engine) -> Result<Vec<u8>, Error> {
+fn added(path: &str, own: &[u8], set: &Engine, isolation: Switch) -> Result<Vec<u8>, Error> {
     let parse = |source| Error::Parse { path: path.to_owned(), source };
     let own: Map<String, Value> = serde_json::from_slice(own).map_err(parse)?;
-    let all = set.added_to(&own).map_err(|source| Error::Taken { path: path.to_owned(), source })?;
+    let mut all = set.added_to(&own).map_err(|source| Error::Taken { path: path.to_owned(), source })?;
+    if isolation == Switch::Off {
+        let (key, runtime) = RUNTIME;
+        all.insert(key.to_owned(), runtime.into());
+    }
     serde_json::to_vec(&all).map_err(parse)
 }
 
@@ -158,11 +167,18 @@ mod tests {
         let set = administered(r#"{"mtu": 1400}"#);
         let given = |own: &str| {
             fs::write(&file, own).unwrap();
-            text(&settings, Some(&set))
+            text(&settings, Some((&set, Switch::On)))
         };
         let all: Value = serde_json::from_slice(&given(r#"{"hosts": ["unix:///x"]}"#).unwrap()).unwrap();
         assert_eq!((&all["hosts"][0], &all["mtu"]), (&"unix:///x".into(), &1400.into()));
         assert_eq!(all["log-opts"]["max-size"], "10m");
+        let own = r#"{"default-runtime": "eci-runc"}"#;
+        for (isolation, runtime) in [(Switch::On, "eci-runc"), (Switch::Off, "runc")] {
+            fs::write(&file, own).unwrap();
+            let all: Value =
+                serde_json::from_slice(&text(&settings, Some((&set, isolation))).unwrap()).unwrap();
+            assert_eq!(all["default-runtime"], runtime);
+        }
         let error = given(r#"{"mtu": 1500}"#).unwrap_err();
         assert_eq!(
             error.to_string(),

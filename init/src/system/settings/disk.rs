@@ -11,9 +11,10 @@ use eci_contract::config_disk::{Anchor, ConfigDisk, DISK_NAME, MAX_BYTES, VERSIO
 use eci_contract::json_disk::text;
 use eci_contract::paths::{SETTINGS_ANCHOR, SETTINGS_EDITIONS};
 use ring::signature::{ED25519, UnparsedPublicKey};
+use rustix::fs::{Mode, OFlags, open};
 
 use super::sha256;
-use crate::system::data::disk_with_serial;
+use crate::system::data::{beginning, disk_with_serial};
 
 /// Why a config disk is not used.
 #[derive(Debug, thiserror::Error)]
@@ -103,10 +104,7 @@ pub fn read() -> Result<Option<Signed>, Error> {
         read => Some(anchor(&read.map_err(failed("read", Path::new(SETTINGS_ANCHOR)))?)?),
     };
     let Some((anchor, device)) = due(anchor, disk_with_serial(DISK_NAME))? else { return Ok(None) };
-    let mut bytes = Vec::new();
-    let most = u64::try_from(MAX_BYTES).unwrap_or(u64::MAX);
-    let read = File::open(&device).and_then(|disk| disk.take(most).read_to_end(&mut bytes));
-    read.map_err(failed("read", &device))?;
+    let bytes = beginning(&device, MAX_BYTES).map_err(failed("read", &device))?;
     trusted(&anchor, &bytes).map(Some)
 }
 
@@ -165,7 +163,7 @@ fn take_at(folder: &Path, edition: &Edition) -> Result<(), Error> {
     const WHAT: &str = "the edition that was taken last";
     let Edition { key, number: edition } = edition;
     let (path, edition) = (&folder.join(key), *edition);
-    let taken = match fs::read_to_string(path) {
+    let taken = match read_plain(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
         read => {
             let text = read.map_err(failed("read", path))?;
@@ -186,6 +184,14 @@ fn take_at(folder: &Path, edition: &Edition) -> Result<(), Error> {
     written.map_err(failed("write", &beside))?;
     fs::rename(&beside, path).map_err(failed("replace", path))?;
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed("write", folder))
+}
+
+/// What is in a file, and not in what a link leads to; a pipe is empty, and nobody waits for it.
+fn read_plain(path: &Path) -> io::Result<String> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let mut text = String::new();
+    File::from(open(path, flags, Mode::empty())?).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {

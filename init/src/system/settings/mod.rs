@@ -9,12 +9,16 @@ pub mod disk;
 use std::fs;
 use std::io;
 
-use eci_contract::paths::{ADMIN_SETTINGS, SOCKET_POLICY};
+use eci_contract::choice::Switch;
+use eci_contract::paths::{ADMIN_SETTINGS, ISOLATION, SOCKET_POLICY};
 use eci_contract::status::{Settings as Report, SettingsSource};
 use eci_policy::settings::engine::Engine;
+use eci_policy::settings::isolation::Locked;
 use eci_policy::settings::shares::Shares;
 use eci_policy::settings::{self, DEFAULT, Settings};
 use ring::digest::{SHA256, digest};
+
+use crate::kmsg;
 
 /// Why there are no settings.
 #[derive(Debug, thiserror::Error)]
@@ -34,11 +38,16 @@ pub enum Error {
         source: settings::Error,
     },
     /// What others have to know of them cannot be written.
-    #[error("cannot write `{SOCKET_POLICY}`")]
+    #[error("cannot write `{path}`")]
     Tell {
+        /// The file.
+        path: &'static str,
         /// What the kernel said.
         source: io::Error,
     },
+    /// The machine's user chose what they say.
+    #[error(transparent)]
+    Locked(#[from] Locked),
     /// The config disk cannot be used.
     #[error(transparent)]
     Disk(#[from] disk::Error),
@@ -48,6 +57,7 @@ pub enum Error {
 #[derive(Clone, Debug)]
 pub struct Administered {
     settings: Settings,
+    isolation: Switch,
     source: SettingsSource,
     edition: Option<disk::Edition>,
     sha256: String,
@@ -78,7 +88,8 @@ fn parse(
     whose: String,
 ) -> Result<Administered, Error> {
     let settings = settings::read(bytes).map_err(|source| Error::Refused { whose, source })?;
-    Ok(Administered { settings, source, edition, sha256: sha256(bytes) })
+    let isolation = settings.isolation.value;
+    Ok(Administered { settings, isolation, source, edition, sha256: sha256(bytes) })
 }
 
 /// In hexadecimal.
@@ -87,10 +98,29 @@ fn sha256(bytes: &[u8]) -> String {
 }
 
 impl Administered {
+    /// Takes what the machine's user chose, where that is theirs to choose.
+    ///
+    /// # Errors
+    /// [`Error::Locked`]: the settings stay in force.
+    pub fn choose(&mut self, choice: Option<Switch>) -> Result<(), Error> {
+        self.isolation = self.settings.isolation.chosen(choice)?;
+        Ok(())
+    }
+
+    /// Whether containers are isolated.
+    #[must_use]
+    pub fn isolation(&self) -> Switch {
+        self.isolation
+    }
+
     /// Settings of the engine. Its labels tell everybody who asks `docker info` what is in force in this `version` of the image.
     #[must_use]
     pub fn engine(&self, version: &str) -> Engine {
-        let isolation = if self.settings.isolation.locked { "locked" } else { "on" };
+        let isolation = match (self.isolation, self.settings.isolation.locked) {
+            (Switch::Off, _) => "off",
+            (Switch::On, true) => "locked",
+            (Switch::On, false) => "on",
+        };
         self.settings.engine.clone().labelled(vec![
             format!("org.eci.isolation={isolation}"),
             format!("org.eci.version={version}"),
@@ -104,18 +134,31 @@ impl Administered {
         &self.settings.shares
     }
 
+    /// Tells the runtime whether containers are isolated.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn tell_of_isolation(&self) -> Result<(), Error> {
+        if self.isolation == Switch::Off {
+            kmsg::notice(
+                "containers are not isolated: the settings say so, or leave it to the machine's user",
+            );
+        }
+        fs::write(ISOLATION, self.isolation.word()).map_err(|source| Error::Tell { path: ISOLATION, source })
+    }
+
     /// Tells runtime and gate which containers have the engine's socket. No file, no container.
     ///
     /// # Errors
     /// When the file cannot be written.
     pub fn tell_of_socket(&self) -> Result<(), Error> {
-        let policy = &self.settings.isolation.socket;
+        let policy = self.settings.isolation.socket(self.isolation);
         if policy.images.is_empty() {
             return Ok(());
         }
-        let text = serde_json::to_vec(policy).map_err(io::Error::other);
+        let text = serde_json::to_vec(&policy).map_err(io::Error::other);
         let written = text.and_then(|text| fs::write(SOCKET_POLICY, text));
-        written.map_err(|source| Error::Tell { source })
+        written.map_err(|source| Error::Tell { path: SOCKET_POLICY, source })
     }
 
     /// Takes them: on the data disk it is written that none that is older is taken from here on.
@@ -140,8 +183,9 @@ impl Administered {
             source: self.source,
             edition: self.edition.as_ref().map(|edition| edition.number),
             sha256: self.sha256.clone(),
+            isolation: self.isolation,
             locked: isolation.locked,
-            socket: isolation.socket.images.clone(),
+            socket: isolation.socket(self.isolation).images,
             engine: engine.iter().map(|(key, _)| key.to_owned()).collect(),
             shares: shares.allow.clone(),
             kept_apart: kept_apart.iter().map(|feature| feature.key.to_owned()).collect(),
@@ -152,7 +196,6 @@ impl Administered {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kmsg;
 
     #[test]
     fn settings_are_told_with_where_they_come_from() {
@@ -174,6 +217,28 @@ mod tests {
         let labels = ["isolation=on", "version=1.2.3", &format!("settings=sha256:{}", report.sha256)]
             .map(|label| format!("org.eci.{label}"));
         assert!(engine.iter().any(|(key, value)| key == "labels" && *value == serde_json::json!(labels)));
+    }
+
+    #[test]
+    fn a_choice_counts_where_the_settings_leave_it_and_is_told_everywhere() {
+        let mut locked = of_image(DEFAULT.as_bytes()).unwrap();
+        assert!(matches!(locked.choose(Some(Switch::Off)), Err(Error::Locked(_))));
+        assert_eq!(locked.isolation(), Switch::On);
+        let text = br#"{
+            "configurationFileVersion": 2, "enhancedContainerIsolation": {"value": false, "locked": false}
+        }"#;
+        let mut free = of_image(text).unwrap();
+        for (choice, is, label) in [
+            (None, Switch::Off, "off"),
+            (Some(Switch::On), Switch::On, "on"),
+            (Some(Switch::Off), Switch::Off, "off"),
+        ] {
+            free.choose(choice).unwrap();
+            assert_eq!(free.report().isolation, is);
+            let wanted = format!("org.eci.isolation={label}");
+            assert!(free.engine("1").iter().any(|(_, value)| value.to_string().contains(&wanted)), "{label}");
+            assert_eq!(free.report().socket.is_empty(), is == Switch::On);
+        }
     }
 
     #[test]
