@@ -70,7 +70,7 @@ impl Drop for WorkFolder {
     }
 }
 
-/// A folder beside `target` in which files are finished before any of them appears in `target`.
+/// A folder beside `target` in which files, and folders of files, are finished before any of them appears in `target`.
 #[derive(Debug)]
 pub struct Staging {
     target: PathBuf,
@@ -101,7 +101,8 @@ impl Staging {
         self.folder.path().join(name)
     }
 
-    /// Flushes every staged file to disk and renames it into the target folder.
+    /// Flushes every staged file to disk and renames it into the target folder. A folder comes in the place of one of that name, which
+    /// is gone then with all that was in it.
     ///
     /// # Errors
     /// [`Error::Place`]; files placed before the failing one stay, each of them whole.
@@ -119,14 +120,26 @@ impl Staging {
         names.sort();
         for name in &names {
             let staged = folder.join(name);
-            fs::File::open(&staged).and_then(|file| file.sync_all()).map_err(failed(&staged))?;
+            flush(&staged).map_err(failed(&staged))?;
         }
         for name in &names {
-            let place = self.target.join(name);
-            fs::rename(folder.join(name), &place).map_err(failed(&place))?;
+            let (staged, place) = (folder.join(name), self.target.join(name));
+            if staged.is_dir() {
+                discard(&place).map_err(failed(&place))?;
+            }
+            fs::rename(staged, &place).map_err(failed(&place))?;
         }
         Ok(())
     }
+}
+
+fn flush(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        for entry in fs::read_dir(path)? {
+            flush(&entry?.path())?;
+        }
+    }
+    fs::File::open(path)?.sync_all()
 }
 
 fn make(path: &Path) -> Result<(), Error> {
@@ -181,6 +194,23 @@ mod tests {
         staging.place().expect("placed");
         assert_eq!(fs::read_to_string(target.join("a")).expect("placed"), "new");
         assert_eq!(fs::read_dir(home.path()).expect("listing").count(), 1, "no staging folder is left");
+    }
+
+    #[test]
+    fn a_folder_appears_whole_in_the_place_of_an_older_one() {
+        let home = tempfile::tempdir().expect("temporary folder");
+        let target = home.path().join("out");
+        for made in ["old", "new"] {
+            let staging = Staging::beside(&target).expect("staging");
+            fs::create_dir(staging.path("apple")).expect("folder");
+            fs::write(staging.path("apple").join(made), made).expect("staged file");
+            staging.place().expect("placed");
+        }
+        let entries = |path: &Path| -> Vec<_> {
+            fs::read_dir(path).expect("listing").map(|entry| entry.expect("entry").file_name()).collect()
+        };
+        assert_eq!(entries(&target), ["apple"]);
+        assert_eq!(entries(&target.join("apple")), ["new"]);
     }
 
     #[test]

@@ -127,7 +127,7 @@ pub struct Step {
     pub name: String,
     /// Duration in milliseconds.
     pub ms: u64,
-    /// `ok`, or the error chain.
+    /// `ok`, `left out: ` with why this machine has no use for it, or the error chain.
     pub outcome: String,
 }
 

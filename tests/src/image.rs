@@ -215,6 +215,22 @@ fn busybox_without(left_out: &[&str]) -> Result<tar::Builder<Vec<u8>>> {
     Ok(archive)
 }
 
+/// The busybox image with two programs for x86-64, `/x86` and, root's with the setuid bit, `/x86-setuid`: the header of one and nothing
+/// else, for who says what it was given, and does not run it.
+///
+/// # Errors
+/// As [`busybox_tar`].
+pub fn foreign_tar() -> Result<Vec<u8>> {
+    let mut archive = busybox()?;
+    let mut program = [0; 128];
+    // Class, byte order and version; an executable (2) for `EM_X86_64` (62).
+    program[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
+    program[16..20].copy_from_slice(&[2, 0, 62, 0]);
+    append(&mut archive, "x86", tar::EntryType::Regular, 0o755, 0, &program)?;
+    append(&mut archive, "x86-setuid", tar::EntryType::Regular, 0o4755, 0, &program)?;
+    Ok(archive.into_inner()?)
+}
+
 /// Ids of [`odd_tar`]: the last of a container's range, and one that has no place in it.
 pub const LAST_ID: u64 = 65_535;
 /// See [`LAST_ID`].

@@ -104,6 +104,9 @@ fn rows() -> Vec<Row<Shown>> {
                 shown.has(&format!("text-anchor=\"end\">{name}</text>"))?;
                 shown.has(&format!("{name} {} ms", step["ms"]))?;
             }
+            // Nothing failed; what this machine leaves out did not either.
+            ensure!(!shown.dom.contains(" ms, failed<"), "a step failed");
+            shown.has("rosetta 0 ms: left out: x86-64 programs are this machine's own")?;
             shown.has("<title id=\"boot-name\">")
         }),
         row("a_picture_is_kept", |shown| {

@@ -18,6 +18,11 @@ use eci_tests::suite::{row, thorough_row};
 use eci_tests::vm::{self, Vm};
 use eci_tests::{command, image, suite};
 
+#[path = "formats/apple.rs"]
+mod apple;
+#[path = "vsock/machine.rs"]
+mod machine;
+
 /// Firmware takes a few seconds more than QEMU's direct boot, and has no end of its own.
 const DEADLINE: Duration = Duration::from_secs(180);
 /// Number of slot A's signature partition.
@@ -55,7 +60,13 @@ fn main() -> ExitCode {
     ];
     let arm = image::out().and_then(|out| image::manifest(&out));
     if arm.is_ok_and(|manifest| manifest.architecture == Architecture::Aarch64) {
-        rows.push(row("a_machine_with_a_virtio_console_as_apple_s_framework_has_it_logs_there", apple));
+        rows.push(row(
+            "the_folder_for_apple_s_framework_boots_by_itself_and_x86_64_programs_run_by_rosetta",
+            |_| apple::with_rosetta(),
+        ));
+        rows.push(row("without_a_program_in_rosetta_s_share_the_engine_runs_and_the_state_says_why", |_| {
+            apple::without_a_program()
+        }));
     }
     suite::run(Machines::default(), rows, |_| String::new())
 }
@@ -230,29 +241,6 @@ fn vhdx(_: &Machines) -> Result<()> {
     ensure!(vm.console().contains("data disk /dev/sda"), "the data is elsewhere:\n{}", vm.last_words());
     root_is_signed(&vm, "Secure Boot is not enforced; the manifest's signature was checked")?;
     works(&vm)
-}
-
-/// Direct boot with virtio devices, and the log on a virtio console beside QEMU's serial port, which its board always has.
-fn apple(_: &Machines) -> Result<()> {
-    let disks = Disks::new()?;
-    let log = disks.0.path().join("hvc0");
-    let more = [
-        "-device",
-        "virtio-serial-pci",
-        "-chardev",
-        &format!("file,id=hvc0,path={}", log.display()),
-        "-device",
-        "virtconsole,chardev=hvc0",
-        "-device",
-        "virtio-rng-pci",
-        "-device",
-        "virtio-balloon-pci",
-    ];
-    let mut qemu = Qemu::start("formats-apple", &image::out()?, &disks.drives()?, &more)?;
-    ensure!(qemu.wait_for_engine(DEADLINE)? == Ending::Seen, "no engine:\n{}", qemu.console());
-    let log = fs::read_to_string(&log)?;
-    ensure!(log.contains("eci: boot "), "nothing on hvc0:\n{log}");
-    Ok(())
 }
 
 /// Firmware booted the root of this build, and the engine runs a container.

@@ -99,6 +99,12 @@ fn main() -> ExitCode {
             project.build(&[])?.is(CONFIG, &["disk.esp_mib", "too small", "33"])?;
             project.nothing_was_built()
         }),
+        row("a_form_for_apple_s_framework_of_an_image_for_another_processor_is_refused_in_words", |()| {
+            let project = Project::copy()?;
+            let words = ["the format apple is for Macs", "this image is for x86_64", "--arch aarch64"];
+            project.build(&["--arch", "x86_64", "--format", "raw,apple"])?.is(CONFIG, &words)?;
+            project.nothing_was_built()
+        }),
         row("offline_with_an_empty_cache_lists_what_is_missing", |()| {
             let project = Project::copy()?;
             let mut build = project.command(&["build", "--offline"]);

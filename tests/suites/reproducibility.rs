@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, ensure};
+use eci_contract::manifest::Architecture;
 use eci_tests::differences::same_files;
 use eci_tests::provenance::Provenance;
 use eci_tests::suite::row;
@@ -141,10 +142,15 @@ fn second_build(_: &()) -> Result<()> {
     let out = folder.path().join("elsewhere/out");
     fs::create_dir_all(folder.path().join("elsewhere"))?;
     let root = image::repository()?;
+    // The forms that `scripts/test` has it built in.
+    let (architecture, formats) = match image::manifest(&image::out()?)?.architecture {
+        Architecture::X86_64 => ("x86_64", "raw,qcow2,vhdx,wsl"),
+        Architecture::Aarch64 => ("aarch64", "raw,qcow2,vhdx,wsl,apple"),
+    };
     let mut build = Command::new(image::builder()?);
     build
         .current_dir(&root)
-        .args(["build", "--offline", "--format", "raw,qcow2,vhdx,wsl", "--out"])
+        .args(["build", "--offline", "--arch", architecture, "--format", formats, "--out"])
         .arg(&out)
         .arg("--programs")
         .arg(image::programs()?);

@@ -14,6 +14,7 @@ use super::exit::{Classify, Exit};
 use super::{Arch, artifact_lines, artifact_values, print_data};
 use crate::cache::Cache;
 use crate::checkout;
+use crate::image::apple;
 use crate::image::assemble::{self, Assembled, Inputs, Signing, UkiInputs};
 use crate::image::digest::Sha256;
 use crate::image::disk::Sizes;
@@ -62,7 +63,7 @@ pub struct Args {
     /// Architecture to build for; the configuration's otherwise.
     #[arg(long, value_enum)]
     arch: Option<Arch>,
-    /// Forms of the image: disks, and a distro for WSL 2.
+    /// Forms of the image: disks, a distro for WSL 2, and a folder for Apple's Virtualization framework.
     #[arg(long = "format", value_enum, value_delimiter = ',', default_values = ["raw", "qcow2"])]
     formats: Vec<Format>,
     /// Folder with the guest's programs: eci-init, eci-runc, eci-nodes, eci-procfs, eci-gate and eci-publish, static;
@@ -104,6 +105,14 @@ pub fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
             Exit::Config,
             "leave out `required` in the table [settings], or the format wsl",
         );
+    }
+    if plan.architecture() != Architecture::Aarch64 && args.formats.contains(&Format::Apple) {
+        let never = anyhow::anyhow!(
+            "the format apple is for Macs with Apple's processors, and this image is for {}",
+            plan.architecture().as_str()
+        );
+        return Err(never)
+            .or_exit_with_hint(Exit::Config, "build with `--arch aarch64`, or leave out the format apple");
     }
     let programs = args
         .programs
@@ -482,5 +491,9 @@ fn report(assembled: &Assembled, args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let key = args.out.join(assemble::KEY_FILE);
     ui.note(&format!("check it: eci-builder verify {} --key {}", args.out.display(), key.display()));
     ui.note(&format!("boot it:  eci-builder run {} --detach", args.out.display()));
+    if args.formats.contains(&Format::Apple) {
+        let (folder, script) = (args.out.join(apple::FOLDER), apple::beside(apple::SCRIPT));
+        ui.note(&format!("on a Mac: copy {} there, and run {script}", folder.display()));
+    }
     Ok(())
 }

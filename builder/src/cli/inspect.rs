@@ -28,7 +28,7 @@ const UNKNOWN_KEY: &str = "none of the keys that were tried; give it with --key"
 /// Arguments of `inspect`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Output folder, disk image (raw, qcow2 or VHDX), distro for WSL, or `manifest.json`.
+    /// Output folder, disk image (raw, qcow2 or VHDX), distro for WSL, folder `apple`, or `manifest.json`.
     artifact: PathBuf,
     /// Public keys (PEM) to try on the signature, besides `image.pub` beside the artifact.
     #[arg(long, value_name = "PUB")]

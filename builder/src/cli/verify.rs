@@ -18,7 +18,7 @@ const JSON_VERSION: u32 = 1;
 /// Arguments of `verify`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Output folder, disk image (raw, qcow2 or VHDX), distro for WSL, or `manifest.json`.
+    /// Output folder, disk image (raw, qcow2 or VHDX), distro for WSL, folder `apple`, or `manifest.json`.
     artifact: PathBuf,
     /// Public key (PEM) that must have signed it.
     #[arg(long, value_name = "PUB")]

@@ -19,7 +19,7 @@ use super::region::Region;
 use super::secure_boot::{self, Certificate, Signer, root_hash};
 use super::signature::{PublicKey, SigningKey};
 use super::signature_partition::{self, Signed};
-use super::{manifest, sbom, sums, uki, verity, wsl};
+use super::{apple, manifest, sbom, sums, uki, verity, wsl};
 use crate::staging::{self, Staging};
 use crate::ui::{Ui, human_size};
 
@@ -102,6 +102,9 @@ pub enum Error {
     /// The disk cannot be converted.
     #[error("cannot convert the disk image")]
     Format(#[from] formats::Error),
+    /// The folder for Apple's framework cannot be made.
+    #[error("cannot make the folder for Apple's Virtualization framework")]
+    Apple(#[from] apple::Error),
     /// The archive for WSL cannot be written.
     #[error("cannot make the distro for WSL")]
     Wsl(#[from] wsl::Error),
@@ -394,9 +397,14 @@ fn write_disks(
     let raw = staging.path(&name(Format::Raw));
     disk::write(layout, contents, &raw)?;
     let asked = Format::DISKS.into_iter().filter(|format| inputs.formats.contains(format));
-    let names: Vec<_> = asked.map(|format| (format, name(format))).collect();
-    convert(&raw, &names, staging, ui)?;
-    Ok(names.into_iter().map(|(_, name)| name).collect())
+    let disks: Vec<_> = asked.map(|format| (format, name(format))).collect();
+    let mut forms: Vec<_> = disks.iter().map(|(_, name)| name.clone()).collect();
+    if inputs.formats.contains(&Format::Apple) {
+        apple::stage(&raw, staging)?;
+        forms.extend(apple::names());
+    }
+    convert(&raw, &disks, staging, ui)?;
+    Ok(forms)
 }
 
 /// Gives a staged raw disk the forms and names that are asked for; raw need not be among them.
@@ -484,12 +492,14 @@ pub(crate) mod tests {
         (version, minimum_version): (&str, Option<&str>),
     ) -> Assembled {
         let path = |name: &str| folder.join(name);
+        let apple = formats.contains(&Format::Apple);
+        let architecture = if apple { Architecture::Aarch64 } else { Architecture::X86_64 };
         let first = version.chars().last().and_then(|last| last.to_digit(10)).expect("a digit");
         let root: Vec<u8> =
             (first..first + 300).flat_map(|block| [block; 1024]).flat_map(u32::to_le_bytes).collect();
         for (name, bytes) in [
             ("root", root.as_slice()),
-            ("kernel", &uki::pe::tests::stub(".text", b"kernel", 1)),
+            ("kernel", &kernel(architecture)),
             ("config", b"CONFIG_A=y\n"),
             ("init", b"PID 1"),
         ] {
@@ -505,7 +515,7 @@ pub(crate) mod tests {
             name: if flavour == Flavour::Test { "eci-test" } else { "eci" },
             version,
             minimum_version,
-            architecture: Architecture::X86_64,
+            architecture,
             flavour,
             root: &path("root"),
             kernel: &path("kernel"),
@@ -521,6 +531,15 @@ pub(crate) mod tests {
             origin: &Origin::default(),
         };
         assemble(&inputs, &path("out"), &Ui::silent()).expect("assembled")
+    }
+
+    /// A kernel that firmware starts. Arm's has an uncompressed one's header as well.
+    fn kernel(architecture: Architecture) -> Vec<u8> {
+        let mut kernel = uki::pe::tests::stub(".text", b"kernel", 1);
+        if architecture == Architecture::Aarch64 {
+            kernel[56..60].copy_from_slice(b"ARM\x64");
+        }
+        kernel
     }
 
     fn key(folder: &Path) -> SigningKey {

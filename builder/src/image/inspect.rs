@@ -13,6 +13,7 @@ use eci_policy::settings::DEFAULT;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::apple;
 use super::assemble::{self, KERNEL_CONFIG_FILE};
 use super::formats::{self, Format};
 use super::provenance::{self, statement::Statement};
@@ -162,14 +163,17 @@ pub struct BootInfo {
     pub successful: bool,
 }
 
-/// Inspects an output folder, a `manifest.json` in one, a disk image, or a distro for WSL. `keys` are tried on the signature.
+/// Inspects an output folder, a `manifest.json` in one, a disk image, a distro for WSL, or a copy of the folder for Apple's framework.
+/// `keys` are tried on the signature.
 ///
 /// # Errors
 /// [`Error`]. What may lie beside an artifact and does not is left out.
 pub fn inspect(artifact: &Path, keys: &[PublicKey], ui: &Ui) -> Result<Inspection, Error> {
     let is_manifest = artifact.extension().is_some_and(|extension| extension == "json");
     let folder = if artifact.is_dir() { artifact } else { artifact.parent().unwrap_or(Path::new("")) };
-    let Found { manifest: bytes, signature, partitions, uki } = if artifact.is_dir() || is_manifest {
+    let Found { manifest: bytes, signature, partitions, uki } = if apple::is_alone(artifact) {
+        from_file(&artifact.join(apple::DISK), ui)?
+    } else if artifact.is_dir() || is_manifest {
         let bytes = read(&folder.join(manifest::FILE))?;
         let partitions = disk_of(folder, &manifest::parse(&bytes)?, ui)?;
         let beside = |name| fs::read(folder.join(name)).unwrap_or_default();
@@ -254,8 +258,8 @@ fn uki_info(image: &[u8]) -> Option<UkiInfo> {
 
 /// Partitions of the disk image in an output folder, if it has one.
 fn disk_of(folder: &Path, manifest: &Manifest, ui: &Ui) -> Result<Vec<PartitionInfo>, Error> {
-    for format in Format::DISKS {
-        let name = assemble::disk_file(&manifest.name, &manifest.version, manifest.architecture, format);
+    let name = |format| assemble::disk_file(&manifest.name, &manifest.version, manifest.architecture, format);
+    for name in Format::DISKS.map(name).into_iter().chain([apple::beside(apple::DISK)]) {
         let path = folder.join(name);
         if path.exists() {
             return from_disk(&path, ui).map(|found| found.partitions);
@@ -387,7 +391,8 @@ fn text_of(entry: &Value, field: &str) -> String {
 mod tests {
     use eci_contract::manifest::Flavour;
 
-    use super::super::assemble::tests::assemble_small;
+    use super::super::assemble::Signing;
+    use super::super::assemble::tests::{assemble_for, assemble_small};
     use super::super::signature;
     use super::*;
 
@@ -413,6 +418,21 @@ mod tests {
             assert_eq!((provenance.commit, provenance.materials.len()), (None, 0));
             let boot = inspection.partitions[1].boot_count.expect("a root partition");
             assert_eq!(boot, BootInfo { priority: 15, tries_left: 3, successful: true });
+        }
+    }
+
+    #[test]
+    fn a_folder_for_apple_s_framework_is_known_beside_the_manifest_and_alone() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let key = signature::generate(&folder.path().join("keys")).expect("key");
+        let signing = Signing::Now { key: &key, signer: secure_boot::tests::signer() };
+        assemble_for(folder.path(), Flavour::Shipped, signing, &[Format::Apple]);
+        let out = folder.path().join("out");
+        for artifact in [out.clone(), out.join(apple::FOLDER)] {
+            let inspection = inspect(&artifact, &[key.public()], &Ui::silent()).expect("inspected");
+            assert_eq!(inspection.signer, Some(key.public().id()));
+            assert_eq!(inspection.partitions.len(), 8);
+            assert_eq!(inspection.sha256.contains_key("apple/vfkit.sh"), artifact == out);
         }
     }
 

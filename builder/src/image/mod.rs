@@ -1,5 +1,6 @@
 //! From a root file system, a kernel and an initrd to the artifacts of a release.
 
+pub mod apple;
 pub mod assemble;
 pub mod diff;
 pub mod digest;

@@ -1,9 +1,14 @@
 //! `SHA256SUMS`, as `sha256sum --check` reads it.
+//!
+//! Invariant: it speaks of files in its own folder, and in the one folder that an image may have there.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use super::apple;
 use super::digest::Sha256;
 
 /// File name of the sums.
@@ -38,10 +43,10 @@ impl Sums {
     /// # Errors
     /// [`Error::Read`].
     pub fn of(folder: &Path, names: &[String]) -> Result<Self, Error> {
-        let mut sums = BTreeMap::new();
+        let (mut sums, mut read) = (BTreeMap::new(), BTreeMap::new());
         for name in names {
             let path = folder.join(name);
-            let digest = Sha256::of_file(&path).map_err(|source| Error::Read { path, source })?;
+            let digest = digest_of(&path, &mut read).map_err(|source| Error::Read { path, source })?;
             sums.insert(name.clone(), digest);
         }
         Ok(Self(sums))
@@ -56,17 +61,34 @@ impl Sums {
     /// Reads the text of the file.
     ///
     /// # Errors
-    /// [`Error::Line`], for names with a folder in them too: a sums file speaks of its own folder.
+    /// [`Error::Line`], for names with any other folder in them too.
     pub fn parse(text: &str) -> Result<Self, Error> {
         let mut sums = BTreeMap::new();
         for (index, line) in text.lines().enumerate() {
             let entry = line.split_once("  ").and_then(|(digest, name)| Some((digest.parse().ok()?, name)));
-            let sound = entry.filter(|(_, name)| !name.is_empty() && !name.contains('/'));
+            let sound =
+                entry.filter(|(_, name)| is_plain(name) || apple::names().iter().any(|known| known == name));
             let (digest, name) = sound.ok_or(Error::Line { line: index + 1 })?;
             sums.insert(name.to_owned(), digest);
         }
         Ok(Self(sums))
     }
+}
+
+/// The digest of a file that may have been read under another name: a disk is the most that there is to read.
+fn digest_of(path: &Path, read: &mut BTreeMap<(u64, u64), Sha256>) -> io::Result<Sha256> {
+    let metadata = fs::metadata(path)?;
+    let file = (metadata.dev(), metadata.ino());
+    if let Some(digest) = read.get(&file) {
+        return Ok(*digest);
+    }
+    let digest = Sha256::of_file(path)?;
+    read.insert(file, digest);
+    Ok(digest)
+}
+
+fn is_plain(name: &str) -> bool {
+    !name.is_empty() && !name.contains('/')
 }
 
 #[cfg(test)]
@@ -88,10 +110,15 @@ mod tests {
     #[test]
     fn lines_that_name_no_file_of_the_folder_are_refused() {
         let digest = Sha256::of(&[b"abc"]);
-        for line in
-            [format!("{digest}  ../x"), format!("{digest} x"), format!("{digest}  "), "x  y".to_owned()]
-        {
-            let error = Sums::parse(&format!("{digest}  a\n{line}\n")).expect_err("the second line is wrong");
+        for line in [
+            format!("{digest}  ../x"),
+            format!("{digest}  apple/../x"),
+            format!("{digest} x"),
+            format!("{digest}  "),
+            "x  y".to_owned(),
+        ] {
+            let error = Sums::parse(&format!("{digest}  apple/Image\n{line}\n"))
+                .expect_err("the second line is wrong");
             assert_eq!(error.to_string(), "line 2 of SHA256SUMS is not a digest and a file name");
         }
     }

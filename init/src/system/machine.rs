@@ -8,6 +8,7 @@ use eci_contract::status::{BootTimes, Check, Image, State, Status, Step};
 
 use super::firewall::Loading;
 use super::ring::Ring;
+use super::rosetta::Rosetta;
 use super::services::Supervisor;
 use super::settings::Administered;
 use super::shutdown::Then;
@@ -32,6 +33,8 @@ pub struct Machine {
     pub settings: Option<Administered>,
     /// Folders of the host.
     pub shares: Vec<Share>,
+    /// What runs x86-64 programs, where the host gives it.
+    pub rosetta: Option<Rosetta>,
     /// What is measured into the TPM.
     pub measuring: Measuring,
     /// Process id of the helper that asks it for a quote.
@@ -67,6 +70,7 @@ impl Machine {
             firewall: None,
             settings: None,
             shares: Vec::new(),
+            rosetta: None,
             supervisor: Supervisor::default(),
             ring: Ring::new(),
             checks: Vec::new(),

@@ -23,6 +23,7 @@ pub mod notify;
 pub mod program;
 pub mod read_ahead;
 pub mod ring;
+pub mod rosetta;
 pub mod selfcheck;
 pub mod services;
 pub mod settings;

@@ -7,8 +7,8 @@ use eci_tpm::pcr::{KERNEL_IMAGE, SYSTEM};
 
 use super::machine::Machine;
 use super::{
-    apparmor, cgroups, choice, data, firewall, hidden, mounts, network, read_ahead, selfcheck, services,
-    settings, shares, sysctls,
+    apparmor, cgroups, choice, data, firewall, hidden, mounts, network, read_ahead, rosetta, selfcheck,
+    services, settings, shares, sysctls,
 };
 use crate::wsl::choices::{Part, left_out};
 use crate::{clock, kmsg, power};
@@ -223,6 +223,15 @@ const STEPS: &[BootStep] = &[
         },
     },
     BootStep {
+        name: rosetta::STEP,
+        on_failure: OnFailure::Degrade,
+        why: "containers run x86-64 programs as well, by the program that a Mac gives for that",
+        run: |machine| {
+            machine.rosetta = Some(rosetta::register()?);
+            Ok(())
+        },
+    },
+    BootStep {
         name: "firewall in force",
         on_failure: OnFailure::RefuseEngine,
         why: "before the engine opens anything",
@@ -273,6 +282,8 @@ enum Error {
     #[error(transparent)]
     Shares(#[from] shares::Error),
     #[error(transparent)]
+    Rosetta(#[from] rosetta::Error),
+    #[error(transparent)]
     Services(#[from] services::Error),
     #[error("cannot have more files open")]
     OpenFiles(#[source] rustix::io::Errno),
@@ -288,7 +299,8 @@ enum Error {
 /// With the failed step and its reason, when that step is fatal.
 pub fn run(machine: &mut Machine) -> Result<(), String> {
     for step in STEPS {
-        if let Some(why) = left_out(machine.platform(), Part::Step(step.name)) {
+        let not_here = || (step.name == rosetta::STEP).then(rosetta::left_out).flatten();
+        if let Some(why) = left_out(machine.platform(), Part::Step(step.name)).or_else(not_here) {
             kmsg::info(&format!("{}: left out ({why})", step.name));
             machine.steps.push(Step { name: step.name.into(), ms: 0, outcome: format!("left out: {why}") });
             continue;

@@ -67,6 +67,7 @@ pub const LEFT_OUT: &[Choice] = &[
         Part::Step("shares"),
         "hypervisors share folders with all of WSL, which has Windows' drives for that",
     ),
+    leave_out(Part::Step("rosetta"), "interpreters are registered for all distros, and Windows is no Mac"),
     leave_out(Part::Mount("/sys/kernel/security"), "nothing is read there without lockdown and AppArmor"),
     leave_out(
         Part::Promise("verity-panics"),

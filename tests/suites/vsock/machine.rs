@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -20,8 +20,8 @@ use eci_builder::instance::link::ports::PublishOn;
 use eci_contract::link::{Reply, Request, VSOCK_PORT};
 use tokio::runtime::{self, Runtime};
 
+use eci_tests::clients;
 use eci_tests::command::{self, Outcome};
-use eci_tests::image;
 use eci_tests::qemu::{Ending, Qemu};
 
 /// `scripts/test` brings it into PATH.
@@ -37,14 +37,19 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Boots the image under test with no link but vsock, and waits for its engine.
+    /// Boots by these arguments, with these `-drive` definitions, more arguments, and no link but vsock, and waits for the engine.
     ///
     /// # Errors
     /// When device or machine do not start, or the engine does not get ready.
-    pub fn boot(name: &str, deadline: Duration) -> Result<Self> {
-        let (out, folder) = (image::out()?, tempfile::tempdir()?);
-        let [data, socket, host] = ["data", "device", "host"].map(|name| folder.path().join(name));
-        File::create(&data)?.set_len(4 << 30)?;
+    pub fn start(
+        name: &str,
+        boot: &[String],
+        drives: &[String],
+        more: &[String],
+        deadline: Duration,
+    ) -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let [socket, host] = ["device", "host"].map(|name| folder.path().join(name));
         let device = Command::new(PROGRAM)
             .arg("--guest-cid")
             .arg(GUEST_CID.to_string())
@@ -56,13 +61,9 @@ impl Machine {
             .stderr(File::create(folder.path().join("log"))?)
             .spawn()
             .with_context(|| format!("cannot start {PROGRAM}"))?;
-        let drives = [
-            format!("file={},format=raw,readonly=on", image::raw(&out)?.display()),
-            format!("file={},format=raw", data.display()),
-        ];
         let chardev = format!("socket,id=vsock,path={}", socket.display());
         // The device's process reads and writes the machine's memory.
-        let more = [
+        let mut arguments = vec![
             "-object",
             "memory-backend-memfd,id=memory,size=1G,share=on",
             "-machine",
@@ -72,8 +73,9 @@ impl Machine {
             "-device",
             "vhost-user-vsock-pci,chardev=vsock",
         ];
+        arguments.extend(more.iter().map(String::as_str));
         wait_for(&socket)?;
-        let mut qemu = Qemu::start(name, &out, &drives, &more)?;
+        let mut qemu = Qemu::start_by(boot, "user,id=net", name, drives, &arguments)?;
         let ending = qemu.wait_for_engine(deadline)?;
         ensure!(ending == Ending::Seen, "the machine ended:\n{}", qemu.console());
         Ok(Self { qemu: Mutex::new(qemu), device, folder })
@@ -97,22 +99,10 @@ impl Machine {
         self.qemu.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Connects to a port of the VM, as the host does; `None` where nobody takes the connection.
-    ///
-    /// # Errors
-    /// When the device does not answer.
-    pub fn connect(&self, port: u32) -> Result<Option<UnixStream>> {
-        connect(&self.folder.path().join("host"), port).context("the device does not answer")
-    }
-
-    /// A listener for what the VM connects to at a port of the host.
-    ///
-    /// # Errors
-    /// When it cannot be made.
-    pub fn listen(&self, port: u32) -> Result<UnixListener> {
-        let listener = UnixListener::bind(self.folder.path().join(format!("host_{port}")))?;
-        listener.set_nonblocking(true)?;
-        Ok(listener)
+    /// Where the device takes connections to the VM.
+    #[must_use]
+    pub fn device(&self) -> PathBuf {
+        self.folder.path().join("host")
     }
 
     /// Starts a host's end of the link.
@@ -122,7 +112,7 @@ impl Machine {
     pub fn link(&self) -> Result<Host> {
         let folder = tempfile::tempdir()?;
         let [port, docker, link] = ["port", "docker", "link"].map(|name| folder.path().join(name));
-        let (listener, device) = (UnixListener::bind(&port)?, self.folder.path().join("host"));
+        let (listener, device) = (UnixListener::bind(&port)?, self.device());
         thread::spawn(move || {
             for session in listener.incoming().flatten() {
                 let device = device.clone();
@@ -160,7 +150,7 @@ impl Host {
     /// When it cannot be started.
     pub fn docker(&self, arguments: &[&str], input: &[u8]) -> Result<Outcome> {
         let socket = self.folder.path().join("docker");
-        let mut docker = Command::new("docker");
+        let mut docker = Command::new(clients::unpacked()?.join("usr/bin/docker"));
         docker.env("DOCKER_HOST", format!("unix://{}", socket.display())).env_remove("DOCKER_CONTEXT");
         command::run(docker.args(arguments), input)
     }
@@ -180,7 +170,11 @@ impl Host {
     }
 }
 
-fn connect(host: &Path, port: u32) -> io::Result<Option<UnixStream>> {
+/// Connects to a port of the VM, as the host does; `None` where nobody takes the connection.
+///
+/// # Errors
+/// When the device does not answer.
+pub fn connect(host: &Path, port: u32) -> io::Result<Option<UnixStream>> {
     for _ in 0..10 {
         match try_connect(host, port) {
             // Right after one that the VM refused the device may hang up before it is told a port. That says nothing of the VM.

@@ -1,8 +1,10 @@
 //! The link where the hypervisor has vsock and no virtio-serial port: all that the host does goes through it, nobody else is served, and
 //! no container reaches the host by it.
 
+use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -27,6 +29,21 @@ const OF_THE_HOST: u32 = 1024;
 struct Booted {
     machine: Machine,
     host: Host,
+    _data: tempfile::TempDir,
+}
+
+impl Booted {
+    /// Connects to a port of the VM.
+    fn connect(&self, port: u32) -> Result<Option<UnixStream>> {
+        machine::connect(&self.machine.device(), port).context("the device does not answer")
+    }
+
+    /// A listener for what the VM connects to at a port of the host.
+    fn listen(&self, port: u32) -> Result<UnixListener> {
+        let listener = UnixListener::bind(format!("{}_{port}", self.machine.device().display()))?;
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    }
 }
 
 fn main() -> ExitCode {
@@ -40,10 +57,19 @@ fn main() -> ExitCode {
 }
 
 fn boot() -> Result<Booted> {
-    let machine = Machine::boot("vsock", BOOT)?;
+    let (out, folder) = (image::out()?, tempfile::tempdir()?);
+    let data = folder.path().join("data");
+    File::create(&data)?.set_len(4 << 30)?;
+    let file = |name: &str| out.join(name).to_string_lossy().into_owned();
+    let boot = ["-kernel".to_owned(), file("vmlinuz"), "-initrd".to_owned(), file("initrd.img")];
+    let drives = [
+        format!("file={},format=raw,readonly=on", image::raw(&out)?.display()),
+        format!("file={},format=raw", data.display()),
+    ];
+    let machine = Machine::start("vsock", &boot, &drives, &[], BOOT)?;
     let host = machine.link()?;
     host.docker(&["import", "-", "busybox"], &image::busybox_tar()?)?.ok()?;
-    Ok(Booted { machine, host })
+    Ok(Booted { machine, host, _data: folder })
 }
 
 fn rows() -> Vec<Row<Booted>> {
@@ -85,9 +111,9 @@ fn rows() -> Vec<Row<Booted>> {
             })
         }),
         row("no_other_port_is_open", |booted| {
-            ensure!(booted.machine.connect(VSOCK_PORT)?.is_some(), "the link's port is closed");
+            ensure!(booted.connect(VSOCK_PORT)?.is_some(), "the link's port is closed");
             for port in [VSOCK_PORT - 1, VSOCK_PORT + 1, 0, 1, 22, 1024, 2375, 2376] {
-                ensure!(booted.machine.connect(port)?.is_none(), "port {port} is open");
+                ensure!(booted.connect(port)?.is_none(), "port {port} is open");
             }
             Ok(())
         }),
@@ -108,8 +134,7 @@ fn rows() -> Vec<Row<Booted>> {
         }),
         row("what_is_no_session_gets_no_answer_and_the_host_goes_on", |booted| {
             for bytes in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"{\"stream\":\"shutdown\"}\n", &[0xff; 100_000]] {
-                let mut stranger =
-                    booted.machine.connect(VSOCK_PORT)?.context("the link's port is closed")?;
+                let mut stranger = booted.connect(VSOCK_PORT)?.context("the link's port is closed")?;
                 stranger.write_all(bytes)?;
                 stranger.set_read_timeout(Some(Duration::from_secs(2)))?;
                 let mut answer = [0; 64];
@@ -159,7 +184,7 @@ fn soon(mut check: impl FnMut() -> Result<()>) -> Result<()> {
 
 /// The device that makes AF_VSOCK a way out is there, and so is somebody who listens on the host.
 fn no_way_from_containers(booted: &Booted) -> Result<()> {
-    let listener = booted.machine.listen(OF_THE_HOST)?;
+    let listener = booted.listen(OF_THE_HOST)?;
     let verbs = [
         format!("vsock:2:{OF_THE_HOST}"),
         format!("vsock:2:{VSOCK_PORT}"),

@@ -1,5 +1,5 @@
-//! Disk image formats besides raw: qcow2 by way of `qemu-img`, VHDX written by us; `qemu-img` checks and reads both. One more form
-//! is no disk: [`super::wsl`].
+//! Disk image formats besides raw: qcow2 by way of `qemu-img`, VHDX written by us; `qemu-img` checks and reads both. Two more forms
+//! are no disks: [`super::wsl`], and [`super::apple`], a folder with the raw one in it.
 
 mod vhdx;
 
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use super::wsl;
+use super::{apple, wsl};
 use crate::tool::{self, Tool};
 use crate::ui::Ui;
 
@@ -27,6 +27,8 @@ pub enum Format {
     Vhdx,
     /// A distro of WSL 2, which is no disk.
     Wsl,
+    /// A folder for Apple's Virtualization framework, of images for aarch64.
+    Apple,
 }
 
 /// Why a disk image cannot be converted.
@@ -77,7 +79,7 @@ impl Format {
     /// All that are disks, raw first: what costs least to look at.
     pub const DISKS: [Self; 3] = [Self::Raw, Self::Qcow2, Self::Vhdx];
 
-    /// File name extension, and `qemu-img`'s name of the format.
+    /// File name extension, and `qemu-img`'s name of the format; of a folder, its name.
     #[must_use]
     pub fn extension(self) -> &'static str {
         match self {
@@ -85,6 +87,7 @@ impl Format {
             Self::Qcow2 => "qcow2",
             Self::Vhdx => "vhdx",
             Self::Wsl => "wsl",
+            Self::Apple => apple::FOLDER,
         }
     }
 }

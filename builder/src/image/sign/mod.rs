@@ -22,7 +22,7 @@ use super::signature_partition::{self, Signed};
 use super::sums::{self, Sums};
 use super::token::{self, Algorithm, Uri};
 use super::verify::{self, Expected};
-use super::{disk, esp, manifest, uki, wsl};
+use super::{apple, disk, esp, manifest, uki, wsl};
 use crate::staging::{self, Staging};
 use crate::ui::{Ui, human_size};
 
@@ -383,6 +383,7 @@ impl<'a> Unsigned<'a> {
         let changed = |name: &str| {
             [uki::FILE, manifest::SIGNATURE_FILE, root_hash::FILE, provenance::FILE].contains(&name)
                 || disks.iter().any(|(_, disk)| disk == name)
+                || apple::names().iter().any(|in_folder| in_folder == name)
                 || self.distro().as_deref() == Some(name)
         };
         for name in names.iter().filter(|name| !changed(name)) {
@@ -397,6 +398,11 @@ impl<'a> Unsigned<'a> {
         let Manifest { name, version, architecture, .. } = &self.manifest;
         let named = Format::DISKS.map(|format| (format, disk_file(name, version, *architecture, format)));
         named.into_iter().filter(|(_, name)| self.sums.0.contains_key(name)).collect()
+    }
+
+    /// Whether the sums name the folder for Apple's framework.
+    fn has_apple(&self) -> bool {
+        apple::names().iter().any(|name| self.sums.0.contains_key(name))
     }
 
     /// File name of the distro for WSL, if the sums name one.
@@ -419,8 +425,9 @@ impl<'a> Unsigned<'a> {
     fn stage_disks(&self, signed: &Signed, uki: &[u8], staging: &Staging, ui: &Ui) -> Result<u64, Error> {
         let disks = self.disks();
         self.check_sums(|name| disks.iter().any(|(_, disk)| disk == name))?;
-        let (_, first) = disks.first().ok_or_else(|| Error::NoDisk { folder: self.folder.to_owned() })?;
-        let path = self.path(first);
+        let in_folder = || self.has_apple().then(|| apple::beside(apple::DISK));
+        let first = disks.first().map(|(_, name)| name.clone()).or_else(in_folder);
+        let path = self.path(&first.ok_or_else(|| Error::NoDisk { folder: self.folder.to_owned() })?);
         let from = formats::open(&path, ui)?.file;
         let table = disk::read(&from, &path)?;
         let named = |name| table.named(name).ok_or_else(|| Error::NoPartition { path: path.clone(), name });
@@ -433,6 +440,9 @@ impl<'a> Unsigned<'a> {
         let Manifest { name, version, architecture, .. } = &self.manifest;
         let raw = staging.path(&disk_file(name, version, *architecture, Format::Raw));
         disk::rewrite(&from, vec![(esp, volume), (signature, text)], &raw)?;
+        if self.has_apple() {
+            apple::stage(&raw, staging).map_err(assemble::Error::from)?;
+        }
         assemble::convert(&raw, &disks, staging, ui)?;
         Ok(table.partitions.iter().map(|partition| partition.length).sum())
     }

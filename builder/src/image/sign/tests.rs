@@ -58,7 +58,15 @@ impl Image {
         };
         assert!(!names(self.0.path()).iter().any(|name| name.contains("staging")));
         let digest = |name: String| (name.clone(), Sha256::of_file(&self.out(&name)).expect("file"));
-        names(&self.path("out")).into_iter().map(digest).collect()
+        let inside = |name: String| -> Vec<String> {
+            let path = self.out(&name);
+            if path.is_dir() {
+                names(&path).iter().map(|file| format!("{name}/{file}")).collect()
+            } else {
+                vec![name]
+            }
+        };
+        names(&self.path("out")).into_iter().flat_map(inside).map(digest).collect()
     }
 
     /// Signatures of the folder's files, made with what everybody has.
@@ -136,6 +144,22 @@ fn signed_afterwards_it_has_the_bytes_of_a_build_with_the_keys() {
     sign(&again.path("out"), &image.keys(), &Ui::silent()).expect("signed here");
     assert_eq!(again.state(), wanted);
     assert_eq!(image.sign(&signatures).expect_err("done"), "`out` is signed already");
+}
+
+#[test]
+fn the_folder_for_apple_s_framework_is_signed_beside_other_forms_and_as_the_only_one() {
+    for formats in [&[Format::Raw, Format::Apple][..], &[Format::Apple]] {
+        let image = Image::new(formats);
+        let key = SigningKey::read(&image.path(KEY)).expect("our own");
+        let signer = Signer::read(&image.path(DB_KEY), &image.out(CERTIFICATE_FILE)).expect("our own");
+        let with_keys = Image(tempfile::tempdir().expect("temporary folder"));
+        let signing = Signing::Now { key: &key, signer: &signer };
+        assemble_for(with_keys.0.path(), Flavour::Shipped, signing, formats);
+        image.sign(&image.keys()).expect("signed");
+        assert_eq!(image.state(), with_keys.state());
+        assert_eq!(image.state().contains_key("eci-0.1.0-aarch64.raw"), formats.len() == 2);
+        assert!(image.state().contains_key("apple/vfkit.sh"));
+    }
 }
 
 #[test]

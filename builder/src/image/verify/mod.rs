@@ -3,6 +3,7 @@
 //! Invariant: nothing of a manifest is believed before its signature holds, and what was not checked is never counted
 //! as holding.
 
+mod apple;
 mod disk;
 mod esp;
 mod files;
@@ -20,7 +21,7 @@ use serde::Serialize;
 use super::formats::{self, Format};
 use super::secure_boot::Certificate;
 use super::signature::PublicKey;
-use super::{assemble, manifest, sums};
+use super::{apple as apple_folder, assemble, manifest, sums};
 use crate::ui::Ui;
 
 /// Why an artifact cannot be checked at all.
@@ -129,14 +130,17 @@ impl Report {
     }
 }
 
-/// Checks an output folder, a `manifest.json` in one, a disk image of any format, or a distro for WSL.
+/// Checks an output folder, a `manifest.json` in one, a disk image of any format, a distro for WSL, or a copy of the folder for Apple's
+/// framework.
 ///
 /// # Errors
 /// [`Error`] when the artifact cannot be looked at. An artifact that is not as it should be is a [`Report`] that does
 /// not hold.
 pub fn verify(artifact: &Path, expected: &Expected, ui: &Ui) -> Result<Report, Error> {
     let mut report = Report::default();
-    if artifact.is_dir() {
+    if apple_folder::is_alone(artifact) {
+        apple::check(artifact, "", expected, &mut report, ui)?;
+    } else if artifact.is_dir() {
         verify_folder(artifact, expected, &mut report, ui)?;
     } else if artifact.extension().is_some_and(|extension| extension == "json") {
         verify_beside(artifact.parent().unwrap_or(Path::new("")), artifact, expected, &mut report)?;
@@ -169,11 +173,15 @@ fn verify_folder(folder: &Path, expected: &Expected, report: &mut Report, ui: &U
         if disk.exists() {
             disks += 1;
             let manifests = verify_disk(&disk, expected, report, ui)?;
-            let same = manifests.contains(&read(&path)?);
-            let outcome =
-                if same { Ok("the same bytes".to_owned()) } else { Err("another manifest".to_owned()) };
-            report.add(&name(&disk), "manifest beside it", outcome);
+            report.add(&name(&disk), "manifest beside it", same_as_beside(&path, manifests.iter())?);
         }
+    }
+    if folder.join(apple_folder::FOLDER).exists() {
+        disks += 1;
+        let prefix = format!("{}/", apple_folder::FOLDER);
+        let manifests = apple::check(folder, &prefix, expected, report, ui)?;
+        let outcome = same_as_beside(&path, manifests.iter())?;
+        report.add(apple_folder::FOLDER, "manifest beside it", outcome);
     }
     if disks == 0 {
         report.skip("disk images", "all", "the folder has none");
@@ -182,11 +190,19 @@ fn verify_folder(folder: &Path, expected: &Expected, report: &mut Report, ui: &U
     let distro = folder.join(distro);
     if distro.exists() {
         let manifest = wsl::distro(&name(&distro), &distro, expected, report)?;
-        let same = manifest.is_some_and(|manifest| read(&path).is_ok_and(|beside| beside == manifest));
-        let outcome = if same { Ok("the same bytes".to_owned()) } else { Err("another manifest".to_owned()) };
-        report.add(&name(&distro), "manifest beside it", outcome);
+        report.add(&name(&distro), "manifest beside it", same_as_beside(&path, manifest.iter())?);
     }
     Ok(())
+}
+
+/// Whether one of an artifact's manifests is the one beside it.
+fn same_as_beside<'a>(
+    path: &Path,
+    mut manifests: impl Iterator<Item = &'a Vec<u8>>,
+) -> Result<Result<String, String>, Error> {
+    let beside = read(path)?;
+    let same = manifests.any(|manifest| *manifest == beside);
+    Ok(if same { Ok("the same bytes".to_owned()) } else { Err("another manifest".to_owned()) })
 }
 
 /// Checks a manifest with its signature beside it, and the kernel, initrd and unified kernel image that it names.

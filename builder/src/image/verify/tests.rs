@@ -502,3 +502,63 @@ fn errors_name_operation_and_object() {
     let error = verify(Path::new("/nowhere/manifest.json"), &expected, &Ui::silent()).expect_err("not there");
     assert_eq!(error.to_string(), "cannot read `/nowhere/manifest.json`");
 }
+
+/// An image with the folder for Apple's framework as its only form, which no file shares with another: a test changes one of them.
+fn apple() -> (Image, PathBuf) {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let key = signature::generate(&folder.path().join("keys")).expect("key");
+    let signing = Signing::Now { key: &key, signer: secure_boot::tests::signer() };
+    assemble_for(folder.path(), Flavour::Shipped, signing, &[Format::Apple]);
+    let image = Image { folder, key };
+    let path = image.path("apple");
+    for name in ["Image", "initrd.img"] {
+        let bytes = fs::read(path.join(name)).expect("file");
+        fs::remove_file(path.join(name)).expect("removed");
+        fs::write(path.join(name), bytes).expect("written");
+    }
+    (image, path)
+}
+
+#[test]
+fn a_folder_for_apple_s_framework_holds_beside_the_image_and_alone() {
+    let (image, path) = apple();
+    let report = image.report(&image.path(""));
+    assert!(report.holds(), "{report:#?}");
+    let row =
+        |subject: &str, check| report.checks.iter().any(|row| row.subject == subject && row.check == check);
+    assert!(
+        row("apple/Image", "digest") && row("apple/initrd.img", "digest") && row("apple/vfkit.sh", "script")
+    );
+    assert!(row("apple/disk.raw slot A", "signature") && row("apple", "manifest beside it"));
+    assert!(report.checks.iter().all(|row| row.subject != "disk images"), "it has a disk");
+
+    let copy = tempfile::tempdir().expect("temporary folder");
+    for name in ["Image", "initrd.img", "disk.raw", "vfkit.sh"] {
+        fs::copy(path.join(name), copy.path().join(name)).expect("copied");
+    }
+    let report = image.report(copy.path());
+    assert!(report.holds(), "{report:#?}");
+    assert!(report.checks.iter().any(|row| row.subject == "Image" && row.check == "digest"));
+}
+
+#[test]
+fn whatever_is_changed_in_the_folder_for_apple_s_framework_is_found_without_the_sums() {
+    for (name, check) in [("Image", "digest"), ("initrd.img", "digest"), ("vfkit.sh", "script")] {
+        let (image, path) = apple();
+        let mut bytes = fs::read(path.join(name)).expect("file");
+        bytes.push(b' ');
+        fs::write(path.join(name), bytes).expect("written");
+        assert_eq!(failed(&image.report(&path)), [format!("{name}: {check}")]);
+    }
+    let (image, path) = apple();
+    let disk = fs::OpenOptions::new().write(true).open(path.join("disk.raw")).expect("disk");
+    disk.set_len(4096).expect("cut");
+    let report = image.report(&path);
+    assert!(!report.holds());
+    assert!(report.checks.iter().any(|row| row.subject == "Image" && row.verdict == Verdict::Skipped));
+}
+
+fn failed(report: &Report) -> Vec<String> {
+    let failed = report.checks.iter().filter(|row| row.verdict == Verdict::Fails);
+    failed.map(|row| format!("{}: {}", row.subject, row.check)).collect()
+}

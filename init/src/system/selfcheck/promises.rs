@@ -6,8 +6,8 @@ use eci_contract::paths::ENGINE_DATA;
 
 use super::evidence::{Evidence, FORBIDDEN_PATHS};
 use crate::initramfs::verity::{OPTIONS, SIGNATURE_KEY, SIGNATURE_OPTION};
-use crate::system::hidden;
 use crate::system::sysctls::{self, SYSCTLS};
+use crate::system::{hidden, rosetta};
 
 /// One promise.
 pub struct Promise {
@@ -184,7 +184,8 @@ fn mount_flags(evidence: &Evidence, _: &Manifest) -> Result<String, String> {
         .clone()
         .filter(|mount| {
             // What containers get of both they may execute; no service of the VM does.
-            let is_for_containers = mount.target == ENGINE_DATA || mount.fstype == "virtiofs";
+            let is_for_containers =
+                mount.target == ENGINE_DATA || mount.fstype == "virtiofs" && mount.target != rosetta::FOLDER;
             let executes = !mount.has("noexec") && !is_for_containers;
             !mount.has("nosuid") || !mount.has("nodev") || executes
         })

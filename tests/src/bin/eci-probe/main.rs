@@ -6,6 +6,8 @@
 //! `EPERM`, `EPERM at STEP` when the way to the attempt was barred already, `no effect`, `nothing there`, or `killed
 //! SIGNAL`.
 //!
+//! Under the name `rosetta` it is something else: see [`rosetta`].
+//!
 //! Never run it on a machine that is not to be attacked.
 
 mod abi;
@@ -25,6 +27,7 @@ mod namespaces;
 mod nodes;
 mod power;
 mod processes;
+mod rosetta;
 mod sockets;
 
 use std::io::{self, Write};
@@ -54,7 +57,9 @@ const VERBS: &[&[Verb]] = &[
 ];
 
 fn main() -> ExitCode {
-    match run(&std::env::args().skip(1).collect::<Vec<_>>()) {
+    let done =
+        if rosetta::is_meant() { rosetta::say() } else { run(&std::env::args().skip(1).collect::<Vec<_>>()) };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         // A probe that cannot print has nothing else to say.
         Err(_) => ExitCode::FAILURE,

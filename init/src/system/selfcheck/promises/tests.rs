@@ -156,6 +156,16 @@ fn a_folder_whose_name_begins_like_the_engine_s_is_not_the_engine_s() {
 }
 
 #[test]
+fn a_folder_of_the_host_s_may_be_written_to_and_executed_from_but_not_rosetta_s() {
+    let with = |line: &str| broken_by(|e| e.mountinfo.push_str(line));
+    let share = "50 24 0:50 / /home/me rw,nosuid,nodev,nosymfollow - virtiofs eci-share-0 rw\n";
+    assert_eq!(with(share), [""; 0]);
+    let rosetta = "51 23 0:51 / /run/eci/rosetta ro,nosuid,nodev - virtiofs rosetta ro\n";
+    assert_eq!(with(rosetta), [""; 0]);
+    assert_eq!(with(&rosetta.replace(" ro,", " rw,")), ["mount-flags"]);
+}
+
+#[test]
 fn lockdown_off_is_found() {
     assert_eq!(broken_by(|e| e.lockdown = "[none] integrity confidentiality".into()), ["lockdown"]);
     assert_eq!(broken_by(|e| e.lockdown = String::new()), ["lockdown"]);
