@@ -9,6 +9,8 @@ pub const ENGINE_SOCKET: &str = "/run/eci/engine/docker.sock";
 pub const CONTAINER_SOCKET: &str = "/run/docker.sock";
 /// Which containers those are: [`crate::socket::SocketPolicy`] as JSON.
 pub const SOCKET_POLICY: &str = "/run/eci/socket-policy.json";
+/// Which registries the engine may reach: [`crate::registries::RegistryPolicy`] as JSON; not there where the settings have no list.
+pub const REGISTRY_POLICY: &str = "/run/eci/registries.json";
 /// PID 1's control socket: one [`crate::link::Request`] line in, one [`crate::link::Reply`] line out.
 pub const INIT_SOCKET: &str = "/run/eci/init.sock";
 /// One file per id range in use, and the allocation cursor.

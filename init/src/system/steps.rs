@@ -1,6 +1,9 @@
 //! The boot of the second stage, as a table. Reading it tells what happens, in order.
 
+use std::iter;
+
 use eci_contract::attest::{self, SYSINIT};
+use eci_contract::registries::PROXY;
 use eci_contract::status::Step;
 use eci_tpm::pcr::{KERNEL_IMAGE, SYSTEM};
 
@@ -135,7 +138,8 @@ const STEPS: &[BootStep] = &[
             let settings = machine.settings.as_ref();
             let engine =
                 settings.map(|settings| settings.engine(&machine.manifest.version)).unwrap_or_default();
-            machine.supervisor = services::load(machine.platform(), &engine)?;
+            let lists_registries = settings.is_some_and(|settings| settings.registries().is_some());
+            machine.supervisor = services::load(machine.platform(), &engine, lists_registries)?;
             Ok(())
         },
     },
@@ -187,6 +191,18 @@ const STEPS: &[BootStep] = &[
         why: "runtime and gate know which containers may have the engine's socket, and what for",
         run: |machine| {
             Ok(machine.settings.as_ref().map_or(Ok(()), settings::Administered::tell_of_socket)?)
+        },
+    },
+    BootStep {
+        name: "registries",
+        on_failure: OnFailure::RefuseEngine,
+        why: "before anything fetches, the kernel lets it speak to the one program alone that judges where it may fetch from",
+        run: |machine| {
+            let Some(settings) = &machine.settings else { return Ok(()) };
+            settings.tell_of_registries(machine.platform())?;
+            let Some(registries) = settings.registries() else { return Ok(()) };
+            let addresses: Vec<_> = iter::once(PROXY.into()).chain(registries.loopback()).collect();
+            Ok(cgroups::keep_diallers_to(&addresses)?)
         },
     },
     BootStep {

@@ -17,7 +17,7 @@ use eci_policy::settings::engine::Engine;
 
 use self::service::Service;
 use self::state::{Event, State, Wanted};
-use self::table::{Definition, ENGINE};
+use self::table::{Definition, EGRESS, ENGINE};
 use super::notify::{Descriptors, Message};
 use crate::handover::Platform;
 use crate::wsl::choices::{Part, left_out};
@@ -45,15 +45,16 @@ pub struct Supervisor {
     pub services: Vec<Service>,
 }
 
-/// Reads the table, without what this platform leaves out. The engine gets what the administrator set of it, `set`, besides its own
-/// settings.
+/// Reads the table, without what this platform leaves out, and without the way to registries where the administrator lists none. The engine
+/// gets what the administrator set of it, `set`, besides its own settings.
 ///
 /// # Errors
 /// When the table or a service's settings cannot be used.
-pub fn load(platform: Platform, set: &Engine) -> Result<Supervisor, Error> {
+pub fn load(platform: Platform, set: &Engine, lists_registries: bool) -> Result<Supervisor, Error> {
     let definitions = table::read()?.into_iter();
     let mut wanted: Vec<_> =
         definitions.filter(|service| left_out(platform, Part::Service(&service.name)).is_none()).collect();
+    wanted.retain(|service| service.name != EGRESS || lists_registries);
     if left_out(platform, Part::Step("apparmor")).is_some() {
         wanted.iter_mut().for_each(|service| service.apparmor_profile = None);
     }
