@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Lines in [`WINDOW`], and each message once.
+/// Lines in a minute, and each message once.
 const MOST_IN_WINDOW: usize = 20;
 const WINDOW: Duration = Duration::from_secs(60);
 

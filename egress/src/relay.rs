@@ -1,6 +1,6 @@
 //! Bytes both ways between two sockets, until both directions have ended.
 //!
-//! Invariant: each direction has one buffer, and reads no more while that is full; whatever the two do, it ends after [`IDLE`] without a byte.
+//! Invariant: each direction has one buffer, and reads no more while that is full; whatever the two do, it ends when no byte comes for a quarter of an hour.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};

@@ -22,6 +22,9 @@ use tokio::task::spawn_blocking;
 /// A request whose head and body are longer names no registry that one could have: tokens go along, and those have some thousand bytes.
 const MOST_BYTES: usize = 64 * 1024;
 
+/// Longest body that is waited for: names, a password, a registry.
+const MOST_BODY: usize = 8 * 1024;
+
 /// What was refused lately, by this gate.
 static LIMIT: std::sync::LazyLock<Limit> = std::sync::LazyLock::new(Limit::default);
 
@@ -80,6 +83,25 @@ pub fn judge(registries: &Registries, request: &[u8]) -> Option<Refused> {
             Some(Refused { action: format!("{method} {path}"), rule, message, remedy })
         }
     }
+}
+
+/// Whether more has to come before a request with this beginning can be judged: one that names its registry in its body, which clients may write by
+/// itself.
+#[must_use]
+pub fn is_in_body(request: &[u8]) -> bool {
+    let Some(end) = request.windows(4).position(|four| four == b"\r\n\r\n") else { return false };
+    let Ok(head) = std::str::from_utf8(request.get(..end).unwrap_or_default()) else { return false };
+    let mut lines = head.split("\r\n");
+    let mut words = lines.next().unwrap_or_default().split(' ');
+    let names_in_body =
+        words.next() == Some("POST") && words.next().is_some_and(|path| path.ends_with("/auth"));
+    let length = lines.find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        let length = name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok());
+        length.flatten()
+    });
+    let came = request.len() - end - 4;
+    names_in_body && length.is_some_and(|length| length <= MOST_BODY && came < length)
 }
 
 /// Whether a request with this beginning makes the connection something else than HTTP.
@@ -157,6 +179,22 @@ mod tests {
             "GET / HTTP/1.1\r\n\r\n",
         ] {
             assert_eq!(told(other), None, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn a_body_is_waited_for_where_it_names_the_registry() {
+        let head = "POST /v1.45/auth HTTP/1.1\r\nHost: x\r\ncontent-length: 5\r\n\r\n";
+        assert!(is_in_body(head.as_bytes()) && is_in_body(format!("{head}{{\"a\"").as_bytes()));
+        assert!(!is_in_body(format!("{head}{{\"a\"}}").as_bytes()));
+        for other in [
+            head.replace("auth", "build"),
+            head.replace("POST", "GET"),
+            head.replace(": 5", ": 99999999"),
+            head.replace("\r\n\r\n", "\r\n"),
+            String::new(),
+        ] {
+            assert!(!is_in_body(other.as_bytes()), "{other:?}");
         }
     }
 

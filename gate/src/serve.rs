@@ -211,7 +211,14 @@ where
     // From then on it is what somebody types, or another protocol.
     let mut is_raw = false;
     loop {
-        let length = from.read(&mut buffer).await?;
+        let mut length = from.read(&mut buffer).await?;
+        while listed.is_some() && !is_raw && registries::is_in_body(buffer.get(..length).unwrap_or_default())
+        {
+            match from.read(buffer.get_mut(length..).unwrap_or_default()).await? {
+                0 => break,
+                more => length += more,
+            }
+        }
         let part = buffer.get(..length).unwrap_or_default();
         if part.is_empty() {
             return to.shutdown().await.map(|()| None);

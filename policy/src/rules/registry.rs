@@ -63,7 +63,7 @@ impl Target {
         Some(Self { host: host.parse().ok()?, port: port.or(otherwise)? })
     }
 
-    /// As it is told: without a port where it is one of [`PORTS`], and with the one name that everybody knows for Docker Hub's many.
+    /// As it is told: without a port where that is 443 or 80, and with the one name that everybody knows for Docker Hub's many.
     #[must_use]
     pub fn shown(&self) -> String {
         match &self.host {
