@@ -45,8 +45,8 @@ pub fn join(client: &TcpStream, server: &TcpStream, first: First, answers: Answe
         // Bytes are passed on as they come; waiting for more helps nobody.
         stream.set_nodelay(true)?;
     }
-    let mut up = Lane::new(client, server, first.to_server, false);
-    let mut down = Lane::new(server, client, first.to_client, answers == Answers::Closing);
+    let mut up = Lane::new(client, server, first.to_server, Answers::AsTheyCome);
+    let mut down = Lane::new(server, client, first.to_client, answers);
     let mut last = Instant::now();
     while !(up.has_ended() && down.has_ended()) {
         let moved = up.advance()? | down.advance()?;
@@ -102,7 +102,8 @@ struct Lane<'a> {
 }
 
 impl<'a> Lane<'a> {
-    fn new(from: &'a TcpStream, to: &'a TcpStream, first: Vec<u8>, holds_head: bool) -> Self {
+    fn new(from: &'a TcpStream, to: &'a TcpStream, first: Vec<u8>, answers: Answers) -> Self {
+        let holds_head = answers == Answers::Closing;
         Self { from, to, buffer: first, holds_head, from_ended: false, to_ended: false }
     }
 

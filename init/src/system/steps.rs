@@ -138,8 +138,8 @@ const STEPS: &[BootStep] = &[
             let settings = machine.settings.as_ref();
             let engine =
                 settings.map(|settings| settings.engine(&machine.manifest.version)).unwrap_or_default();
-            let lists_registries = settings.is_some_and(|settings| settings.registries().is_some());
-            machine.supervisor = services::load(machine.platform(), &engine, lists_registries)?;
+            let registries = settings.and_then(settings::Administered::registries);
+            machine.supervisor = services::load(machine.platform(), &engine, registries)?;
             Ok(())
         },
     },

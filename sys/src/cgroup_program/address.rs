@@ -20,7 +20,7 @@ const HOOKS: [(Hook, Family, Act); 4] = [
     (Hook { program: PROGRAM, attach: 14 }, Family::V4, Act::Send),
     (Hook { program: PROGRAM, attach: 15 }, Family::V6, Act::Send),
 ];
-/// Most destinations: some 12 instructions each, where a jump reaches over those of one and a program may have 4096.
+/// Most destinations: more than a list has that is meant, and programs of some thousand instructions.
 const MOST: usize = 256;
 /// `IPPROTO_TCP`.
 const TCP: u32 = 6;

@@ -13,6 +13,7 @@ pub mod table;
 use std::os::fd::OwnedFd;
 
 use eci_contract::status::Service as Report;
+use eci_policy::rules::registry::Registries;
 use eci_policy::settings::engine::Engine;
 
 use self::service::Service;
@@ -50,11 +51,11 @@ pub struct Supervisor {
 ///
 /// # Errors
 /// When the table or a service's settings cannot be used.
-pub fn load(platform: Platform, set: &Engine, lists_registries: bool) -> Result<Supervisor, Error> {
+pub fn load(platform: Platform, set: &Engine, registries: Option<&Registries>) -> Result<Supervisor, Error> {
     let definitions = table::read()?.into_iter();
     let mut wanted: Vec<_> =
         definitions.filter(|service| left_out(platform, Part::Service(&service.name)).is_none()).collect();
-    wanted.retain(|service| service.name != EGRESS || lists_registries);
+    wanted.retain(|service| service.name != EGRESS || registries.is_some());
     if left_out(platform, Part::Step("apparmor")).is_some() {
         wanted.iter_mut().for_each(|service| service.apparmor_profile = None);
     }
