@@ -2,6 +2,7 @@
 //!
 //! Invariant: the log never takes more than two files of `MOST_BYTES` and a line; writers at once lose no line of another's.
 
+pub mod limit;
 pub mod time;
 
 use std::fs::{self, File};

@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 
 /// Version of a line.
 pub const VERSION: u32 = 1;
+/// What stands for a container in a line that is about none.
+pub const OF_ENGINE: &str = "engine";
 /// Ending of the older of the two files that the log is kept in.
 const OLDER: &str = ".1";
 
@@ -20,7 +22,7 @@ pub struct Denial {
     pub by: String,
     /// What was to be done: `create` or `exec`, or method and path of a request to the engine.
     pub action: String,
-    /// The container's id, as the engine has it.
+    /// The container's id, as the engine has it; [`OF_ENGINE`] where the engine itself was to do something.
     pub container: String,
     /// The image that the container was to be made from, as it was named. None in a step of a build, and for a plugin.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -5,7 +5,8 @@
 //! [`disk`] (how the disk is laid out), [`link`] (what host and VM say to each other), [`status`] (what the VM says
 //! of itself), [`nodes`], [`procfs`] and [`ports`] (what is told about a container to the services that serve it), [`wsl`] (what
 //! a distro of WSL 2 holds), [`audit`] (what was refused), [`ranges`] (which ids containers have), [`config_disk`] (an administrator's settings beside an image), [`shares`] (folders
-//! of the host), [`json_disk`] (the disks that name both), [`socket`] (containers that have the engine's), [`errors`] (how an error is told
+//! of the host), [`json_disk`] (the disks that name both), [`socket`] (containers that have the engine's), [`registries`] (what the
+//! engine may reach), [`errors`] (how an error is told
 //! on one line), [`version`] (which of two is the older), [`attest`] (what is measured into a TPM).
 
 pub mod attest;
@@ -22,6 +23,7 @@ pub mod paths;
 pub mod ports;
 pub mod procfs;
 pub mod ranges;
+pub mod registries;
 pub mod shares;
 pub mod socket;
 pub mod status;

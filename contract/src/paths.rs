@@ -12,6 +12,8 @@ pub const SOCKET_POLICY: &str = "/run/eci/socket-policy.json";
 /// Whether containers are isolated: [`crate::choice::Switch`] in a word. PID 1 writes it in every boot, so that nothing else can come to be
 /// there: the engine makes folders for mounts whose source is missing.
 pub const ISOLATION: &str = "/run/eci/isolation";
+/// Which registries the engine may reach: [`crate::registries::RegistryPolicy`] as JSON; not there where the settings have no list.
+pub const REGISTRY_POLICY: &str = "/run/eci/registries.json";
 /// PID 1's control socket: one [`crate::link::Request`] line in, one [`crate::link::Reply`] line out.
 pub const INIT_SOCKET: &str = "/run/eci/init.sock";
 /// One file per id range in use, and the allocation cursor.

@@ -93,6 +93,9 @@ pub struct Settings {
     /// Folders of the host that machines may have; every folder where the settings have no list.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shares: Option<Vec<Share>>,
+    /// Registries that the engine may reach; every one where the settings have no list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registries: Option<Vec<String>>,
     /// Keys of Docker Desktop's other features in the file, which are not in force.
     pub kept_apart: Vec<String>,
 }

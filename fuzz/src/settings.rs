@@ -78,7 +78,7 @@ fn check_accepted(input: &[u8], settings: &Settings) {
     let apart = top.keys().filter(|key| !ours.contains(&key.as_str())).count();
     assert_eq!(settings.kept_apart.len(), apart);
     let eci = top.get("eci").and_then(Value::as_object);
-    let known = |key: &String| ["engine", "shares"].contains(&key.as_str());
+    let known = |key: &String| ["engine", "registryAccess", "shares"].contains(&key.as_str());
     assert!(eci.is_none_or(|eci| eci.keys().all(known)), "a key of ours is read over");
     let allowed = serde_json::to_value(&settings.shares.allow).expect("texts and switches are JSON");
     let mut list = file["eci"]["shares"]["allow"].clone();
@@ -88,6 +88,9 @@ fn check_accepted(input: &[u8], settings: &Settings) {
     assert_eq!(allowed, list, "folders are read over");
     judge_places(settings.shares.allow.as_deref().unwrap_or_default().get(..1).unwrap_or_default())
         .expect("a place");
+    let registries = settings.registries.as_ref().map(|registries| registries.written().to_vec());
+    let listed = serde_json::to_value(&registries).expect("texts are JSON");
+    assert_eq!(listed, file["eci"]["registryAccess"]["allowed"], "registries are read over");
     check_engine(file["eci"]["engine"].as_object(), settings);
 }
 

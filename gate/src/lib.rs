@@ -5,7 +5,7 @@
 //! gate listens on no network address, and connects to none but a container's that the engine publishes.
 //!
 //! In reading order: [`port`] (the virtio-serial port as an asynchronous stream), [`serve`] (what is done with a stream),
-//! `copies` (one view of a container's files), [`ports`] (what containers publish), `audit` (what was refused), `ranges` (which ids containers have), [`vsock`] (the same
+//! `copies` (one view of a container's files), [`ports`] (what containers publish), `audit` (what was refused), `ranges` (which ids containers have), `registries` (those that are not allowed, told early), [`vsock`] (the same
 //! where the hypervisor has sockets), [`doors`] (the way in for distros), [`containers`] (the one for containers that may), [`api`] (the
 //! requests of both, read one by one).
 //!
@@ -34,6 +34,7 @@ pub mod doors;
 pub mod port;
 pub mod ports;
 mod ranges;
+mod registries;
 pub mod serve;
 pub mod vsock;
 

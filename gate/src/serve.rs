@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use eci_contract::errors::chain;
 use eci_contract::link::Request;
-use eci_contract::paths::{AUDIT_LOG, ENGINE_SOCKET, INIT_SOCKET, RANGES_DIR};
+use eci_contract::paths::{AUDIT_LOG, ENGINE_SOCKET, INIT_SOCKET, RANGES_DIR, REGISTRY_POLICY};
 use eci_link::pipe::BUFFER_BYTES;
 use eci_link::{Session, finish, pipe, read_request, refuse, request, session, write_request};
+use eci_policy::rules::registry::Registries;
 use eci_service::log::{self, Level};
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split};
 use tokio::net::UnixStream;
@@ -19,7 +20,8 @@ use tokio::try_join;
 use crate::ports::Ports;
 use crate::ports::address::judge;
 use crate::ports::connect::published;
-use crate::{audit, copies, ranges};
+use crate::registries::Refused;
+use crate::{audit, copies, ranges, registries};
 
 /// How long a stream may take to say what it wants. The host writes the request together with opening the stream.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(30);
@@ -62,6 +64,8 @@ pub struct Sockets<'a> {
     init: &'a Path,
     audit: &'a Path,
     ranges: &'a Path,
+    /// Which registries the engine may reach.
+    registries: &'a Path,
 }
 
 impl Sockets<'static> {
@@ -73,6 +77,7 @@ impl Sockets<'static> {
             init: Path::new(INIT_SOCKET),
             audit: Path::new(AUDIT_LOG),
             ranges: Path::new(RANGES_DIR),
+            registries: Path::new(REGISTRY_POLICY),
         }
     }
 }
@@ -144,12 +149,13 @@ where
 {
     match connect(sockets.engine).await {
         Ok(engine) => {
-            drop(join(stream, engine).await);
+            let listed = registries::read(sockets.registries);
+            drop(join(stream, engine, listed.as_ref(), sockets.audit).await);
             Ok(())
         }
         Err(error) => {
             // Docker's client shows the message of such an answer, and only "cannot connect" for a closed stream.
-            let answer = unavailable(UNAVAILABLE);
+            let answer = answer("503 Service Unavailable", UNAVAILABLE);
             drop(stream.write_all(answer.as_bytes()).await);
             finish(&mut stream).await;
             Err(error)
@@ -158,15 +164,79 @@ where
 }
 
 /// Joins a client and the engine as [`pipe()`] does; requests that look into a container wait until there is one view of its
-/// files. A request's first line is in one piece with what a client writes at once.
-async fn join<T: AsyncRead + AsyncWrite>(client: T, engine: UnixStream) -> io::Result<()> {
-    let (from_client, to_client) = split(client);
+/// files, and one for a registry that is not on a list ends the connection with a refusal. A request's first line is in one piece with what a client
+/// writes at once, and comes when the answer to the one before has gone.
+async fn join<T: AsyncRead + AsyncWrite>(
+    client: T,
+    engine: UnixStream,
+    listed: Option<&Registries>,
+    audit: &Path,
+) -> io::Result<()> {
+    let (from_client, mut to_client) = split(client);
     let (from_engine, to_engine) = engine.into_split();
-    try_join!(pass_on(from_client, to_engine, true), pass_on(from_engine, to_client, false)).map(drop)
+    let asking = async {
+        ask(from_client, to_engine, listed).await?.map_or(Ok(()), |refused| Err(Ended::Refused(refused)))
+    };
+    let answering = async { Ok(pass_on(from_engine, &mut to_client).await?) };
+    match try_join!(asking, answering) {
+        Ok(_) => Ok(()),
+        Err(Ended::Broken(error)) => Err(error),
+        Err(Ended::Refused(refused)) => {
+            to_client.write_all(answer("403 Forbidden", &refused.told()).as_bytes()).await?;
+            refused.write_down(audit);
+            to_client.shutdown().await
+        }
+    }
+}
+
+/// Why a client and the engine are parted before both have ended.
+enum Ended {
+    Broken(io::Error),
+    Refused(Refused),
+}
+
+impl From<io::Error> for Ended {
+    fn from(error: io::Error) -> Self {
+        Self::Broken(error)
+    }
+}
+
+/// Copies a client's requests until it ends, and passes that on as a half-close; or until one is refused.
+async fn ask<R, W>(mut from: R, mut to: W, listed: Option<&Registries>) -> io::Result<Option<Refused>>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let mut buffer = vec![0; BUFFER_BYTES];
+    // From then on it is what somebody types, or another protocol.
+    let mut is_raw = false;
+    loop {
+        let mut length = from.read(&mut buffer).await?;
+        while listed.is_some() && !is_raw && registries::is_in_body(buffer.get(..length).unwrap_or_default())
+        {
+            match from.read(buffer.get_mut(length..).unwrap_or_default()).await? {
+                0 => break,
+                more => length += more,
+            }
+        }
+        let part = buffer.get(..length).unwrap_or_default();
+        if part.is_empty() {
+            return to.shutdown().await.map(|()| None);
+        }
+        if let Some(refused) = listed.filter(|_| !is_raw).and_then(|listed| registries::judge(listed, part)) {
+            return Ok(Some(refused));
+        }
+        is_raw |= registries::upgrades(part);
+        if let Some(name) = copies::looked_into(part) {
+            copies::refresh(&name).await;
+        }
+        to.write_all(part).await?;
+        to.flush().await?;
+    }
 }
 
 /// Copies until `from` ends, and passes that on as a half-close.
-async fn pass_on<R, W>(mut from: R, mut to: W, asks: bool) -> io::Result<()>
+async fn pass_on<R, W>(mut from: R, to: &mut W) -> io::Result<()>
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
@@ -177,9 +247,6 @@ where
         let part = buffer.get(..length).unwrap_or_default();
         if part.is_empty() {
             return to.shutdown().await;
-        }
-        if let Some(name) = asks.then(|| copies::looked_into(part)).flatten() {
-            copies::refresh(&name).await;
         }
         to.write_all(part).await?;
         to.flush().await?;
@@ -206,11 +273,12 @@ async fn connect(socket: &Path) -> Result<UnixStream, Error> {
     UnixStream::connect(socket).await.map_err(|source| Error::Connect { socket: socket.to_owned(), source })
 }
 
-fn unavailable(message: &str) -> String {
+/// An answer in the engine's own words and form.
+fn answer(status: &str, message: &str) -> String {
     let body = serde_json::json!({ "message": message }).to_string();
     let length = body.len();
     format!(
-        "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\
+        "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\
          Connection: close\r\n\r\n{body}"
     )
 }

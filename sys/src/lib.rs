@@ -4,7 +4,7 @@
 //! rustix or nix offers safely is not here.
 
 pub mod block;
-pub mod cgroup_device;
+pub mod cgroup_program;
 pub mod child;
 pub mod descriptors;
 pub mod dm;

@@ -26,6 +26,7 @@ pub mod registry;
 pub mod suite;
 pub mod validators;
 pub mod vm;
+pub mod web;
 pub mod wire;
 pub mod workbench;
 pub mod wsl;

@@ -1,7 +1,7 @@
 //! A registry on the host, from the test flavour's lock: where a VM pulls images from by names and digests of their own.
 
 use std::fs;
-use std::net::{TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -53,6 +53,12 @@ impl Registry {
     #[must_use]
     pub fn on_loopback(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Its address on this host.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port).into()
     }
 
     /// The file of a blob, by its SHA-256 in hexadecimal.

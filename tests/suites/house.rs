@@ -9,12 +9,13 @@ use eci_tests::image;
 use serde_json::Value;
 
 /// The table of ARCHITECTURE.md, section "The house": a crate and the crates of ours that it may depend on.
-const EDGES: [(&str, &[&str]); 15] = [
+const EDGES: [(&str, &[&str]); 16] = [
     ("eci-builder", &["eci-policy", "eci-sys", "eci-contract", "eci-link", "eci-slots", "eci-tpm"]),
     ("eci-init", &["eci-policy", "eci-sys", "eci-contract", "eci-slots", "eci-tpm"]),
     ("eci-runc", &["eci-policy", "eci-sys", "eci-contract", "eci-audit"]),
     ("eci-nodes", &["eci-policy", "eci-sys", "eci-contract", "eci-service"]),
     ("eci-procfs", &["eci-policy", "eci-contract", "eci-service"]),
+    ("eci-egress", &["eci-policy", "eci-contract", "eci-service", "eci-audit"]),
     ("eci-gate", &["eci-policy", "eci-contract", "eci-link", "eci-service", "eci-audit"]),
     ("eci-publish", &["eci-contract", "eci-service"]),
     ("eci-service", &["eci-sys", "eci-contract"]),
@@ -28,9 +29,9 @@ const EDGES: [(&str, &[&str]); 15] = [
 ];
 
 /// Folders of crates without `unsafe`: all but `sys`, and the suites.
-const SAFE: [&str; 15] = [
-    "audit", "builder", "contract", "fuzz", "gate", "init", "link", "nodes", "policy", "procfs", "publish",
-    "runtime", "service", "slots", "tpm",
+const SAFE: [&str; 16] = [
+    "audit", "builder", "contract", "egress", "fuzz", "gate", "init", "link", "nodes", "policy", "procfs",
+    "publish", "runtime", "service", "slots", "tpm",
 ];
 
 /// Crates that may use an async runtime: the two ends of the link, and what they share.

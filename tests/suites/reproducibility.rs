@@ -17,7 +17,8 @@ use tempfile::TempDir;
 const CONFIG: i32 = 3;
 const UNTRUSTED: i32 = 5;
 /// The guest's programs.
-const PROGRAMS: [&str; 6] = ["eci-init", "eci-runc", "eci-nodes", "eci-procfs", "eci-gate", "eci-publish"];
+const PROGRAMS: [&str; 7] =
+    ["eci-init", "eci-runc", "eci-nodes", "eci-procfs", "eci-egress", "eci-gate", "eci-publish"];
 /// Library of the package libfaketime, which shows programs another time.
 const FAKETIME: &str = "faketime/libfaketime.so.1";
 /// Library of the package softhsm2.

@@ -293,7 +293,7 @@ impl Own {
 fn refused(_: &Own) -> Result<()> {
     let mut broken = own();
     broken["eci"]["engine"]["hosts"] = json!(["tcp://0.0.0.0:2375"]);
-    broken["eci"]["registryAccess"] = json!({});
+    broken["eci"]["resources"] = json!({});
     let changes = [
         ("name = \"eci\"", "name = \"eci-test\""),
         ("flavour = \"shipped\"", "flavour = \"test\""),
@@ -313,7 +313,7 @@ fn refused(_: &Own) -> Result<()> {
         .refused(&[
             "the administrator's settings `/etc/eci/admin-settings.json` are not understood",
             "`eci.engine.hosts` is a list of 1: the engine listens for the gate alone, and on no network; leave it out",
-            "`eci.registryAccess` is {}: this version does not enforce it yet",
+            "`eci.resources` is {}: this version does not enforce it yet",
         ])
         .map(drop)
 }

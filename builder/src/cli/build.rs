@@ -66,7 +66,7 @@ pub struct Args {
     /// Forms of the image: disks, a distro for WSL 2, and a folder for Apple's Virtualization framework.
     #[arg(long = "format", value_enum, value_delimiter = ',', default_values = ["raw", "qcow2"])]
     formats: Vec<Format>,
-    /// Folder with the guest's programs: eci-init, eci-runc, eci-nodes, eci-procfs, eci-gate and eci-publish, static;
+    /// Folder with the guest's programs: eci-init, eci-runc, eci-nodes, eci-procfs, eci-egress, eci-gate and eci-publish, static;
     /// `target/guest-ARCH` otherwise, where `scripts/build` leaves them.
     #[arg(long)]
     programs: Option<PathBuf>,

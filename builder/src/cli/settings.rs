@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use eci_contract::choice::Switch;
 use eci_contract::socket::{ListKind, SocketPolicy};
+use eci_policy::rules::registry::Registries;
 use eci_policy::settings::{self as reader, Problem, Settings};
 use serde_json::{Map, Value, json};
 
@@ -101,7 +102,7 @@ fn as_text(sha256: &str, outcome: &Result<Settings, Vec<Problem>>, ui: &Ui) -> S
     let mut lines = vec![format!("sha256      {sha256}")];
     match outcome {
         Ok(settings) => {
-            let Settings { isolation, engine, shares, kept_apart } = settings;
+            let Settings { isolation, engine, shares, registries, kept_apart } = settings;
             let locked = if isolation.locked { "locked" } else { "not locked" };
             lines.push(format!("isolation   {}, {locked}", isolation.value));
             let SocketPolicy { images, allow_derived_images, commands, .. } = &isolation.socket;
@@ -120,6 +121,11 @@ fn as_text(sha256: &str, outcome: &Result<Settings, Vec<Problem>>, ui: &Ui) -> S
                 Some(folders) => {
                     folders.iter().map(|share| format!("shares      {}", shown_share(share))).collect()
                 }
+            });
+            lines.extend(match registries.as_ref().map(Registries::written) {
+                None => vec!["registries  every one".to_owned()],
+                Some([]) => vec!["registries  none".to_owned()],
+                Some(allowed) => allowed.iter().map(|registry| format!("registries  {registry}")).collect(),
             });
             lines.extend(engine.iter().map(|(key, value)| format!("engine      {key} {value}")));
             let apart = |(key, what)| format!("{}  {key}: {what}", ui.paint("33", "kept apart"));
@@ -142,11 +148,13 @@ fn as_text(sha256: &str, outcome: &Result<Settings, Vec<Problem>>, ui: &Ui) -> S
 
 fn as_json(file: &Path, sha256: &str, outcome: &Result<Settings, Vec<Problem>>) -> String {
     let settings = outcome.as_ref().ok();
-    let in_force = settings.map(|Settings { isolation, engine, shares, .. }| {
+    let in_force = settings.map(|Settings { isolation, engine, shares, registries, .. }| {
         let engine: Map<String, Value> =
             engine.iter().map(|(key, value)| (key.to_owned(), value.clone())).collect();
-        json!({ "isolation": { "value": isolation.value == Switch::On, "locked": isolation.locked, "socket": isolation.socket }, "engine": engine,
-            "shares": { "allow": shares.allow } })
+        let value = isolation.value == Switch::On;
+        json!({ "isolation": { "value": value, "locked": isolation.locked, "socket": isolation.socket }, "engine": engine,
+            "shares": { "allow": shares.allow },
+            "registryAccess": { "allowed": registries.as_ref().map(Registries::written) } })
     });
     let kept_apart = settings.into_iter().flat_map(|settings| &settings.kept_apart);
     let kept_apart: Vec<_> =
@@ -182,6 +190,7 @@ mod tests {
             "sha256      ab",
             "isolation   on, locked",
             "socket      in no container",
+            "registries  every one",
             "engine      mtu 1400",
             "engine      log-driver \"json-file\"",
             "kept apart  scout: Docker Scout, which is not here",

@@ -64,12 +64,17 @@ fn settings(settings: &Settings) -> String {
     let (isolation, locked) = (settings.isolation, if settings.locked { "locked" } else { "not locked" });
     let socket =
         if settings.socket.is_empty() { "for nobody".to_owned() } else { settings.socket.join(", ") };
+    let registries = match settings.registries.as_deref() {
+        None => "every one".to_owned(),
+        Some([]) => "none".to_owned(),
+        Some(allowed) => allowed.join(", "),
+    };
     let apart = match settings.kept_apart.as_slice() {
         [] => String::new(),
         keys => format!("; not in force: {}", keys.join(", ")),
     };
     format!(
-        "{source}{edition}, isolation {isolation} ({locked}), socket: {socket}, engine: {}, sha256 {}{apart}",
+        "{source}{edition}, isolation {isolation} ({locked}), socket: {socket}, registries: {registries}, engine: {}, sha256 {}{apart}",
         settings.engine.join(", "),
         settings.sha256
     )

@@ -14,10 +14,11 @@ struct Served {
 
 fn serve(home: &TempDir) -> Served {
     let (peer, stream) = duplex(64 * 1024);
-    let [engine, init, audit, ranges] =
-        ["engine", "init", "audit", "ranges"].map(|name| home.path().join(name));
+    let [engine, init, audit, ranges, registries] =
+        ["engine", "init", "audit", "ranges", "registries"].map(|name| home.path().join(name));
     let result = tokio::spawn(async move {
-        let sockets = Sockets { engine: &engine, init: &init, audit: &audit, ranges: &ranges };
+        let sockets =
+            Sockets { engine: &engine, init: &init, audit: &audit, ranges: &ranges, registries: &registries };
         stream_on(BufReader::new(stream), sockets, &Ports::default()).await
     });
     Served { peer, result }
@@ -63,6 +64,35 @@ async fn an_engine_stream_is_raw_after_its_request_line() {
     assert_eq!(answer_to(served.peer, b"{\"stream\":\"engine\"}\nGET /_ping").await, "200");
     assert_eq!(engine.await.expect("no panic"), "GET /_ping");
     served.result.await.expect("no panic").expect("served");
+}
+
+#[tokio::test]
+async fn a_registry_that_is_not_on_the_list_is_refused_in_the_engine_s_form() {
+    let home = tempfile::tempdir().expect("temporary folder");
+    let list = r#"{"version":1,"allowed":["registry.example.com"],"proxies":{}}"#;
+    std::fs::write(home.path().join("registries"), list).expect("written");
+    let engine = UnixListener::bind(home.path().join("engine")).expect("bound");
+    let mut served = serve(&home);
+    let engine = tokio::spawn(async move {
+        let (mut connection, _) = engine.accept().await.expect("connected");
+        let mut head = [0; 20];
+        connection.read_exact(&mut head).await.expect("the first request");
+        connection.write_all(b"first").await.expect("answered");
+        let mut rest = String::new();
+        connection.read_to_string(&mut rest).await.expect("the end");
+        rest
+    });
+    served.peer.write_all(b"{\"stream\":\"engine\"}\nGET /_ping HTTP/1.1\n").await.expect("written");
+    let mut first = [0; 5];
+    served.peer.read_exact(&mut first).await.expect("an answer");
+    let pull = b"POST /images/create?fromImage=registry.example.org%2Fx HTTP/1.1\r\nHost: x\r\n\r\n";
+    let answer = answer_to(served.peer, pull).await;
+    assert!(answer.starts_with("HTTP/1.1 403 Forbidden\r\n"), "{answer}");
+    assert!(
+        answer.contains("\"message\":\"registry access to registry.example.org is not allowed ("),
+        "{answer}"
+    );
+    assert_eq!(engine.await.expect("no panic"), "", "the engine heard of it");
 }
 
 #[tokio::test]

@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use eci_sys::cgroup_device;
+use eci_sys::cgroup_program::address::{self, Destination};
+use eci_sys::cgroup_program::device;
 
 use crate::{kmsg, tpm};
 
@@ -15,6 +17,11 @@ pub const OWN: &str = "init";
 const SERVICES: &str = "/sys/fs/cgroup/eci";
 /// Device number of `/dev/console`: the machine's console, not a container's pty.
 const CONSOLE: (i32, i32) = (5, 1);
+/// Services that fetch what somebody names: the engine, and containerd, which it has fetch things. Their children are in their cgroups;
+/// containers are not.
+const DIALLERS: [&str; 2] = ["engine", "containerd"];
+/// Where resolvers listen. Containers that ask the engine's resolver have it ask theirs, which may be anybody.
+const DNS: u16 = 53;
 
 /// Why the tree could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -65,8 +72,27 @@ pub fn close_tpm() -> Result<(), Error> {
 fn close(major: i32, minor: Option<i32>) -> Result<(), Error> {
     let root = Path::new(ROOT);
     let folder = fs::File::open(root).map_err(failed("open", root))?;
-    cgroup_device::close(folder.as_fd(), major, minor)
-        .map_err(failed("attach a program for devices to", root))
+    device::close(folder.as_fd(), major, minor).map_err(failed("attach a program for devices to", root))
+}
+
+/// Keeps the services that fetch from every address but these: they ask the first for whatever they want. Resolvers are reached besides, and
+/// answers of the engine's resolver, which are datagrams to a container's loopback.
+///
+/// Before the services start, as sockets that are connected already stay so; their cgroups are the same for as long as the machine runs.
+///
+/// # Errors
+/// When the kernel does not take the programs.
+pub fn keep_diallers_to(addresses: &[SocketAddr]) -> Result<(), Error> {
+    let mut destinations: Vec<_> = addresses.iter().copied().map(Destination::Tcp).collect();
+    destinations.extend([Destination::Port(DNS), Destination::LoopbackDatagrams]);
+    for name in DIALLERS {
+        let folder = Path::new(SERVICES).join(name);
+        create(&folder)?;
+        let opened = fs::File::open(&folder).map_err(failed("open", &folder))?;
+        address::keep_to(opened.as_fd(), &destinations)
+            .map_err(failed("attach a program for addresses to", &folder))?;
+    }
+    Ok(())
 }
 
 /// Makes the cgroup of a service, with this share of one processor at most, and opens it for the process that will enter it.

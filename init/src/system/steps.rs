@@ -1,7 +1,10 @@
 //! The boot of the second stage, as a table. Reading it tells what happens, in order.
 
+use std::iter;
+
 use eci_contract::attest::{self, SYSINIT};
 use eci_contract::choice::Switch;
+use eci_contract::registries::PROXY;
 use eci_contract::status::Step;
 use eci_tpm::pcr::{KERNEL_IMAGE, SYSTEM};
 
@@ -147,7 +150,8 @@ const STEPS: &[BootStep] = &[
             let engine =
                 settings.map(|settings| settings.engine(&machine.manifest.version)).unwrap_or_default();
             let isolation = settings.map(settings::Administered::isolation).unwrap_or_default();
-            machine.supervisor = services::load(machine.platform(), &engine, isolation)?;
+            let registries = settings.and_then(settings::Administered::registries);
+            machine.supervisor = services::load(machine.platform(), &engine, isolation, registries)?;
             Ok(())
         },
     },
@@ -210,6 +214,18 @@ const STEPS: &[BootStep] = &[
         why: "runtime and gate know which containers may have the engine's socket, and what for",
         run: |machine| {
             Ok(machine.settings.as_ref().map_or(Ok(()), settings::Administered::tell_of_socket)?)
+        },
+    },
+    BootStep {
+        name: "registries",
+        on_failure: OnFailure::RefuseEngine,
+        why: "before anything fetches, the kernel lets it speak to the one program alone that judges where it may fetch from",
+        run: |machine| {
+            let Some(settings) = &machine.settings else { return Ok(()) };
+            settings.tell_of_registries(machine.platform())?;
+            let Some(registries) = settings.registries() else { return Ok(()) };
+            let addresses: Vec<_> = iter::once(PROXY.into()).chain(registries.loopback()).collect();
+            Ok(cgroups::keep_diallers_to(&addresses)?)
         },
     },
     BootStep {

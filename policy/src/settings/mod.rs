@@ -1,8 +1,8 @@
 //! The administrator's settings, `admin-settings.json`: read, judged, and what is in force by them.
 //!
 //! Docker Desktop's schema, and ours under the one key `eci`. Builder and PID 1 read with this reader, so that what was
-//! checked is what is in force. [`json`] is the text, [`isolation`] Docker's key for isolation, [`engine`] and [`shares`] ours,
-//! [`docker`] what is kept apart.
+//! checked is what is in force. [`json`] is the text, [`isolation`] Docker's key for isolation, [`engine`], [`shares`] and [`registry`]
+//! ours, [`docker`] what is kept apart.
 //!
 //! Invariant: [`Settings`] has nothing that no program of this version enforces. A key of ours, or of isolation, that is not enforced
 //! is an error, as is one that is not known, or there twice: a policy that is read over is none.
@@ -11,6 +11,7 @@ pub mod docker;
 pub mod engine;
 pub mod isolation;
 pub mod json;
+pub mod registry;
 pub mod shares;
 
 use std::fmt;
@@ -22,6 +23,7 @@ use json::At;
 use shares::Shares;
 
 use crate::json::Json;
+use crate::rules::registry::Registries;
 
 /// Most bytes of a file. A script for proxies among Docker's keys is the longest that anybody has, and what comes of the file has
 /// to fit into a pipe, 64 KiB, with the engine's own settings.
@@ -35,9 +37,8 @@ pub const DEFAULT: &str = r#"{
 }
 "#;
 /// Keys under `eci` that a later version enforces, with what is in force meanwhile.
-const NOT_ENFORCED_YET: [(&str, &str); 4] = [
+const NOT_ENFORCED_YET: [(&str, &str); 3] = [
     ("ports", "every container may publish ports"),
-    ("registryAccess", "every registry may be used"),
     ("resources", "machines have what `eci-builder run` says"),
     ("updates", "an image's key and minimum version decide"),
 ];
@@ -51,6 +52,8 @@ pub struct Settings {
     pub engine: Engine,
     /// Folders of the host that machines may have.
     pub shares: Shares,
+    /// Registries that the engine may reach; every one without.
+    pub registries: Option<Registries>,
     /// Keys of Docker's other features that the file has: not in force.
     pub kept_apart: Vec<&'static Feature>,
 }
@@ -163,6 +166,7 @@ fn read_ours(at: &At<'_>, settings: &mut Settings, problems: &mut Problems) {
         match (key, later) {
             ("engine", _) => settings.engine = engine::read(&at, problems),
             ("shares", _) => settings.shares = shares::read(&at, problems),
+            ("registryAccess", _) => settings.registries = Some(registry::read(&at, problems)),
             (_, Some((_, meanwhile))) => problems.add(at.problem(
                 format!("this version does not enforce it yet: {meanwhile}"),
                 "leave it out until a version does",
@@ -170,10 +174,13 @@ fn read_ours(at: &At<'_>, settings: &mut Settings, problems: &mut Problems) {
             (_, None) => {
                 problems.add(at.problem(
                     "it is not a key of this version",
-                    "leave it out; the keys are `engine` and `shares`",
+                    "leave it out; the keys are `engine`, `registryAccess` and `shares`",
                 ));
             }
         }
+    }
+    if let Some(registries) = &settings.registries {
+        registry::judge_engine(registries, &settings.engine, problems);
     }
 }
 

@@ -133,7 +133,7 @@ fn a_key_of_ours_that_is_not_enforced_is_refused() {
     let message = refusal(&with("eci", &json!({ "engin": {} })));
     assert_eq!(
         message,
-        "`eci.engin` is {}: it is not a key of this version; leave it out; the keys are `engine` and `shares`"
+        "`eci.engin` is {}: it is not a key of this version; leave it out; the keys are `engine`, `registryAccess` and `shares`"
     );
     assert_eq!(read_json(&with("eci", &json!({ "engine": {} }))).expect("it is good"), Settings::default());
     assert!(
@@ -218,7 +218,7 @@ fn the_schema_has_the_keys_of_the_tables() {
     let mut known: Vec<_> = docker::FEATURES.iter().map(|feature| feature.key).collect();
     known.extend(["configurationFileVersion", "enhancedContainerIsolation", "eci"]);
     assert_eq!(top, sorted(known));
-    assert_eq!(keys(&ours), ["engine", "shares"]);
+    assert_eq!(keys(&ours), ["engine", "registryAccess", "shares"]);
     let mut engine = keys(&ours["properties"]["engine"]);
     engine.sort();
     assert_eq!(engine, sorted(engine::keys::KEYS.iter().map(|key| key.name).collect()));
@@ -262,5 +262,68 @@ fn shares_are_the_folders_of_the_list_and_every_folder_without_one() {
     ] {
         let message = refusal(&wrong);
         assert!(message.starts_with(&format!("`{path}` is ")) && message.contains(reason), "{message}");
+    }
+}
+
+#[test]
+fn registries_are_those_of_the_list_and_every_one_without_the_key() {
+    let ours = |value: &Value| with("eci", value);
+    let access = |value: &Value| ours(&json!({ "registryAccess": value }));
+    let allowed = |value: &Value| access(&json!({ "allowed": value }));
+    let read = |value: &Value| read_json(value).expect("it is good").registries;
+    assert_eq!(read(&ours(&json!({}))), None);
+    assert_eq!(read(&allowed(&json!([]))), Some(Registries::default()));
+    let list =
+        ["docker.io", "*.Example.com", "registry.example.com:5000", "[2001:db8::7]:5000", "localhost:5000"];
+    assert_eq!(read(&allowed(&json!(list))).expect("a list").written(), list);
+    for (wrong, path, reason) in [
+        (access(&json!([])), "eci.registryAccess", "it has to be an object"),
+        (access(&json!({})), "eci.registryAccess.allowed", "it says which registries"),
+        (
+            access(&json!({ "allowed": [], "denied": [] })),
+            "eci.registryAccess.denied",
+            "it is no key of registry access",
+        ),
+        (allowed(&json!("docker.io")), "eci.registryAccess.allowed", "it has to be a list"),
+        (allowed(&json!([1])), "eci.registryAccess.allowed[0]", "it has to be text"),
+        (
+            allowed(&json!(["docker.io", "*"])),
+            "eci.registryAccess.allowed[1]",
+            "a wildcard is the first part",
+        ),
+        (allowed(&json!(["bücher.example"])), "eci.registryAccess.allowed[0]", "write the name as xn--…"),
+        (allowed(&json!(["https://docker.io"])), "eci.registryAccess.allowed[0]", "the list is of hosts"),
+        (
+            allowed(&json!(vec!["docker.io"; 101])),
+            "eci.registryAccess.allowed",
+            "100 registries are the most",
+        ),
+    ] {
+        let message = refusal(&wrong);
+        assert!(message.starts_with(&format!("`{path}` is ")) && message.contains(reason), "{message}");
+    }
+}
+
+#[test]
+fn settings_of_the_engine_that_a_list_leaves_without_effect_are_refused() {
+    let both = |engine: &Value| {
+        let list = json!({ "allowed": ["mirror.example.com", "other.example.com:5000"] });
+        with("eci", &json!({ "engine": engine, "registryAccess": list }))
+    };
+    for good in [
+        json!({ "registry-mirrors": ["https://mirror.example.com/hub", "http://other.example.com:5000"] }),
+        json!({ "proxies": { "https-proxy": "http://proxy.example.com:3128" } }),
+    ] {
+        read_json(&both(&good)).expect("it is good");
+    }
+    for (wrong, path) in [
+        (
+            json!({ "registry-mirrors": ["https://mirror.example.com", "https://other.example.com"] }),
+            "registry-mirrors[1]",
+        ),
+        (json!({ "proxies": { "http-proxy": "https://proxy.example.com" } }), "proxies.http-proxy"),
+    ] {
+        let message = refusal(&both(&wrong));
+        assert!(message.starts_with(&format!("`eci.engine.{path}` is ")), "{message}");
     }
 }

@@ -3,6 +3,7 @@
 
 use eci_contract::manifest::Manifest;
 use eci_contract::paths::ENGINE_DATA;
+use eci_contract::registries::PROXY;
 
 use super::evidence::{Evidence, FORBIDDEN_PATHS};
 use crate::initramfs::verity::{OPTIONS, SIGNATURE_KEY, SIGNATURE_OPTION};
@@ -91,7 +92,7 @@ pub const PROMISES: &[Promise] = &[
     },
     Promise {
         id: "no-tcp-listener",
-        promise: "no TCP port listens but the engine's, as a swarm's manager; published ports listen on the host",
+        promise: "no TCP port listens but the engine's, as a swarm's manager, and on loopback the way to registries; published ports listen on the host",
         integrity: false,
         check: no_tcp_listener,
     },
@@ -247,7 +248,14 @@ fn apparmor(evidence: &Evidence, _: &Manifest) -> Result<String, String> {
 
 fn no_tcp_listener(evidence: &Evidence, _: &Manifest) -> Result<String, String> {
     // `TCP_LISTEN` of include/net/tcp_states.h.
-    only_the_engines(evidence, &evidence.tcp, |state| state == "0A")
+    let rows: Vec<_> = evidence.tcp.lines().filter(|row| !is_of_proxy(row)).collect();
+    only_the_engines(evidence, &rows.join("\n"), |state| state == "0A")
+}
+
+/// Whether a socket has the address of the way to registries, which no network leads to.
+fn is_of_proxy(row: &str) -> bool {
+    let address = u32::from_ne_bytes(PROXY.ip().octets());
+    row.split_whitespace().nth(1) == Some(&format!("{address:08X}:{:04X}", PROXY.port()))
 }
 
 fn no_udp_listener(evidence: &Evidence, _: &Manifest) -> Result<String, String> {

@@ -14,11 +14,12 @@ use std::os::fd::OwnedFd;
 
 use eci_contract::choice::Switch;
 use eci_contract::status::Service as Report;
+use eci_policy::rules::registry::Registries;
 use eci_policy::settings::engine::Engine;
 
 use self::service::Service;
 use self::state::{Event, State, Wanted};
-use self::table::{Definition, ENGINE};
+use self::table::{Definition, EGRESS, ENGINE};
 use super::notify::{Descriptors, Message};
 use crate::handover::Platform;
 use crate::wsl::choices::{Part, left_out};
@@ -46,15 +47,21 @@ pub struct Supervisor {
     pub services: Vec<Service>,
 }
 
-/// Reads the table, without what this platform leaves out. The engine gets what the administrator set of it, `set`, besides its own
-/// settings.
+/// Reads the table, without what this platform leaves out, and without the way to registries where the administrator lists none. The engine
+/// gets what the administrator set of it, `set`, besides its own settings.
 ///
 /// # Errors
 /// When the table or a service's settings cannot be used.
-pub fn load(platform: Platform, set: &Engine, isolation: Switch) -> Result<Supervisor, Error> {
+pub fn load(
+    platform: Platform,
+    set: &Engine,
+    isolation: Switch,
+    registries: Option<&Registries>,
+) -> Result<Supervisor, Error> {
     let definitions = table::read()?.into_iter();
     let mut wanted: Vec<_> =
         definitions.filter(|service| left_out(platform, Part::Service(&service.name)).is_none()).collect();
+    wanted.retain(|service| service.name != EGRESS || registries.is_some());
     if left_out(platform, Part::Step("apparmor")).is_some() {
         wanted.iter_mut().for_each(|service| service.apparmor_profile = None);
     }

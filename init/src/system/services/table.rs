@@ -13,6 +13,8 @@ const PATH: &str = "/etc/eci/services.json";
 
 /// The service whose readiness is the engine's.
 pub const ENGINE: &str = "engine";
+/// The service that leads to registries where the administrator lists some.
+pub const EGRESS: &str = "egress";
 
 /// The whole table, in the order of start.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -216,6 +218,7 @@ mod tests {
     fn the_shipped_table_is_good_and_every_service_says_why() {
         let services = parse(SHIPPED.as_bytes()).unwrap();
         assert!(services.iter().all(|service| !service.why.is_empty()));
+        assert!(services.iter().any(|service| service.name == EGRESS));
     }
 
     #[test]

@@ -10,13 +10,19 @@ use std::fs;
 use std::io;
 
 use eci_contract::choice::Switch;
-use eci_contract::paths::{ADMIN_SETTINGS, ISOLATION, SOCKET_POLICY};
+use eci_contract::paths::{ADMIN_SETTINGS, ISOLATION, REGISTRY_POLICY, SOCKET_POLICY};
+use eci_contract::registries::{PROXY, RegistryPolicy, VERSION};
 use eci_contract::status::{Settings as Report, SettingsSource};
+use eci_policy::rules::registry::Registries;
 use eci_policy::settings::engine::Engine;
 use eci_policy::settings::isolation::Locked;
 use eci_policy::settings::shares::Shares;
 use eci_policy::settings::{self, DEFAULT, Settings};
 use ring::digest::{SHA256, digest};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::handover::Platform;
 
 use crate::kmsg;
 
@@ -48,6 +54,11 @@ pub enum Error {
     /// The machine's user chose what they say.
     #[error(transparent)]
     Locked(#[from] Locked),
+    /// There is no way to keep them in a distro.
+    #[error(
+        "a distro of WSL 2 does not keep to `eci.registryAccess`: its network is that of all distros; build its image from settings without the key"
+    )]
+    InDistro,
     /// The config disk cannot be used.
     #[error(transparent)]
     Disk(#[from] disk::Error),
@@ -121,7 +132,12 @@ impl Administered {
             (Switch::On, true) => "locked",
             (Switch::On, false) => "on",
         };
-        self.settings.engine.clone().labelled(vec![
+        let engine = self.settings.engine.clone();
+        let engine = match &self.settings.registries {
+            Some(_) => engine.proxied_by(&format!("http://{PROXY}")),
+            None => engine,
+        };
+        engine.labelled(vec![
             format!("org.eci.isolation={isolation}"),
             format!("org.eci.version={version}"),
             format!("org.eci.settings=sha256:{}", self.sha256),
@@ -153,12 +169,31 @@ impl Administered {
     /// When the file cannot be written.
     pub fn tell_of_socket(&self) -> Result<(), Error> {
         let policy = self.settings.isolation.socket(self.isolation);
-        if policy.images.is_empty() {
-            return Ok(());
+        if policy.images.is_empty() { Ok(()) } else { tell(SOCKET_POLICY, &policy) }
+    }
+
+    /// Which registries the engine may reach; every one without a list.
+    #[must_use]
+    pub fn registries(&self) -> Option<&Registries> {
+        self.settings.registries.as_ref()
+    }
+
+    /// Tells those who let the engine through of that list, and of the proxies that lead to them. No file, no list.
+    ///
+    /// # Errors
+    /// When the file cannot be written, or `platform` cannot keep to the list.
+    pub fn tell_of_registries(&self, platform: Platform) -> Result<(), Error> {
+        let Some(registries) = self.registries() else { return Ok(()) };
+        if platform == Platform::Wsl {
+            return Err(Error::InDistro);
         }
-        let text = serde_json::to_vec(&policy).map_err(io::Error::other);
-        let written = text.and_then(|text| fs::write(SOCKET_POLICY, text));
-        written.map_err(|source| Error::Tell { path: SOCKET_POLICY, source })
+        let proxies = self.settings.engine.get("proxies").cloned().unwrap_or_else(|| json!({}));
+        let failed = |source| Error::Tell { path: REGISTRY_POLICY, source };
+        let proxies = serde_json::from_value(proxies).map_err(io::Error::other).map_err(failed)?;
+        tell(
+            REGISTRY_POLICY,
+            &RegistryPolicy { version: VERSION, allowed: registries.written().to_vec(), proxies },
+        )
     }
 
     /// Takes them: on the data disk it is written that none that is older is taken from here on.
@@ -178,7 +213,7 @@ impl Administered {
     /// For the status.
     #[must_use]
     pub fn report(&self) -> Report {
-        let Settings { isolation, engine, shares, kept_apart } = &self.settings;
+        let Settings { isolation, engine, shares, registries, kept_apart } = &self.settings;
         Report {
             source: self.source,
             edition: self.edition.as_ref().map(|edition| edition.number),
@@ -188,14 +223,41 @@ impl Administered {
             socket: isolation.socket(self.isolation).images,
             engine: engine.iter().map(|(key, _)| key.to_owned()).collect(),
             shares: shares.allow.clone(),
+            registries: registries.as_ref().map(|registries| registries.written().to_vec()),
             kept_apart: kept_apart.iter().map(|feature| feature.key.to_owned()).collect(),
         }
     }
 }
 
+fn tell(path: &'static str, what: &impl Serialize) -> Result<(), Error> {
+    let text = serde_json::to_vec(what).map_err(io::Error::other);
+    text.and_then(|text| fs::write(path, text)).map_err(|source| Error::Tell { path, source })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn with_a_list_of_registries_the_engine_asks_for_all_of_them_at_one_place() {
+        let text = br#"{"configurationFileVersion": 2, "eci": {
+            "engine": {"proxies": {"https-proxy": "http://proxy.example.com:3128", "no-proxy": ".example.com"}},
+            "registryAccess": {"allowed": ["docker.io"]}
+        }}"#;
+        let administered = of_image(text).unwrap();
+        let engine = administered.engine("1.2.3");
+        let ours = json!({ "http-proxy": "http://127.0.0.1:3128", "https-proxy": "http://127.0.0.1:3128" });
+        assert_eq!(engine.get("proxies"), Some(&ours));
+        assert_eq!(administered.report().registries, Some(vec!["docker.io".to_owned()]));
+        let error = administered.tell_of_registries(Platform::Wsl).unwrap_err();
+        assert!(
+            error.to_string().starts_with("a distro of WSL 2 does not keep to `eci.registryAccess`: "),
+            "{error}"
+        );
+        let none = of_image(DEFAULT.as_bytes()).unwrap();
+        none.tell_of_registries(Platform::Wsl).unwrap();
+        assert_eq!((none.engine("1").get("proxies"), none.report().registries), (None, None));
+    }
 
     #[test]
     fn settings_are_told_with_where_they_come_from() {
@@ -243,12 +305,11 @@ mod tests {
 
     #[test]
     fn what_is_not_understood_is_refused_with_place_and_reason() {
-        let error =
-            of_image(br#"{"configurationFileVersion": 2, "eci": {"registryAccess": {}}}"#).unwrap_err();
+        let error = of_image(br#"{"configurationFileVersion": 2, "eci": {"resources": {}}}"#).unwrap_err();
         assert_eq!(
             kmsg::chain(&error),
-            "the administrator's settings `/etc/eci/admin-settings.json` are not understood: `eci.registryAccess` is {}: this \
-             version does not enforce it yet: every registry may be used; leave it out until a version does"
+            "the administrator's settings `/etc/eci/admin-settings.json` are not understood: `eci.resources` is {}: this \
+             version does not enforce it yet: machines have what `eci-builder run` says; leave it out until a version does"
         );
         let error = Error::Read { source: io::ErrorKind::NotFound.into() };
         assert_eq!(

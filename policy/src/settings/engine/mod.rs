@@ -57,6 +57,19 @@ impl Engine {
         self
     }
 
+    /// A setting's value, where it is set.
+    #[must_use]
+    pub fn get(&self, key: &str) -> Option<&Value> {
+        self.0.get(key)
+    }
+
+    /// The same, with all that the engine fetches asked of this proxy.
+    #[must_use]
+    pub fn proxied_by(mut self, url: &str) -> Self {
+        self.0.insert("proxies", json!({ "http-proxy": url, "https-proxy": url }));
+        self
+    }
+
     /// The engine's own settings, which come with the image, and these.
     ///
     /// # Errors

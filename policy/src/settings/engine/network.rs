@@ -74,7 +74,7 @@ pub fn parse_cidr(text: &str) -> Option<(IpAddr, u8)> {
 }
 
 /// The first `prefix` of `width` bits.
-fn mask(prefix: u32, width: u32) -> u128 {
+pub(crate) fn mask(prefix: u32, width: u32) -> u128 {
     let all = u128::MAX >> (128 - width);
     all & !all.checked_shr(prefix).unwrap_or(0)
 }

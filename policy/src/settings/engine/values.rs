@@ -181,7 +181,7 @@ pub fn judge_files(text: &str) -> Result<(), Wrong> {
 }
 
 /// A number from 1 to `most`, written in one way.
-fn is_count(text: &str, most: u32) -> bool {
+pub(crate) fn is_count(text: &str, most: u32) -> bool {
     let number: Option<u32> = text.parse().ok();
     number.is_some_and(|number| (1..=most).contains(&number) && number.to_string() == text)
 }
@@ -208,7 +208,7 @@ fn is_host(text: &str) -> bool {
 }
 
 /// A name of DNS (RFC 1123, 2.1).
-fn is_name(text: &str) -> bool {
+pub(crate) fn is_name(text: &str) -> bool {
     let is_label = |label: &str| {
         let inner = label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
         inner && (1..=63).contains(&label.len()) && !label.starts_with('-') && !label.ends_with('-')

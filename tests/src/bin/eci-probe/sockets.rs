@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, IoSlice, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{UnixDatagram, UnixStream};
@@ -16,6 +16,8 @@ use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, VsockAddr,
     connect, recv, sendmsg, sendto, socket,
 };
+
+use rustix::net::SendFlags;
 
 use crate::attempt::{At, Attempt, Failure, Verb};
 
@@ -110,11 +112,89 @@ pub const VERBS: &[Verb] = &[
         },
     },
     Verb {
+        name: "dial",
+        why: "whoever the kernel keeps a service from connecting to; takes ADDRESS:PORT",
+        run: |to| Ok(TcpStream::connect_timeout(&address(to)?, PATIENCE).map(drop)?),
+    },
+    Verb {
+        name: "dial-at-once",
+        why: "the same with the first bytes in the same call (TCP Fast Open), which is another way through the kernel",
+        run: |to| {
+            let to = address(to)?;
+            let family = if to.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+            let stream = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).at("socket")?;
+            // `MSG_FASTOPEN`, which has no name there.
+            let flags = SendFlags::from_bits_retain(0x2000_0000);
+            Ok(rustix::net::sendto(&stream, b"x", flags, &to).map(drop)?)
+        },
+    },
+    Verb {
+        name: "dial-datagrams",
+        why: "the same by a socket of datagrams; takes ADDRESS:PORT",
+        run: |to| Ok(from_any(to)?.connect(address(to)?)?),
+    },
+    Verb {
+        name: "send-datagram",
+        why: "the same by a socket that is connected to nobody; takes ADDRESS:PORT",
+        run: |to| Ok(from_any(to)?.send_to(b"x", address(to)?).map(drop)?),
+    },
+    Verb {
+        name: "resolver",
+        why: "names that nobody else has, until it is killed; takes NAME=ADDRESS,NAME=ADDRESS",
+        run: |names| {
+            nix::unistd::alarm::cancel();
+            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 53)).at("bind")?;
+            let mut buffer = [0; 512];
+            loop {
+                let (length, from) = socket.recv_from(&mut buffer)?;
+                if let Some(answer) = answer_of_names(names, &buffer[..length]) {
+                    socket.send_to(&answer, from)?;
+                }
+            }
+        },
+    },
+    Verb {
         name: "unix",
         why: "a socket of the VM that is mounted; takes its path",
         run: |path| Ok(UnixStream::connect(path).map(drop)?),
     },
 ];
+
+fn address(text: &str) -> Result<SocketAddr, Failure> {
+    text.parse().map_err(|_| Failure::NotUnderstood("ADDRESS:PORT"))
+}
+
+/// The answer to one question for a name (RFC 1035, 4.1): its IPv4 address, or that it has none of what was asked for.
+fn answer_of_names(names: &str, question: &[u8]) -> Option<Vec<u8>> {
+    let (mut at, mut labels) = (12, Vec::new());
+    while let Some(length) = question.get(at).copied().filter(|length| *length > 0).map(usize::from) {
+        labels.push(std::str::from_utf8(question.get(at + 1..at + 1 + length)?).ok()?.to_ascii_lowercase());
+        at += 1 + length;
+    }
+    let end = at + 5;
+    let asks_for_v4 = question.get(at + 1..end)? == [0, 1, 0, 1];
+    let name = labels.join(".");
+    let found = names.split(',').filter_map(|entry| entry.split_once('=')).find(|(known, _)| *known == name);
+    let address = found.filter(|_| asks_for_v4).and_then(|(_, address)| address.parse::<Ipv4Addr>().ok());
+    let count = u8::from(address.is_some());
+    // An answer, by one who has the last word; recursion was wanted and is had; one question, and so many answers.
+    let code = if found.is_some() { 0x80 } else { 0x83 };
+    let mut answer =
+        [question.get(..2)?, &[0x85, code, 0, 1, 0, count, 0, 0, 0, 0], question.get(12..end)?].concat();
+    if let Some(address) = address {
+        // The question's name, an address of the internet, for no time, four bytes.
+        answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4]);
+        answer.extend(address.octets());
+    }
+    Some(answer)
+}
+
+/// A socket of datagrams of the family that `to` is of.
+fn from_any(to: &str) -> Result<UdpSocket, Failure> {
+    let own: IpAddr =
+        if address(to)?.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    UdpSocket::bind((own, 0)).at("bind")
+}
 
 /// Sends `text` and a descriptor beside it.
 fn send_with(socket: &impl AsRawFd, text: &[u8], file: &impl AsRawFd) -> Attempt {

@@ -189,6 +189,12 @@ fn listeners_count_unless_they_are_the_engine_s() {
     });
     assert_eq!(engine_s, [""; 0]);
     assert_eq!(broken_by(|e| e.tcp = LISTENER.replace(" 0A ", " 01 ")), [""; 0]);
+    // The way to registries, and what is one off.
+    let at = |address: &str| broken_by(|e| e.tcp = LISTENER.replace("00000000:1F90", address));
+    assert_eq!(at("0100007F:0C38"), [""; 0]);
+    for address in ["0100007F:0C39", "0200007F:0C38", "00000000:0C38"] {
+        assert_eq!(at(address), ["no-tcp-listener"], "{address}");
+    }
     assert_eq!(broken_by(|e| e.udp = LISTENER.replace(" 0A ", " 01 ")), [""; 0]);
 }
 
