@@ -18,7 +18,7 @@ const NAME: &str = "choice";
 /// What root of the VM reads, and no other.
 const WHOLE_MAP: [&str; 3] = ["0", "0", "4294967295"];
 /// What a container is told that ran while isolation was off.
-const REFUSED: &str = "enhanced container isolation: this container was made while isolation was off, and can't be started while it is on";
+const REFUSED: &str = "enhanced container isolation: this container ran while isolation was off, and can't be started while it is on";
 
 /// An image whose settings leave the choice to its user, and a machine of it.
 struct Chosen {
@@ -165,7 +165,7 @@ fn rows() -> Vec<Row<Chosen>> {
             ensure!(free.starts_with("false ") && free.contains(REFUSED), "it was to restart always: {free}");
             vm.docker(&["start", "free"])?.refused(&[REFUSED])?;
             let audit = vm.builder(&["audit", "--name", NAME])?.ok()?;
-            ensure!(audit.contains("made while isolation was off") && audit.contains("docker rm"), "{audit}");
+            ensure!(audit.contains("ran while isolation was off") && audit.contains("docker rm"), "{audit}");
             // One that never ran has nothing of it, and starts as everything does.
             vm.docker(&["start", "idle"])?.ok()?;
             ensure!(

@@ -361,15 +361,13 @@ fn one_boot(
         plan.memory_mib,
         plan.cpus
     ));
-    let ready = |after: Duration| {
+    let ready = |after: Duration, status: &Status| {
         ui.note(&format!(
             "engine ready after {:.1} s: docker --context {} …",
             after.as_secs_f64(),
             context::name(home)
         ));
-        if let Some(status) = client::ready(home) {
-            tell_of_isolation(&status, ui);
-        }
+        tell_of_isolation(status, ui);
     };
     Ok(supervise::run(home, held, &plan, &record.shares, args.publish_on.into(), ready)?)
 }

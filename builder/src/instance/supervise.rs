@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use eci_contract::link::{Reply, Request};
 use eci_contract::shares::Share;
-use eci_contract::status::State;
+use eci_contract::status::{State, Status};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
@@ -110,13 +110,13 @@ impl fmt::Display for Served {
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
     /// Every promise holds and the engine answers.
-    Ready,
+    Ready(Box<Status>),
     /// The engine will not be started, by this step and for this reason.
     Refused { step: String, reason: String },
 }
 
 /// Runs the machine until it is stopped by a signal or by its guest, or refuses to start its engine. `ready` is called
-/// once, when the engine answers, with the time since QEMU was started.
+/// once, when the engine answers, with the time since QEMU was started and what the VM says of itself.
 ///
 /// # Errors
 /// [`Error`].
@@ -126,7 +126,7 @@ pub fn run(
     plan: &Plan,
     shares: &[Share],
     publish_on: PublishOn,
-    ready: impl FnOnce(Duration),
+    ready: impl FnOnce(Duration, &Status),
 ) -> Result<(), Error> {
     home.remove_sockets(held)?;
     allow_open_files();
@@ -147,7 +147,7 @@ async fn supervise(
     plan: &Plan,
     shares: &[Share],
     publish_on: PublishOn,
-    ready: impl FnOnce(Duration),
+    ready: impl FnOnce(Duration, &Status),
 ) -> Result<(), Error> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Setup)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::Setup)?;
@@ -165,7 +165,7 @@ async fn supervise(
         }
         () = asked(&mut interrupt, &mut terminate) => return stop(&mut qemu, &link, home).await,
         verdict = verdict(&link) => match verdict {
-            Verdict::Ready => ready(started.elapsed()),
+            Verdict::Ready(status) => ready(started.elapsed(), &status),
             Verdict::Refused { step, reason } => {
                 stop(&mut qemu, &link, home).await?;
                 let told = was_asked(&mut interrupt, &mut terminate).await;
@@ -302,7 +302,9 @@ async fn verdict(link: &Link) -> Verdict {
                     let step = failed.map(|step| step.name).unwrap_or_default();
                     return Verdict::Refused { step, reason: status.reason };
                 }
-                State::Ready if matches!(link.engine_answers().await, Ok(true)) => return Verdict::Ready,
+                State::Ready if matches!(link.engine_answers().await, Ok(true)) => {
+                    return Verdict::Ready(status);
+                }
                 State::Ready | State::Starting | State::Stopping => {}
             },
             Ok(Reply::Ok | Reply::Evidence(_) | Reply::Error(_)) | Err(_) => {}

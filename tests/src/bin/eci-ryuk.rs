@@ -4,6 +4,7 @@
 //! It asks the engine by the socket that Testcontainers mounts into its container.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
@@ -99,11 +100,18 @@ fn listen(stream: &TcpStream, shared: &Shared) -> Result<()> {
 }
 
 fn remove(labels: &[String]) -> Result<()> {
+    let host = fs::read_to_string("/etc/hostname")?;
+    let own = host.trim();
+    ensure!(!own.is_empty(), "the container has no name");
     let filters = encoded(&json!({ "label": labels }).to_string());
     for (list, place, name, delete, query) in KINDS {
         let answer: Value = serde_json::from_slice(&ask("GET", &format!("{list}filters={filters}"))?)?;
         for element in answer.pointer(place).and_then(Value::as_array).into_iter().flatten() {
             let name = element.pointer(name).and_then(Value::as_str).context("an element with a name")?;
+            // Its own container may have the label as well: that is left to who started it.
+            if name.starts_with(own) {
+                continue;
+            }
             ask("DELETE", &format!("{delete}{name}{query}"))?;
             writeln!(io::stdout(), "ryuk: removed {delete}{name}")?;
         }
