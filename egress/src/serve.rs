@@ -70,13 +70,13 @@ fn one(mut client: TcpStream, way: &Way) {
         Err(Error::Nothing | Error::Read(_)) => return,
         Err(Error::NoHost { named }) => {
             let (action, message) = (format!("CONNECT {named}"), chain(&Error::NoHost { named }));
-            tell(&client, 403, &message);
+            tell(&client, 403, &format!("{message} ({REMEDY})"));
             return way.denials.write_down(Refused { action, rule: ID, message, remedy: REMEDY });
         }
         Err(error) => return tell(&client, 400, &chain(&error)),
     };
     if let Verdict::Deny { rule, message, remedy } = way.registries.judge(&request.target) {
-        tell(&client, 403, &message);
+        tell(&client, 403, &format!("{message} ({remedy})"));
         return way.denials.write_down(Refused { action: request.action, rule, message, remedy });
     }
     let Reached { server, first, came } = match reach(&request, way) {

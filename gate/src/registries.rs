@@ -42,7 +42,8 @@ pub struct Refused {
 pub fn read(path: &Path) -> Option<Registries> {
     match parse(path) {
         Ok(registries) => Some(registries),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        // A folder is what the engine makes for a mount whose source is missing.
+        Err(error) if [io::ErrorKind::NotFound, io::ErrorKind::IsADirectory].contains(&error.kind()) => None,
         Err(error) => {
             log::failure(Level::Warn, "registries that are not on the list are not told of early", &error);
             None

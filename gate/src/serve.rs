@@ -226,7 +226,7 @@ where
         if let Some(refused) = listed.filter(|_| !is_raw).and_then(|listed| registries::judge(listed, part)) {
             return Ok(Some(refused));
         }
-        is_raw |= registries::upgrades(part);
+        is_raw = is_raw || (listed.is_some() && registries::upgrades(part));
         if let Some(name) = copies::looked_into(part) {
             copies::refresh(&name).await;
         }

@@ -18,6 +18,7 @@ pub mod kernel_log;
 pub mod kmsg;
 pub mod measured;
 pub mod power;
+pub mod ps;
 pub mod system;
 pub mod tpm;
 pub mod wsl;
@@ -45,6 +46,8 @@ pub enum Role {
     Attest,
     /// What WSL asks of a distro with systemd.
     Systemctl(wsl::systemctl::Verb),
+    /// `ps`, which the engine runs.
+    Ps,
     /// Started by someone else: does nothing.
     Bystander,
 }
@@ -59,11 +62,13 @@ const EXT4: i64 = 0xef53;
 #[must_use]
 pub fn role() -> Role {
     let root = statfs("/").map_or(0, |root| root.f_type);
-    let arguments: Vec<_> = std::env::args().skip(1).collect();
-    choose_role(std::process::id(), root, &arguments.iter().map(String::as_str).collect::<Vec<_>>())
+    let words: Vec<_> = std::env::args().collect();
+    let words: Vec<_> = words.iter().map(String::as_str).collect();
+    let (program, arguments) = words.split_first().map_or(("", &[][..]), |(first, rest)| (*first, rest));
+    choose_role(std::process::id(), root, program, arguments)
 }
 
-fn choose_role(pid: u32, root_type: i64, arguments: &[&str]) -> Role {
+fn choose_role(pid: u32, root_type: i64, program: &str, arguments: &[&str]) -> Role {
     if root_type == EXT4 && pid != 1 {
         return Role::Systemctl(wsl::systemctl::Verb::of(arguments));
     }
@@ -71,6 +76,7 @@ fn choose_role(pid: u32, root_type: i64, arguments: &[&str]) -> Role {
         (1, _) if RAM_ROOTS.contains(&root_type) => Role::Initramfs,
         (1, _) if root_type == EXT4 => Role::Wsl,
         (1, _) => Role::System,
+        _ if program.rsplit('/').next() == Some("ps") => Role::Ps,
         (_, Some("network")) => Role::Network,
         (_, Some(system::read_ahead::ROLE)) => Role::ReadAhead,
         (_, Some(measured::ROLE)) => Role::Measure,
@@ -89,23 +95,37 @@ mod tests {
 
     #[test]
     fn arguments_cannot_change_what_pid_1_is() {
-        assert_eq!(choose_role(1, TMPFS, &["network"]), Role::Initramfs);
-        assert_eq!(choose_role(1, 0x8584_58f6, &["single"]), Role::Initramfs);
-        assert_eq!(choose_role(1, EROFS, &["init=/bin/sh"]), Role::System);
-        assert_eq!(choose_role(1, EROFS, &["pass-descriptors"]), Role::System);
-        assert_eq!(choose_role(1, EXT4, &["is-system-running"]), Role::Wsl);
+        assert_eq!(choose_role(1, TMPFS, "/init", &["network"]), Role::Initramfs);
+        assert_eq!(choose_role(1, 0x8584_58f6, "/init", &["single"]), Role::Initramfs);
+        assert_eq!(choose_role(1, EROFS, "/init", &["init=/bin/sh"]), Role::System);
+        assert_eq!(choose_role(1, EROFS, "/init", &["pass-descriptors"]), Role::System);
+        assert_eq!(choose_role(1, EXT4, "/init", &["is-system-running"]), Role::Wsl);
     }
 
     #[test]
     fn others_get_the_network_client_or_nothing() {
-        assert_eq!(choose_role(77, EROFS, &["network"]), Role::Network);
-        assert_eq!(choose_role(77, EROFS, &[]), Role::Bystander);
-        assert_eq!(choose_role(77, EROFS, &["poweroff"]), Role::Bystander);
+        assert_eq!(choose_role(77, EROFS, "/init", &["network"]), Role::Network);
+        assert_eq!(choose_role(77, EROFS, "/init", &[]), Role::Bystander);
+        assert_eq!(choose_role(77, EROFS, "/init", &["poweroff"]), Role::Bystander);
+    }
+
+    #[test]
+    fn under_its_name_it_is_what_the_engine_runs_for_docker_top() {
+        assert_eq!(choose_role(77, EROFS, "ps", &["network"]), Role::Ps);
+        assert_eq!(choose_role(77, EROFS, "/usr/bin/ps", &[]), Role::Ps);
+        assert_eq!(choose_role(1, EROFS, "ps", &[]), Role::System);
+        assert_eq!(choose_role(77, EROFS, "/usr/bin/cps", &[]), Role::Bystander);
     }
 
     #[test]
     fn only_in_a_distro_it_answers_for_systemctl() {
-        assert_eq!(choose_role(77, EXT4, &["poweroff"]), Role::Systemctl(wsl::systemctl::Verb::Poweroff));
-        assert_eq!(choose_role(77, EXT4, &["network"]), Role::Systemctl(wsl::systemctl::Verb::Unknown));
+        assert_eq!(
+            choose_role(77, EXT4, "/init", &["poweroff"]),
+            Role::Systemctl(wsl::systemctl::Verb::Poweroff)
+        );
+        assert_eq!(
+            choose_role(77, EXT4, "/init", &["network"]),
+            Role::Systemctl(wsl::systemctl::Verb::Unknown)
+        );
     }
 }

@@ -2,7 +2,7 @@
 
 #![deny(clippy::indexing_slicing)]
 
-use eci_init::{Role, initramfs, measured, role, system, wsl};
+use eci_init::{Role, initramfs, measured, ps, role, system, wsl};
 
 fn main() -> ! {
     match role() {
@@ -15,6 +15,7 @@ fn main() -> ! {
         Role::Measure => measured::run(),
         Role::Attest => system::attest::run(),
         Role::PassDescriptors => system::services::passing::run(),
+        Role::Ps => ps::run(&std::env::args().skip(1).collect::<Vec<_>>()),
         Role::Bystander => std::process::exit(64),
     }
 }

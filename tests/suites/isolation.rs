@@ -928,6 +928,11 @@ fn lifetime() -> Vec<Row<Vm>> {
                 let top = vm.docker(&[&["top", "long"], options].concat())?.ok()?;
                 ensure!(top.contains("sleep 6000") && !top.contains("dockerd"), "{top}");
             }
+            // Columns under another's title, and options that make the engine ask again without the container's processes.
+            for options in [&["-orss=PID", "-oargs", "-e"][..], &["-oargs=PID", "f", "-p1"], &["f"], &["-p1"]]
+            {
+                vm.docker(&[&["top", "long"], options].concat())?.refused(&["is not known here"])?;
+            }
             Ok(())
         }),
         row("files_are_copied_both_ways", |vm| {

@@ -165,6 +165,21 @@ fn rows() -> Vec<Row<Listed>> {
             ensure!(asked.is_empty(), "{asked:#?}");
             Ok(())
         }),
+        row("a_swarm_s_mesh_does_not_take_the_place_of_the_way_out", |listed| {
+            let vm = listed.vm();
+            vm.docker(&["swarm", "init", "--advertise-addr", "127.0.0.1"])?.ok()?;
+            let answers = "while :; do printf 'HTTP/1.1 200 OK\\r\\n\\r\\n' | nc -l -p 3128; done";
+            let publish = ["service", "create", "--quiet", "--publish", "published=3128,target=3128"];
+            vm.docker(&[&publish[..], &["busybox", "sh", "-c", answers]].concat())?.ok()?;
+            let from = format!("FROM {}/made:1\n", listed.other.name());
+            let outcome = listed.build("1", &from)?;
+            let (code, said) = (outcome.code, outcome.stderr);
+            ensure!(code != 0, "an image came from elsewhere: {said}");
+            // Either the one program answers, or nobody: never the service.
+            ensure!(said.contains("is not allowed") || said.contains("connection refused"), "{said}");
+            vm.docker(&["swarm", "leave", "--force"])?.ok()?;
+            listed.push_and_pull(&format!("{}/made:1", listed.registry.name()))
+        }),
         row("what_is_imported_comes_from_the_list_and_redirects_lead_nowhere_else", |listed| {
             let url = |web: &Web, path: &str| format!("http://{}{path}", web.name());
             let away = |to: &str| url(&listed.files, &format!("/away?{to}"));
