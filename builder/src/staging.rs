@@ -8,6 +8,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process;
 
+use rustix::fs::{CWD, RenameFlags};
+use rustix::io::Errno;
+
 /// Why staging failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -32,6 +35,18 @@ pub enum Error {
         path: PathBuf,
         /// What the system said.
         source: io::Error,
+    },
+    /// A folder's place has something else.
+    #[error("`{}` is no folder, and one comes in its place: move it away", .path.display())]
+    NotAFolder {
+        /// The final path.
+        path: PathBuf,
+    },
+    /// The folder to be replaced has what was not made for it.
+    #[error("`{}` would be lost: its folder is replaced as a whole, and this was not made for it: move it out", .path.display())]
+    InTheWay {
+        /// What would be lost.
+        path: PathBuf,
     },
 }
 
@@ -101,36 +116,86 @@ impl Staging {
         self.folder.path().join(name)
     }
 
-    /// Flushes every staged file to disk and renames it into the target folder. A folder comes in the place of one of that name, which
-    /// is gone then with all that was in it.
+    /// Flushes every staged file to disk and renames it into the target folder. A folder comes in the place of one of that name, which is
+    /// removed when all is in place. Nothing is changed where that one has names that the staged one has not.
     ///
     /// # Errors
-    /// [`Error::Place`]; files placed before the failing one stay, each of them whole.
+    /// [`Error::NotAFolder`] and [`Error::InTheWay`] before anything is changed; [`Error::Place`]: what was placed before the failing one
+    /// stays, each whole.
     pub fn place(self) -> Result<(), Error> {
-        let failed = |path: &Path| {
-            let path = path.to_owned();
-            move |source| Error::Place { path, source }
-        };
         let mut names = Vec::new();
         let folder = self.folder.path();
-        for entry in fs::read_dir(folder).map_err(failed(folder))? {
-            let entry = entry.map_err(failed(folder))?;
+        for entry in fs::read_dir(folder).map_err(cannot_place(folder))? {
+            let entry = entry.map_err(cannot_place(folder))?;
             names.push(entry.file_name());
         }
         names.sort();
         for name in &names {
             let staged = folder.join(name);
-            flush(&staged).map_err(failed(&staged))?;
+            refuse_losses(&staged, &self.target.join(name))?;
+            flush(&staged).map_err(cannot_place(&staged))?;
         }
         for name in &names {
             let (staged, place) = (folder.join(name), self.target.join(name));
-            if staged.is_dir() {
-                discard(&place).map_err(failed(&place))?;
-            }
-            fs::rename(staged, &place).map_err(failed(&place))?;
+            let renamed = if staged.is_dir() && place.is_dir() {
+                exchange(&staged, &place)
+            } else {
+                fs::rename(staged, &place)
+            };
+            renamed.map_err(cannot_place(&place))?;
         }
-        Ok(())
+        // What was there before goes with the staging folder, so what is there now comes first.
+        fs::File::open(&self.target).and_then(|target| target.sync_all()).map_err(cannot_place(&self.target))
     }
+}
+
+fn cannot_place(path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_owned();
+    move |source| Error::Place { path, source }
+}
+
+/// Refuses a staged folder in whose place there is something that it would not replace, but take away.
+fn refuse_losses(staged: &Path, place: &Path) -> Result<(), Error> {
+    if !staged.is_dir() {
+        return Ok(());
+    }
+    match fs::symlink_metadata(place) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(cannot_place(place)(error)),
+        Ok(there) if !there.is_dir() => return Err(Error::NotAFolder { path: place.to_owned() }),
+        Ok(_) => {}
+    }
+    let mut entries = Vec::new();
+    for entry in fs::read_dir(place).map_err(cannot_place(place))? {
+        entries.push(entry.map_err(cannot_place(place))?.file_name());
+    }
+    entries.sort();
+    for name in entries {
+        let (made, there) = (staged.join(&name), place.join(&name));
+        if there.is_dir() != made.is_dir() || !made.exists() {
+            return Err(Error::InTheWay { path: there });
+        }
+    }
+    Ok(())
+}
+
+/// Has two folders change places, at once where the file system can.
+fn exchange(staged: &Path, place: &Path) -> io::Result<()> {
+    match rustix::fs::renameat_with(CWD, staged, CWD, place, RenameFlags::EXCHANGE) {
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => exchange_by_steps(staged, place),
+        exchanged => Ok(exchanged?),
+    }
+}
+
+/// The same by three renames. A cut leaves the older one beside its place, where no other run removes it.
+fn exchange_by_steps(staged: &Path, place: &Path) -> io::Result<()> {
+    let aside = place.with_extension("before");
+    fs::rename(place, &aside)?;
+    fs::rename(staged, place).inspect_err(|_| {
+        // Best effort: the error that is returned says what is wrong.
+        drop(fs::rename(&aside, place));
+    })?;
+    fs::rename(aside, staged)
 }
 
 fn flush(path: &Path) -> io::Result<()> {
@@ -157,6 +222,9 @@ pub fn discard(folder: &Path) -> io::Result<()> {
     // Not the name of a folder that is being made in its place.
     let prefix = format!(".{}.gone-", name.to_string_lossy());
     remove_abandoned(parent, &prefix);
+    if folder.is_file() {
+        return Err(io::ErrorKind::NotADirectory.into());
+    }
     let aside = parent.join(format!("{prefix}{}", process::id()));
     match fs::rename(folder, &aside) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -196,21 +264,77 @@ mod tests {
         assert_eq!(fs::read_dir(home.path()).expect("listing").count(), 1, "no staging folder is left");
     }
 
+    fn stage_folder(target: &Path, text: &str) -> Staging {
+        let staging = Staging::beside(target).expect("staging");
+        fs::create_dir(staging.path("apple")).expect("folder");
+        fs::write(staging.path("apple").join("disk"), text).expect("staged file");
+        fs::write(staging.path("a"), text).expect("staged file");
+        staging
+    }
+
+    fn entries(path: &Path) -> Vec<String> {
+        let name = |entry: io::Result<fs::DirEntry>| entry.expect("entry").file_name();
+        let names = fs::read_dir(path).expect("listing").map(name);
+        let mut names: Vec<_> = names.map(|name| name.to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    }
+
     #[test]
     fn a_folder_appears_whole_in_the_place_of_an_older_one() {
         let home = tempfile::tempdir().expect("temporary folder");
         let target = home.path().join("out");
         for made in ["old", "new"] {
-            let staging = Staging::beside(&target).expect("staging");
-            fs::create_dir(staging.path("apple")).expect("folder");
-            fs::write(staging.path("apple").join(made), made).expect("staged file");
-            staging.place().expect("placed");
+            stage_folder(&target, made).place().expect("placed");
+            assert_eq!(fs::read_to_string(target.join("apple/disk")).expect("placed"), made);
         }
-        let entries = |path: &Path| -> Vec<_> {
-            fs::read_dir(path).expect("listing").map(|entry| entry.expect("entry").file_name()).collect()
+        assert_eq!(
+            (entries(home.path()), entries(&target)),
+            (vec!["out".into()], vec!["a".into(), "apple".into()])
+        );
+        assert_eq!(entries(&target.join("apple")), ["disk"]);
+    }
+
+    #[test]
+    fn the_older_folder_is_there_until_all_is_in_place() {
+        let home = tempfile::tempdir().expect("temporary folder");
+        let (staged, place) = (home.path().join("staged"), home.path().join("place"));
+        let text = |folder: &Path| fs::read_to_string(folder.join("disk")).expect("there");
+        for (made, folder) in [("new", &staged), ("old", &place)] {
+            fs::create_dir(folder).expect("folder");
+            fs::write(folder.join("disk"), made).expect("file");
+        }
+        exchange(&staged, &place).expect("exchanged");
+        assert_eq!((text(&staged), text(&place)), ("old".into(), "new".into()));
+        exchange_by_steps(&staged, &place).expect("exchanged");
+        assert_eq!((text(&staged), text(&place)), ("new".into(), "old".into()));
+        fs::remove_dir_all(&staged).expect("removed");
+        exchange_by_steps(&staged, &place).expect_err("nothing is staged");
+        assert_eq!((entries(home.path()), text(&place)), (vec!["place".into()], "old".into()));
+    }
+
+    #[test]
+    fn what_was_not_made_is_refused_by_name_and_nothing_is_changed() {
+        let home = tempfile::tempdir().expect("temporary folder");
+        let target = home.path().join("out");
+        let refused = |text: &str| {
+            let error = stage_folder(&target, "new").place().expect_err("refused").to_string();
+            assert_eq!(error, format!("`{}/{text}", target.display()));
+            assert_eq!(fs::read_to_string(target.join("a")).expect("still there"), "old");
         };
-        assert_eq!(entries(&target), ["apple"]);
-        assert_eq!(entries(&target.join("apple")), ["new"]);
+        stage_folder(&target, "old").place().expect("placed");
+        fs::create_dir(target.join("apple/state")).expect("folder");
+        fs::write(target.join("apple/state/data.raw"), "data").expect("file");
+        refused(
+            "apple/state` would be lost: its folder is replaced as a whole, and this was not made for it: move it out",
+        );
+        assert_eq!(entries(&target.join("apple")), ["disk", "state"]);
+
+        fs::remove_dir_all(target.join("apple")).expect("removed");
+        fs::write(target.join("apple"), "file").expect("file");
+        refused("apple` is no folder, and one comes in its place: move it away");
+        discard(&target.join("apple")).expect_err("no folder");
+        assert_eq!(fs::read_to_string(target.join("apple")).expect("still there"), "file");
     }
 
     #[test]

@@ -490,7 +490,10 @@ fn report(assembled: &Assembled, args: &Args, ui: &Ui) -> anyhow::Result<()> {
     }
     let key = args.out.join(assemble::KEY_FILE);
     ui.note(&format!("check it: eci-builder verify {} --key {}", args.out.display(), key.display()));
-    ui.note(&format!("boot it:  eci-builder run {} --detach", args.out.display()));
+    // `run` boots no other disk.
+    if args.formats.contains(&Format::Raw) {
+        ui.note(&format!("boot it:  eci-builder run {} --detach", args.out.display()));
+    }
     if args.formats.contains(&Format::Apple) {
         let (folder, script) = (args.out.join(apple::FOLDER), apple::beside(apple::SCRIPT));
         ui.note(&format!("on a Mac: copy {} there, and run {script}", folder.display()));
