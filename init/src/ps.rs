@@ -96,11 +96,12 @@ fn asked(arguments: &[&str]) -> Result<(Vec<&'static Column>, Vec<u32>), String>
             return Err(unknown(argument));
         }
     }
-    let pids = pids.ok_or("only a container's own processes are shown")?;
     let names = names.unwrap_or_else(|| FULL.to_vec());
     let found: Result<Vec<_>, _> =
         names.into_iter().map(|name| find(name).ok_or_else(|| unknown(name))).collect();
-    Ok((found?, pids))
+    // Last: asked again without a list, the engine passes on why the first time failed.
+    let (found, pids) = (found?, pids.ok_or("only a container's own processes are shown")?);
+    Ok((found, pids))
 }
 
 /// Whether an argument is this prefix with some of these letters.
