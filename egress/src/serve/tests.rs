@@ -64,7 +64,8 @@ fn a_tunnel_leads_to_who_is_on_the_list_and_one_port_off_is_refused() {
     let other = SocketAddr::new(address.ip(), address.port() ^ 1);
     let refused = all(say(egress, &format!("CONNECT {other} HTTP/1.1\r\n\r\n")));
     assert!(
-        refused.starts_with(&format!("HTTP/1.1 403 registry access to {other} is not allowed\r\n")),
+        refused
+            .starts_with(&format!("HTTP/1.1 403 registry access to {other} is not allowed ({REMEDY})\r\n")),
         "{refused}"
     );
 }
@@ -88,10 +89,12 @@ fn a_connection_in_the_clear_leads_to_one_host() {
         format!("GET /v2/ HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nAccept: */*\r\n\r\n")
     );
     let refused = all(say(egress, "GET http://192.0.2.7/ HTTP/1.1\r\n\r\n"));
-    assert!(refused.starts_with("HTTP/1.1 403 registry access to 192.0.2.7 is not allowed\r\n"), "{refused}");
-    assert!(refused.contains(
-        r#"{"errors":[{"code":"DENIED","message":"registry access to 192.0.2.7 is not allowed"}]}"#
-    ));
+    let message = format!("registry access to 192.0.2.7 is not allowed ({REMEDY})");
+    assert!(refused.starts_with(&format!("HTTP/1.1 403 {message}\r\n")), "{refused}");
+    assert!(
+        refused.contains(&format!(r#"{{"errors":[{{"code":"DENIED","message":"{message}"}}]}}"#)),
+        "{refused}"
+    );
 }
 
 #[test]
@@ -100,7 +103,7 @@ fn the_administrator_s_proxy_is_asked_for_what_is_on_the_list_alone() {
     let egress = start(&["registry.example.com"], Some(proxy));
     let refused = all(say(egress, "CONNECT registry.example.org:443 HTTP/1.1\r\n\r\n"));
     assert!(
-        refused.starts_with("HTTP/1.1 403 registry access to registry.example.org is not allowed\r\n"),
+        refused.starts_with("HTTP/1.1 403 registry access to registry.example.org is not allowed ("),
         "{refused}"
     );
     let mut stream = say(egress, "CONNECT registry.example.com:443 HTTP/1.1\r\n\r\n");
