@@ -315,21 +315,18 @@ fn bring_in(home: &Home, held: &Lock, ui: &Ui) -> anyhow::Result<()> {
 fn is_ours(error: &anyhow::Error) -> bool {
     match error.downcast_ref() {
         Some(supervise::Error::Refused { step, .. }) => {
-            ["settings", "settings taken", "isolation", "shares"].contains(&step.as_str())
+            ["settings", "settings taken", "shares"].contains(&step.as_str())
         }
         Some(supervise::Error::Share(_) | supervise::Error::Unserved { .. }) => true,
         _ => false,
     }
 }
 
-/// What can be done about a boot that failed by what its user chose.
+/// What can be done about a boot that failed by its folders.
 fn hint(error: &anyhow::Error) -> Option<&'static str> {
     match error.downcast_ref() {
         Some(supervise::Error::Refused { step, .. }) if step == "shares" => {
             Some("name other folders with --share, or none with --no-shares: they are remembered")
-        }
-        Some(supervise::Error::Refused { step, .. }) if step == "isolation" => {
-            Some("start it with `--isolation settings`: what was chosen before is remembered")
         }
         Some(supervise::Error::Unserved { served: Served::Folder(_), .. }) => Some(
             "if it ends at every start, it gets no user namespace: where the system keeps those from programs (Ubuntu \

@@ -23,7 +23,6 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::handover::Platform;
-
 use crate::kmsg;
 
 /// Why there are no settings.
