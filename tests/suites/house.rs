@@ -170,3 +170,46 @@ fn in_a_distro_the_engine_publishes_ports_by_itself_and_is_the_same_otherwise() 
     assert_eq!(table.insert("userland-proxy".to_owned(), false.into()), Some(true.into()));
     assert_eq!(settings("overlay/etc/docker/daemon-wsl.json"), shipped);
 }
+
+/// What users and newcomers read.
+fn documents() -> Vec<PathBuf> {
+    let of = |folder: PathBuf| fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let found = of(root()).chain(of(root().join("docs")));
+    let found: Vec<_> =
+        found.filter(|path| path.extension().is_some_and(|extension| extension == "md")).collect();
+    assert!(found.len() >= 4, "{found:?}");
+    found
+}
+
+#[test]
+fn links_of_the_documents_lead_to_files() {
+    for document in documents() {
+        let text = fs::read_to_string(&document).expect("a document is text");
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let file = target.split('#').next().unwrap_or_default();
+            let is_ours = !file.is_empty() && !file.contains("://");
+            let path = document.with_file_name(file);
+            assert!(!is_ours || path.exists(), "{}: nothing is at `{target}`", document.display());
+        }
+    }
+}
+
+#[test]
+fn sources_that_the_documents_name_are_there() {
+    for document in documents() {
+        let text = fs::read_to_string(&document).expect("a document is text");
+        for named in text.split('`').skip(1).step_by(2) {
+            let is_path = named
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"/._-".contains(&byte));
+            let folder = named.split('/').next().unwrap_or_default();
+            let is_source =
+                !folder.is_empty() && is_path && named.contains('/') && root().join(folder).is_dir();
+            assert!(
+                !is_source || folder == "out" || root().join(named).exists(),
+                "{}: there is no `{named}`",
+                document.display()
+            );
+        }
+    }
+}
