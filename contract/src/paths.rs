@@ -14,6 +14,8 @@ pub const SOCKET_POLICY: &str = "/run/eci/socket-policy.json";
 pub const ISOLATION: &str = "/run/eci/isolation";
 /// Which registries the engine may reach: [`crate::registries::RegistryPolicy`] as JSON; not there where the settings have no list.
 pub const REGISTRY_POLICY: &str = "/run/eci/registries.json";
+/// How far ports are published: [`crate::ports::Reach`] in a word. PID 1 writes it in every boot, as [`ISOLATION`].
+pub const PORTS_REACH: &str = "/run/eci/ports-reach";
 /// PID 1's control socket: one [`crate::link::Request`] line in, one [`crate::link::Reply`] line out.
 pub const INIT_SOCKET: &str = "/run/eci/init.sock";
 /// One file per id range in use, and the allocation cursor.

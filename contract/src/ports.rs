@@ -5,7 +5,7 @@
 //! connection lives; when `eci-publish` closes its half, the gate closes the other once the host has let go of the port.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -62,6 +62,56 @@ pub fn plain(address: SocketAddr) -> SocketAddr {
     }
 }
 
+/// An address as loopback has it: what stands for every address is the family's own loopback; `None` for one that is elsewhere.
+#[must_use]
+pub fn on_loopback(address: IpAddr) -> Option<IpAddr> {
+    match address {
+        IpAddr::V4(ip) if ip.is_unspecified() => Some(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => Some(Ipv6Addr::LOCALHOST.into()),
+        ip => ip.is_loopback().then_some(ip),
+    }
+}
+
+/// The most that an administrator lets be published: PID 1 tells the gate, by its word in the file [`crate::paths::PORTS_REACH`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reach {
+    /// Whatever the host allows.
+    #[default]
+    All,
+    /// On addresses that the host alone reaches.
+    Loopback,
+    /// No port.
+    Nothing,
+}
+
+impl Reach {
+    /// All of them.
+    pub const EACH: [Self; 3] = [Self::All, Self::Loopback, Self::Nothing];
+
+    /// From its word; `None` for any other text.
+    #[must_use]
+    pub fn from_word(text: &str) -> Option<Self> {
+        Self::EACH.into_iter().find(|reach| reach.word() == text)
+    }
+
+    /// As files have it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Loopback => "loopback",
+            Self::Nothing => "nothing",
+        }
+    }
+
+    /// Whether nothing is set, as a status leaves that out.
+    #[must_use]
+    pub fn is_all(&self) -> bool {
+        *self == Self::All
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,6 +123,28 @@ mod tests {
         assert_eq!(read("[::1]:80"), "[::1]:80");
         assert_eq!(read("[::]:80"), "[::]:80");
         assert_eq!(read("192.0.2.1:80"), "192.0.2.1:80");
+    }
+
+    #[test]
+    fn every_address_is_the_family_s_loopback_and_one_elsewhere_is_none() {
+        let place =
+            |text: &str| on_loopback(text.parse().expect("an address")).map(|address| address.to_string());
+        for (wanted, given) in
+            [("0.0.0.0", "127.0.0.1"), ("::", "::1"), ("127.8.8.8", "127.8.8.8"), ("::1", "::1")]
+        {
+            assert_eq!(place(wanted).as_deref(), Some(given), "{wanted}");
+        }
+        for elsewhere in ["192.0.2.1", "2001:db8::1", "255.255.255.255", "224.0.0.1"] {
+            assert_eq!(place(elsewhere), None, "{elsewhere}");
+        }
+    }
+
+    #[test]
+    fn a_reach_is_known_by_its_word_alone() {
+        for reach in Reach::EACH {
+            assert_eq!(Reach::from_word(reach.word()), Some(reach));
+        }
+        assert!(["", "All", "loopback\n", "none"].iter().all(|text| Reach::from_word(text).is_none()));
     }
 
     #[test]

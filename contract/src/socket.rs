@@ -1,10 +1,14 @@
 //! Containers that may have the engine's socket, and what they may do with it: what PID 1 tells runtime and gate of an
 //! administrator's settings, in the file [`crate::paths::SOCKET_POLICY`]. Without the file no container has one.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
+use crate::paths::{CONTAINER_SOCKET, RUN_DIR};
+
 /// Version of the file.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// What the file says.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +22,28 @@ pub struct SocketPolicy {
     pub allow_derived_images: bool,
     /// What they may ask for.
     pub commands: CommandList,
+    /// What containers of some images may ask for instead: of the first that has theirs.
+    pub lists: Vec<ImageCommands>,
+}
+
+/// A list of commands for some images.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ImageCommands {
+    /// Which, as [`SocketPolicy::images`] has them. It lets no image have the socket that is not there, too.
+    pub images: Vec<String>,
+    /// What their containers may ask for.
+    pub commands: CommandList,
+}
+
+/// The socket that the gate filters by the list of this number in [`SocketPolicy::lists`], or by that for all. The runtime mounts it in place of
+/// what the container named.
+#[must_use]
+pub fn filtered_by(list: Option<usize>) -> PathBuf {
+    match list {
+        None => PathBuf::from(CONTAINER_SOCKET),
+        Some(number) => PathBuf::from(format!("{RUN_DIR}/socket-{number}.sock")),
+    }
 }
 
 /// Docker's `commandList`.
@@ -40,4 +66,15 @@ pub enum ListKind {
     Deny,
     /// What is not on it is refused.
     Allow,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_list_has_a_socket_and_users_know_one_of_them() {
+        assert_eq!(filtered_by(None), PathBuf::from("/run/docker.sock"));
+        assert_eq!(filtered_by(Some(3)), PathBuf::from("/run/eci/socket-3.sock"));
+    }
 }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::attest::Measurement;
 use crate::choice::Switch;
 use crate::disk::Slot;
+use crate::ports::Reach;
 use crate::shares::Share;
 
 /// The VM's view of itself, printed by `eci-builder status --json`.
@@ -96,6 +97,18 @@ pub struct Settings {
     /// Registries that the engine may reach; every one where the settings have no list.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub registries: Option<Vec<String>>,
+    /// How far ports of containers may be published.
+    #[serde(default, skip_serializing_if = "Reach::is_all")]
+    pub ports: Reach,
+    /// The most memory that a machine may have, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<u64>,
+    /// The most processors that a machine may have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpus: Option<u32>,
+    /// The oldest version of the image that starts an engine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub minimum_version: Option<String>,
     /// Keys of Docker Desktop's other features in the file, which are not in force.
     pub kept_apart: Vec<String>,
 }

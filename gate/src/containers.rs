@@ -1,4 +1,5 @@
 //! The engine's socket for containers, whose images an administrator names: there the gate lets through what the list of commands allows.
+//! Images that have a list of their own have a socket of their own: who a client is never decides what it may.
 //!
 //! Who gets the socket is for the runtime to say, which mounts it and nothing else of the engine's. It is there in any case, so that
 //! who asks for it is refused with the reason; where nobody is on the list, nobody listens.
@@ -9,7 +10,7 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::fs::{self, Permissions};
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
@@ -19,7 +20,7 @@ use std::time::{Duration, Instant, SystemTime};
 use eci_audit::time::rfc3339;
 use eci_contract::audit::{self, Denial};
 use eci_contract::paths::{AUDIT_LOG, ENGINE_SOCKET, SOCKET_POLICY};
-use eci_contract::socket::{SocketPolicy, VERSION};
+use eci_contract::socket::{CommandList, SocketPolicy, VERSION, filtered_by};
 use eci_policy::rules::engine_command::Commands;
 use eci_service::log::{self, Level};
 use eci_service::store;
@@ -44,7 +45,7 @@ const WINDOW: Duration = Duration::from_secs(60);
 const DESCRIBED: Duration = Duration::from_secs(2);
 /// What a client is called whose container is not found.
 const UNKNOWN: &str = "unknown";
-/// Name of the socket in PID 1's store.
+/// Name of the socket in PID 1's store; those of lists have their number behind it.
 const KEPT: &str = "containers";
 /// Pause after a failed accept: it fails for want of descriptors or memory, which come back with time.
 const RETRY: Duration = Duration::from_millis(200);
@@ -78,27 +79,42 @@ pub struct Door {
     commands: Arc<Commands>,
 }
 
-/// Makes the socket; `None` when the settings give it to nobody.
+/// Makes the sockets; none is listened on when the settings give it to nobody.
 ///
 /// # Errors
 /// [`Error`].
-pub fn open(path: &Path) -> Result<Option<Door>, Error> {
-    let kept = store::take()?.into_iter().find(|(name, _)| name == KEPT).map(|(_, file)| file);
+pub fn open() -> Result<Vec<Door>, Error> {
+    let mut kept: HashMap<_, _> = store::take()?.into_iter().collect();
+    let path = filtered_by(None);
     let Some(policy) = policy(Path::new(SOCKET_POLICY))? else {
-        return bind(path).map(|_nobody_listens| None);
+        return bind(&path).map(|_nobody_listens| Vec::new());
     };
-    let listener = match kept {
+    let mut doors = vec![open_one(KEPT, &path, &policy.commands, &mut kept)?];
+    for (number, list) in policy.lists.iter().enumerate() {
+        let path = filtered_by(Some(number));
+        doors.push(open_one(&format!("{KEPT}-{number}"), &path, &list.commands, &mut kept)?);
+    }
+    Ok(doors)
+}
+
+fn open_one(
+    name: &str,
+    path: &Path,
+    commands: &CommandList,
+    kept: &mut HashMap<String, OwnedFd>,
+) -> Result<Door, Error> {
+    let listener = match kept.remove(name) {
         Some(file) => StdListener::from(file),
         None => {
             let listener = bind(path)?;
-            store::put(KEPT, listener.as_fd()).map_err(Error::Keep)?;
+            store::put(name, listener.as_fd()).map_err(Error::Keep)?;
             listener
         }
     };
     let failed = |source| Error::Listen { path: path.to_owned(), source };
     listener.set_nonblocking(true).map_err(failed)?;
     let listener = UnixListener::from_std(listener).map_err(failed)?;
-    Ok(Some(Door { listener, commands: Arc::new(Commands::new(&policy.commands)) }))
+    Ok(Door { listener, commands: Arc::new(Commands::new(commands)) })
 }
 
 /// What PID 1 says of the settings; without a file nobody has the socket.
@@ -235,10 +251,25 @@ impl Drop for Place {
     }
 }
 
-/// Serves containers for ever.
-pub async fn serve(door: Door) -> Infallible {
-    let served = Arc::<Served>::default();
-    let written = Arc::new(Written { log: Some(Path::new(AUDIT_LOG)), ..Written::default() });
+/// What all sockets share: a container's places are its own, by whichever it comes.
+#[derive(Clone, Debug, Default)]
+pub struct Shared {
+    served: Arc<Served>,
+    written: Arc<Written>,
+}
+
+impl Shared {
+    /// With refusals in the audit log.
+    #[must_use]
+    pub fn audited() -> Self {
+        let written = Written { log: Some(Path::new(AUDIT_LOG)), ..Written::default() };
+        Self { written: Arc::new(written), ..Self::default() }
+    }
+}
+
+/// Serves containers at one of the sockets for ever.
+pub async fn serve(door: Door, shared: Shared) -> Infallible {
+    let Shared { served, written } = shared;
     loop {
         match door.listener.accept().await {
             Ok((client, _)) => {
@@ -276,11 +307,11 @@ mod tests {
         let folder = tempfile::tempdir().expect("temporary folder");
         let path = folder.path().join("policy");
         assert!(policy(&path).expect("no file").is_none());
-        let good = r#"{"version":1,"images":["*"],"allowDerivedImages":false,"commands":{"type":"deny","commands":["push"]}}"#;
+        let good = r#"{"version":2,"images":["*"],"allowDerivedImages":false,"commands":{"type":"deny","commands":["push"]},"lists":[]}"#;
         fs::write(&path, good).expect("written");
         assert_eq!(policy(&path).expect("good").expect("somebody").images, ["*"]);
         for bad in
-            ["", "{}", &good.replace("\"version\":1", "\"version\":2"), &good.replace("images", "image")]
+            ["", "{}", &good.replace("\"version\":2", "\"version\":1"), &good.replace("images", "image")]
         {
             fs::write(&path, bad).expect("written");
             assert!(matches!(policy(&path), Err(Error::Policy(_))), "{bad}");

@@ -20,7 +20,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use eci_contract::link::PORT_NAME;
-use eci_contract::paths::{CONTAINER_SOCKET, PORTS_SOCKET};
+use eci_contract::paths::{PORTS_REACH, PORTS_SOCKET};
 use eci_contract::wsl::DOORS;
 use eci_service::log::{self, Level};
 use tokio::runtime::Builder;
@@ -83,9 +83,13 @@ async fn serve_links() -> Result<Infallible, Error> {
     let doors = doors::listen(Path::new(DOORS))?;
     if doors.is_empty() {
         open_links()?;
-        match containers::open(Path::new(CONTAINER_SOCKET)) {
-            Ok(Some(door)) => drop(tokio::spawn(containers::serve(door))),
-            Ok(None) => {}
+        match containers::open() {
+            Ok(doors) => {
+                let shared = containers::Shared::audited();
+                for door in doors {
+                    tokio::spawn(containers::serve(door, shared.clone()));
+                }
+            }
             // The host's way in is worth more.
             Err(error) => log::failure(Level::Error, "no container has the engine's socket", &error),
         }
@@ -100,7 +104,7 @@ async fn serve_links() -> Result<Infallible, Error> {
 
 /// The links to a host, at least one of them, and what is published on it. A distro has no host but the machine that it is in.
 fn open_links() -> Result<(), Error> {
-    let ports = ports::Ports::default();
+    let ports = ports::Ports::within(ports::reach(Path::new(PORTS_REACH)));
     tokio::spawn(ports::announce::serve(ports::announce::listen(Path::new(PORTS_SOCKET))?, ports.clone()));
     let device = match port::find(Path::new(PORTS), PORT_NAME) {
         Ok(device) => device.map(|name| Path::new(DEVICES).join(name)),

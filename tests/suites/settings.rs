@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, ensure};
@@ -28,7 +29,7 @@ fn own() -> Value {
         "configurationFileVersion": 2,
         "enhancedContainerIsolation": { "value": true, "locked": false },
         "scout": { "locked": true, "sbomIndexing": false },
-        "eci": { "shares": { "allow": [{ "path": "/srv", "readOnly": true }] }, "engine": {
+        "eci": { "ports": { "publish": "nothing" }, "shares": { "allow": [{ "path": "/srv", "readOnly": true }] }, "engine": {
             "default-address-pools": [{ "base": "10.98.0.0/16", "size": 26 }],
             "dns": ["192.0.2.53", "192.0.2.54"],
             "dns-opts": ["ndots:3", "timeout:7"],
@@ -137,6 +138,13 @@ fn rows() -> Vec<Row<Own>> {
             );
             Ok(())
         }),
+        row("no_port_is_published_where_the_settings_say_so", |own| {
+            let publish = ["run", "--rm", "-p", "127.0.0.1:0:80", "busybox", "true"];
+            own.vm
+                .docker(&publish)?
+                .refused(&["can't be published because the administrator's settings publish none"])?;
+            own.vm.docker(&["run", "--rm", "busybox", "true"])?.ok().map(drop)
+        }),
         row("docker_info_tells_what_is_in_force", |own| {
             let digest = own.checked()?["sha256"].clone();
             let version = own.vm.status()?["image"]["version"].clone();
@@ -170,7 +178,7 @@ fn rows() -> Vec<Row<Own>> {
             ensure!(
                 settings
                     == json!({ "source": "image", "sha256": digest, "isolation": "on", "locked": false, "engine": engine, "kept_apart": ["scout"],
-                        "shares": [{ "path": "/srv", "readOnly": true }] }),
+                        "ports": "nothing", "shares": [{ "path": "/srv", "readOnly": true }] }),
                 "{settings}"
             );
             let inspected = own.built.builder(&["inspect", "out", "--json"])?.ok()?;
@@ -193,7 +201,7 @@ fn rows() -> Vec<Row<Own>> {
             let vm = &own.vm;
             vm.stop()?;
             let disk = own.disk("second.img", 2, KEY)?;
-            vm.run(&["--settings", &disk])?.ok()?;
+            vm.run(&["--settings", &disk, "--publish-on", "all"])?.ok()?;
             let settings = vm.status()?["settings"].clone();
             let found = (&settings["source"], &settings["edition"], &settings["locked"]);
             ensure!(found == (&json!("disk"), &json!(2), &json!(true)), "{settings}");
@@ -203,9 +211,33 @@ fn rows() -> Vec<Row<Own>> {
             let labels = vm.docker(&["info", "--format", "{{json .Labels}}"])?.ok()?;
             ensure!(labels.contains(digest) && labels.contains("org.eci.isolation=locked"), "{labels}");
             vm.every_check_holds()?;
+            ports_are_on_loopback(vm)?;
             vm.stop()?;
             let record: Value = serde_json::from_slice(&fs::read(vm.state().join("instance.json"))?)?;
             ensure!(record["settings"] == disk.as_str(), "the next run has another disk: {record}");
+            Ok(())
+        }),
+        row("a_machine_that_is_too_large_or_too_old_starts_no_engine", |own| {
+            for (name, limit, why) in [
+                (
+                    "memory.img",
+                    json!({ "resources": { "memory": "1G" } }),
+                    "of memory, and the administrator's settings allow 1 GiB: give it less (`eci-builder run --memory`)",
+                ),
+                (
+                    "cpus.img",
+                    json!({ "resources": { "cpus": 1 } }),
+                    "the machine has 2 processors, and the administrator's settings allow 1: give it fewer",
+                ),
+                (
+                    "version.img",
+                    json!({ "updates": { "minimumVersion": "99.1" } }),
+                    "and the administrator's settings want 99.1 or later: update it (`eci-builder update`)",
+                ),
+            ] {
+                let disk = own.disk_of(name, 2, KEY, &limit)?;
+                own.vm_refuses(&disk, why)?;
+            }
             Ok(())
         }),
         row("an_older_one_of_another_key_or_a_changed_one_starts_no_engine", |own| {
@@ -260,10 +292,16 @@ fn rows() -> Vec<Row<Own>> {
 }
 
 impl Own {
-    /// A config disk with packets of another length, and nothing else of [`own`].
+    /// A config disk with packets of another length, ports on loopback, and nothing else of [`own`].
     fn disk(&self, name: &str, edition: u64, key: &str) -> Result<String> {
+        let ours = json!({ "engine": { "mtu": 1300 }, "ports": { "publish": "loopback" } });
+        self.disk_of(name, edition, key, &ours)
+    }
+
+    /// A config disk with these of our settings.
+    fn disk_of(&self, name: &str, edition: u64, key: &str, ours: &Value) -> Result<String> {
         let folder = self.built.folder();
-        let settings = json!({ "configurationFileVersion": 2, "eci": { "engine": { "mtu": 1300 } } });
+        let settings = json!({ "configurationFileVersion": 2, "eci": ours });
         fs::write(folder.join("disk.json"), settings.to_string())?;
         let edition = edition.to_string();
         let sign = ["settings", "sign", "disk.json", "--key", key, "--edition", &edition, "--out", name];
@@ -289,11 +327,27 @@ impl Own {
     }
 }
 
+/// Whatever addresses the machine's user allowed.
+fn ports_are_on_loopback(vm: &Vm) -> Result<()> {
+    let elsewhere = ["run", "--rm", "-p", "192.0.2.9:8080:80", "busybox", "true"];
+    vm.docker(&elsewhere)?.refused(&["the administrator's settings keep ports on the host's loopback"])?;
+    let serve = ["run", "-d", "--name", "served", "-p", "80", "busybox", "sleep", "600"];
+    vm.docker(&serve)?.ok()?;
+    let places = vm.docker(&["port", "served", "80"])?.ok()?;
+    let place: SocketAddr = places.lines().next().context("no port")?.parse()?;
+    ensure!(place.ip().is_unspecified(), "it was wanted at {place}");
+    let port = place.port();
+    TcpStream::connect((Ipv4Addr::LOCALHOST, port)).context("it is not published")?;
+    // Taken, if the host listened on every address.
+    TcpListener::bind(("127.0.0.2", port)).context("it is published further")?;
+    vm.docker(&["rm", "-f", "served"])?.ok().map(drop)
+}
+
 /// The VM has a reader of its own: what a build let through is found there.
 fn refused(_: &Own) -> Result<()> {
     let mut broken = own();
     broken["eci"]["engine"]["hosts"] = json!(["tcp://0.0.0.0:2375"]);
-    broken["eci"]["resources"] = json!({});
+    broken["eci"]["resources"] = json!({ "disk": "4G" });
     let changes = [
         ("name = \"eci\"", "name = \"eci-test\""),
         ("flavour = \"shipped\"", "flavour = \"test\""),
@@ -313,7 +367,7 @@ fn refused(_: &Own) -> Result<()> {
         .refused(&[
             "the administrator's settings `/etc/eci/admin-settings.json` are not understood",
             "`eci.engine.hosts` is a list of 1: the engine listens for the gate alone, and on no network; leave it out",
-            "`eci.resources` is {}: this version does not enforce it yet",
+            "`eci.resources.disk` is \"4G\": it is no key of resources",
         ])
         .map(drop)
 }

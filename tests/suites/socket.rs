@@ -48,7 +48,12 @@ fn boot() -> Result<Named> {
             },
             "commandList": { "type": "deny", "commands": ["push", "exec", "volume*"] }
         } },
-        "eci": { "engine": { "insecure-registries": [registry.name()] } }
+        "eci": {
+            "engine": { "insecure-registries": [registry.name()] },
+            "dockerSocketMount": { "commandLists": [
+                { "images": [format!("{}/team/*:*", registry.name())], "type": "allow", "commands": ["ps", "volume ls"] }
+            ] }
+        }
     });
     let built = Built::flavour(&settings.to_string())?;
     let bench = Workbench::over(Vm::start("socket", &built.out())?)?;
@@ -104,6 +109,33 @@ fn rows() -> Vec<Row<Named>> {
                     ("engine:GET /debug/vars", "EPERM"),
                 ],
             )
+        }),
+        row("an_image_with_commands_of_its_own_has_those_and_no_others", |named| {
+            // Denied to all others, and allowed to this; and the other way about.
+            let asked = |volumes, images| {
+                [
+                    ("engine:GET /v1.45/containers/json", "allowed"),
+                    ("engine:GET /v1.45/volumes", volumes),
+                    ("engine:GET /v1.45/images/json", images),
+                    ("engine:POST /v1.45/volumes/create {}", "EPERM"),
+                ]
+            };
+            named.expect(&named.image("team/agent:7"), &[], &asked("allowed", "EPERM"))?;
+            named.expect(&named.image("allowed:1"), &[], &asked("EPERM", "allowed"))?;
+            // Neither asks for the other's socket by its name.
+            let theirs = "/run/eci/socket-0.sock:/var/run/docker.sock";
+            let image = named.image("allowed:1");
+            named.vm().docker(&["run", "--rm", "-v", theirs, &image, "true"])?.refused(&[
+                "can't mount /run/eci/socket-0.sock because it's configured as a restricted host mount",
+            ])?;
+            // An image that is made from one has its commands.
+            named
+                .vm()
+                .docker(&["run", "--name", "made", &named.image("team/agent:7"), "sh", "-c", "echo >/more"])?
+                .ok()?;
+            named.vm().docker(&["commit", "made", "derived-agent"])?.ok()?;
+            named.vm().docker(&["rm", "made"])?.ok()?;
+            named.expect("derived-agent", &[], &asked("allowed", "EPERM"))
         }),
         row(
             "what_was_refused_to_a_container_is_in_the_audit_log_and_no_more_than_a_handful_a_minute",

@@ -3,15 +3,16 @@
 use std::path::{Path, PathBuf};
 
 use eci_contract::choice::Switch;
-use eci_contract::socket::{ListKind, SocketPolicy};
+use eci_contract::socket::{CommandList, ListKind, SocketPolicy};
 use eci_policy::rules::registry::Registries;
+use eci_policy::settings::machine::{Limits, Size};
 use eci_policy::settings::{self as reader, Problem, Settings};
 use serde_json::{Map, Value, json};
 
 use super::exit::{Classify, Exit};
 use super::print_data;
 use super::sign::parse_key;
-use super::status::shown_share;
+use super::status::{shown_reach, shown_share};
 use crate::image::sign::Source;
 use crate::settings::{self, Error, disk};
 use crate::ui::Ui;
@@ -102,18 +103,20 @@ fn as_text(sha256: &str, outcome: &Result<Settings, Vec<Problem>>, ui: &Ui) -> S
     let mut lines = vec![format!("sha256      {sha256}")];
     match outcome {
         Ok(settings) => {
-            let Settings { isolation, engine, shares, registries, kept_apart } = settings;
+            let Settings { isolation, engine, shares, registries, ports, limits, kept_apart } = settings;
             let locked = if isolation.locked { "locked" } else { "not locked" };
             lines.push(format!("isolation   {}, {locked}", isolation.value));
-            let SocketPolicy { images, allow_derived_images, commands, .. } = &isolation.socket;
+            let SocketPolicy { images, allow_derived_images, commands, lists, .. } = &isolation.socket;
             let derived = if *allow_derived_images { ", and images made from them" } else { "" };
             lines.extend(images.iter().map(|image| format!("socket      {image}{derived}")));
             if images.is_empty() {
                 lines.push("socket      in no container".to_owned());
             } else {
-                let kind = if commands.kind == ListKind::Allow { "allowed" } else { "denied" };
-                let names = commands.commands.join(", ");
-                lines.push(format!("commands    {kind}: {}", if names.is_empty() { "none" } else { &names }));
+                lines.extend(lists.iter().map(|list| {
+                    format!("commands    of {}: {}", list.images.join(", "), shown_commands(&list.commands))
+                }));
+                let rest = if lists.is_empty() { "" } else { "of all others: " };
+                lines.push(format!("commands    {rest}{}", shown_commands(commands)));
             }
             lines.extend(match shares.allow.as_deref() {
                 None => vec!["shares      every folder of the host".to_owned()],
@@ -127,6 +130,8 @@ fn as_text(sha256: &str, outcome: &Result<Settings, Vec<Problem>>, ui: &Ui) -> S
                 Some([]) => vec!["registries  none".to_owned()],
                 Some(allowed) => allowed.iter().map(|registry| format!("registries  {registry}")).collect(),
             });
+            lines.push(format!("ports       {}", shown_reach(*ports)));
+            lines.extend(shown_limits(limits).into_iter().map(|limit| format!("machine     {limit}")));
             lines.extend(engine.iter().map(|(key, value)| format!("engine      {key} {value}")));
             let apart = |(key, what)| format!("{}  {key}: {what}", ui.paint("33", "kept apart"));
             lines.extend(kept_apart.iter().map(|feature| apart((feature.key, feature.what))));
@@ -146,15 +151,31 @@ fn as_text(sha256: &str, outcome: &Result<Settings, Vec<Problem>>, ui: &Ui) -> S
     lines.join("\n")
 }
 
+fn shown_commands(list: &CommandList) -> String {
+    let kind = if list.kind == ListKind::Allow { "allowed" } else { "denied" };
+    let names = list.commands.join(", ");
+    format!("{kind}: {}", if names.is_empty() { "none" } else { &names })
+}
+
+fn shown_limits(Limits { memory, cpus, minimum_version }: &Limits) -> Vec<String> {
+    let memory = memory.map(|bytes| format!("{} of memory at most", Size(bytes)));
+    let cpus = cpus.map(|cpus| format!("{cpus} processors at most"));
+    let version = minimum_version.as_ref().map(|version| format!("version {version} or later"));
+    [memory, cpus, version].into_iter().flatten().collect()
+}
+
 fn as_json(file: &Path, sha256: &str, outcome: &Result<Settings, Vec<Problem>>) -> String {
     let settings = outcome.as_ref().ok();
-    let in_force = settings.map(|Settings { isolation, engine, shares, registries, .. }| {
+    let in_force = settings.map(|Settings { isolation, engine, shares, registries, ports, limits, .. }| {
         let engine: Map<String, Value> =
             engine.iter().map(|(key, value)| (key.to_owned(), value.clone())).collect();
         let value = isolation.value == Switch::On;
         json!({ "isolation": { "value": value, "locked": isolation.locked, "socket": isolation.socket }, "engine": engine,
             "shares": { "allow": shares.allow },
-            "registryAccess": { "allowed": registries.as_ref().map(Registries::written) } })
+            "registryAccess": { "allowed": registries.as_ref().map(Registries::written) },
+            "ports": { "publish": ports.word() },
+            "resources": { "memory": limits.memory, "cpus": limits.cpus },
+            "updates": { "minimumVersion": limits.minimum_version } })
     });
     let kept_apart = settings.into_iter().flat_map(|settings| &settings.kept_apart);
     let kept_apart: Vec<_> =

@@ -1,6 +1,7 @@
 //! `eci-builder status`: what the VM says of itself, promise by promise.
 
 use eci_contract::attest::Measurement;
+use eci_contract::ports::Reach;
 use eci_contract::shares::Share;
 use eci_contract::status::{Settings, SettingsSource, State, Status};
 use serde_json::json;
@@ -69,15 +70,28 @@ fn settings(settings: &Settings) -> String {
         Some([]) => "none".to_owned(),
         Some(allowed) => allowed.join(", "),
     };
+    let ports = match settings.ports {
+        Reach::All => String::new(),
+        reach => format!(", ports: {}", shown_reach(reach)),
+    };
     let apart = match settings.kept_apart.as_slice() {
         [] => String::new(),
         keys => format!("; not in force: {}", keys.join(", ")),
     };
     format!(
-        "{source}{edition}, isolation {isolation} ({locked}), socket: {socket}, registries: {registries}, engine: {}, sha256 {}{apart}",
+        "{source}{edition}, isolation {isolation} ({locked}), socket: {socket}, registries: {registries}{ports}, engine: {}, sha256 {}{apart}",
         settings.engine.join(", "),
         settings.sha256
     )
+}
+
+/// How far ports may be published, in words.
+pub(super) fn shown_reach(reach: Reach) -> &'static str {
+    match reach {
+        Reach::All => "as `eci-builder run --publish-on` says",
+        Reach::Loopback => "on the host's loopback",
+        Reach::Nothing => "not published",
+    }
 }
 
 fn shares(shares: &[Share]) -> String {

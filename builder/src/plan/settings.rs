@@ -51,6 +51,13 @@ pub(super) fn read(path: &Path, folder: &Path, config: &Config) -> Result<Baked,
         Some(file) if *unchecked => Ok(Baked { anchor, text: settings::bytes(&file)?, settings: None }),
         Some(file) => {
             let (text, settings) = settings::read(&file)?;
+            if settings.limits.judge_version(&config.image.version).is_err() {
+                return Err(Error::BadValue {
+                    path: path.to_owned(),
+                    key: "image.version",
+                    problem: "is below `eci.updates.minimumVersion` of the settings that it is built with: no such image starts an engine",
+                });
+            }
             Ok(Baked { anchor, text, settings: Some(settings) })
         }
     }

@@ -11,6 +11,7 @@ use eci_contract::errors::chain;
 use eci_contract::link::{HostRequest, Reply};
 use eci_contract::ports::{Announcement, plain};
 use eci_link::{Opener, read_reply, read_request, request, session, write_reply};
+use eci_policy::rules::published_port;
 use eci_service::log::{self, Level};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncWrite, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -57,6 +58,9 @@ pub enum Error {
     /// It leads elsewhere than to a container.
     #[error("the announced port is refused")]
     Address(#[from] address::Error),
+    /// The administrator does not allow it.
+    #[error(transparent)]
+    Denied(#[from] published_port::Refused),
     /// The host did not answer.
     #[error("the host did not answer within {} s; an `eci-builder` from before ports could be published never does: update it", HOST_DEADLINE.as_secs())]
     Late,
@@ -126,9 +130,12 @@ where
     if let Err(error) = judge(container.ip()) {
         return refuse(&mut to, error.into()).await;
     }
+    let place = match published_port::place(ports.reach(), wanted.host) {
+        Ok(place) => place,
+        Err(denied) => return refuse(&mut to, denied.into()).await,
+    };
     let admitted = ports.admit(wanted.protocol, container);
-    let publish =
-        HostRequest::Publish { id: admitted.id, protocol: wanted.protocol, address: plain(wanted.host) };
+    let publish = HostRequest::Publish { id: admitted.id, protocol: wanted.protocol, address: place };
     let mut hosts = ports.hosts();
     let outcome = first(&mut hosts, &publish).await;
     if let Ok(Standing::Refused(reason)) = outcome {

@@ -9,12 +9,15 @@
 //! [`connect`] (a connection to what was announced).
 
 use std::collections::HashMap;
+use std::fs;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use eci_contract::ports::Protocol;
+use eci_contract::ports::{Protocol, Reach};
 use eci_link::Opener;
+use eci_service::log::{self, Level};
 use tokio::sync::watch;
 
 pub mod address;
@@ -33,6 +36,8 @@ struct Shared {
     hosts: Mutex<Vec<(u64, Opener)>>,
     next: AtomicU64,
     published: Mutex<HashMap<u64, Target>>,
+    /// How far they may be published.
+    reach: Reach,
 }
 
 /// Where connections to a published port lead.
@@ -46,7 +51,28 @@ pub struct Target {
     pub end: watch::Receiver<()>,
 }
 
+/// How far PID 1 says that ports may be published; not at all where that is not understood.
+#[must_use]
+pub fn reach(path: &Path) -> Reach {
+    let word = fs::read_to_string(path).unwrap_or_default();
+    Reach::from_word(&word).unwrap_or_else(|| {
+        log::line(Level::Error, &format!("no port is published: `{}` does not say how far", path.display()));
+        Reach::Nothing
+    })
+}
+
 impl Ports {
+    /// Of which none is published further than this.
+    #[must_use]
+    pub fn within(reach: Reach) -> Self {
+        Self(Arc::new(Shared { reach, ..Shared::default() }))
+    }
+
+    /// How far they may be published.
+    fn reach(&self) -> Reach {
+        self.0.reach
+    }
+
     /// A host is there, for as long as the result is kept, or until there is a newer one.
     #[must_use]
     pub fn connected(&self, host: Opener) -> Connected<'_> {
@@ -119,6 +145,22 @@ impl Drop for Admitted<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_says_nothing_of_a_reach_publishes_nothing() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let path = folder.path().join("reach");
+        assert_eq!(reach(&path), Reach::Nothing);
+        for (text, said) in [
+            ("loopback", Reach::Loopback),
+            ("all", Reach::All),
+            ("all\n", Reach::Nothing),
+            ("", Reach::Nothing),
+        ] {
+            fs::write(&path, text).expect("written");
+            assert_eq!(reach(&path), said, "{text:?}");
+        }
+    }
 
     #[tokio::test]
     async fn a_port_leads_somewhere_only_while_it_is_admitted_and_its_number_is_never_used_again() {

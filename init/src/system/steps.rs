@@ -1,11 +1,13 @@
 //! The boot of the second stage, as a table. Reading it tells what happens, in order.
 
 use std::iter;
+use std::thread;
 
 use eci_contract::attest::{self, SYSINIT};
 use eci_contract::choice::Switch;
 use eci_contract::registries::PROXY;
 use eci_contract::status::Step;
+use eci_policy::settings::machine as policy;
 use eci_tpm::pcr::{KERNEL_IMAGE, SYSTEM};
 
 use super::machine::Machine;
@@ -131,6 +133,15 @@ const STEPS: &[BootStep] = &[
         },
     },
     BootStep {
+        name: "limits",
+        on_failure: OnFailure::RefuseEngine,
+        why: "whatever started the machine, it is no larger and no older than the administrator allows",
+        run: |machine| {
+            let Some(settings) = &machine.settings else { return Ok(()) };
+            Ok(settings.judge(size_of_machine(&machine.manifest.version))?)
+        },
+    },
+    BootStep {
         name: "isolation",
         // A choice that is not the user's changes nothing, an update that locks it included: no user keeps that from proving itself.
         on_failure: OnFailure::Degrade,
@@ -214,6 +225,15 @@ const STEPS: &[BootStep] = &[
         why: "runtime and gate know which containers may have the engine's socket, and what for",
         run: |machine| {
             Ok(machine.settings.as_ref().map_or(Ok(()), settings::Administered::tell_of_socket)?)
+        },
+    },
+    BootStep {
+        name: "ports",
+        on_failure: OnFailure::RefuseEngine,
+        why: "the gate has the host publish ports of containers no further than the administrator allows",
+        run: |machine| {
+            let platform = machine.platform();
+            Ok(machine.settings.as_ref().map_or(Ok(()), |settings| settings.tell_of_ports(platform))?)
         },
     },
     BootStep {
@@ -307,6 +327,16 @@ enum Error {
     ReadAhead(#[source] std::io::Error),
     #[error(transparent)]
     Data(#[from] data::Error),
+}
+
+/// What the kernel has, for [`settings::Administered::judge`].
+fn size_of_machine(version: &str) -> policy::Machine<'_> {
+    let memory = rustix::system::sysinfo();
+    let memory = memory.totalram.saturating_mul(memory.mem_unit.into());
+    // PID 1 may run on all of them.
+    let cpus = thread::available_parallelism()
+        .map_or(u32::MAX, |cpus| u32::try_from(cpus.get()).unwrap_or(u32::MAX));
+    policy::Machine { memory, cpus, version }
 }
 
 /// Runs every step.

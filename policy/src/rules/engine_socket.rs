@@ -186,21 +186,47 @@ pub fn judge(
     repositories: &Repositories,
     lineage: impl Fn(&str) -> Option<Lineage>,
 ) -> Verdict {
-    // A line that is not understood allows nothing.
-    let lists: Vec<_> = policy.images.iter().filter_map(|text| Images::parse(text).ok()).collect();
-    let on_a_list = |id: &str| lists.iter().any(|images| images.have(id, repositories));
-    if on_a_list(id) {
-        return Verdict::Allow;
+    let among = Among { repositories, lineage: &lineage, derived: policy.allow_derived_images };
+    if among.has(id, &policy.images) { Verdict::Allow } else { deny(name) }
+}
+
+/// By which of [`SocketPolicy::lists`] the gate filters what a container of this image asks for: the first that has it; `None` is the list for
+/// all. Arguments as [`judge`]'s.
+#[must_use]
+pub fn list_of(
+    id: &str,
+    policy: &SocketPolicy,
+    repositories: &Repositories,
+    lineage: impl Fn(&str) -> Option<Lineage>,
+) -> Option<usize> {
+    let among = Among { repositories, lineage: &lineage, derived: policy.allow_derived_images };
+    policy.lists.iter().position(|list| among.has(id, &list.images))
+}
+
+/// What it takes to tell whether an image is on a list.
+struct Among<'a> {
+    repositories: &'a Repositories,
+    lineage: &'a dyn Fn(&str) -> Option<Lineage>,
+    /// Images that were made here from one on the list are on it as well.
+    derived: bool,
+}
+
+impl Among<'_> {
+    fn has(&self, id: &str, lines: &[String]) -> bool {
+        // A line that is not understood has none.
+        let lines: Vec<_> = lines.iter().filter_map(|text| Images::parse(text).ok()).collect();
+        let is_named = |id: &str| lines.iter().any(|images| images.have(id, self.repositories));
+        is_named(id) || (self.derived && self.comes_from(id, is_named))
     }
-    let is_derived = || {
+
+    fn comes_from(&self, id: &str, is_named: impl Fn(&str) -> bool) -> bool {
+        let images = || self.repositories.values().flatten();
         // One that a registry has is known by that.
-        let from_elsewhere =
-            repositories.values().flatten().any(|(reference, found)| found == id && reference.contains('@'));
-        let own = lineage(id).filter(|_| !from_elsewhere)?;
-        let bases = repositories.values().flat_map(BTreeMap::values).filter(|base| on_a_list(base));
-        bases.filter_map(|base| lineage(base)).find(|base| own.comes_from(base))
-    };
-    if policy.allow_derived_images && is_derived().is_some() { Verdict::Allow } else { deny(name) }
+        let from_elsewhere = images().any(|(reference, found)| found == id && reference.contains('@'));
+        let Some(own) = (self.lineage)(id).filter(|_| !from_elsewhere) else { return false };
+        let mut bases = images().map(|(_, base)| base).filter(|base| is_named(base));
+        bases.any(|base| (self.lineage)(base).is_some_and(|base| own.comes_from(&base)))
+    }
 }
 
 /// Refuses the mount of an engine socket into a container made from `image`.
@@ -218,6 +244,10 @@ pub fn deny(image: &str) -> Verdict {
 
 #[cfg(test)]
 mod tests {
+    use std::slice;
+
+    use eci_contract::socket::ImageCommands;
+
     use super::*;
 
     const DIGEST: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
@@ -256,21 +286,22 @@ mod tests {
             allow_derived_images: derived,
             ..SocketPolicy::default()
         };
-        let lineage = |id: &str| {
-            let (layers, history): (&[&str], &[&str]) = match id {
-                "id-tool" => (&["a", "b"], &["1", "2", "env"]),
-                "id-mine" | "id-theirs" => (&["a", "b", "c"], &["1", "2", "env", "3"]),
-                // No layer of its own, and one of tool's own base.
-                "id-configured" => (&["a", "b"], &["1", "2", "env", "cmd"]),
-                "id-beside" => (&["a", "b", "c"], &["1", "2", "3"]),
-                "id-evil" => (&["x", "a", "b"], &["x", "1", "2", "env"]),
-                "id-agent" => (&[], &["1"]),
-                _ => return None,
-            };
-            let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
-            Some(Lineage { layers: owned(layers), history: owned(history) })
-        };
         judge("x", id, &policy, &repositories(), lineage) == Verdict::Allow
+    }
+
+    fn lineage(id: &str) -> Option<Lineage> {
+        let (layers, history): (&[&str], &[&str]) = match id {
+            "id-tool" => (&["a", "b"], &["1", "2", "env"]),
+            "id-mine" | "id-theirs" => (&["a", "b", "c"], &["1", "2", "env", "3"]),
+            // No layer of its own, and one of tool's own base.
+            "id-configured" => (&["a", "b"], &["1", "2", "env", "cmd"]),
+            "id-beside" => (&["a", "b", "c"], &["1", "2", "3"]),
+            "id-evil" => (&["x", "a", "b"], &["x", "1", "2", "env"]),
+            "id-agent" => (&[], &["1"]),
+            _ => return None,
+        };
+        let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+        Some(Lineage { layers: owned(layers), history: owned(history) })
     }
 
     #[test]
@@ -325,6 +356,36 @@ mod tests {
         assert!(!allowed(&["tool:1"], true, "id-theirs"));
         // A registry's name in capitals is no folder of Docker Hub's.
         assert!(!allowed(&["docker.io/*:*"], true, "id-evil"));
+    }
+
+    #[test]
+    fn the_first_list_that_has_an_image_is_the_one_for_it() {
+        let list = |images: &[&str]| ImageCommands {
+            images: images.iter().map(|text| (*text).to_owned()).collect(),
+            ..ImageCommands::default()
+        };
+        let number = |lists: &[ImageCommands], derived: bool, id: &str| {
+            let policy = SocketPolicy {
+                images: vec!["*".to_owned()],
+                allow_derived_images: derived,
+                lists: lists.to_vec(),
+                ..SocketPolicy::default()
+            };
+            list_of(id, &policy, &repositories(), lineage)
+        };
+        let agent = list(&["registry.example.com:5000/team/agent:2"]);
+        let (tool, all) = (list(&["nobody", "tool:1"]), list(&["*"]));
+        assert_eq!(number(&[agent.clone(), tool.clone()], false, "id-tool"), Some(1));
+        assert_eq!(number(&[agent.clone(), tool.clone()], false, "id-agent"), Some(0));
+        // By name alone nobody is on a list, a wider one included.
+        assert_eq!(number(&[agent.clone(), tool.clone()], false, "id-evil"), None);
+        assert_eq!(number(&[all.clone(), tool.clone()], false, "id-tool"), Some(0), "the first");
+        assert_eq!(number(&[tool.clone(), all], false, "id-evil"), Some(1));
+        // What is made from an image has its list, where it has the socket.
+        assert_eq!(number(slice::from_ref(&tool), true, "id-mine"), Some(0));
+        assert_eq!(number(&[tool], false, "id-mine"), None);
+        assert_eq!(number(&[list(&["not an image"])], true, "id-tool"), None);
+        assert_eq!(number(&[], true, "id-tool"), None);
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod mount_source;
 pub mod node;
 pub mod own_node;
 pub mod proxy;
+pub mod published_port;
 pub mod registry;
 pub mod registry_request;
 pub mod resource;

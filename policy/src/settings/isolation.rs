@@ -3,12 +3,10 @@
 //! It may be off: by the administrator (`value`), or by who starts the machine where the administrator leaves that to them (`locked`).
 
 use eci_contract::choice::Switch;
-use eci_contract::socket::{ListKind, SocketPolicy, VERSION};
+use eci_contract::socket::{SocketPolicy, VERSION};
 
 use super::json::At;
-use super::{Problem, Problems};
-use crate::rules::engine_command;
-use crate::rules::engine_socket::Images;
+use super::{Problems, socket};
 
 /// Isolation of containers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,7 +77,7 @@ pub(super) fn read(at: &At<'_>, problems: &mut Problems) -> Isolation {
         match key {
             "value" => isolation.value = problems.keep(at.switch()).map(Switch::from).unwrap_or_default(),
             "locked" => isolation.locked = problems.keep(at.switch()).unwrap_or(true),
-            "dockerSocketMount" => isolation.socket = read_socket_mount(&at, problems),
+            "dockerSocketMount" => isolation.socket = socket::read_mount(&at, problems),
             _ => problems.add(at.problem(
                 "it is no key of enhanced container isolation",
                 "leave it out; those are value, locked and dockerSocketMount",
@@ -87,73 +85,4 @@ pub(super) fn read(at: &At<'_>, problems: &mut Problems) -> Isolation {
         }
     }
     isolation
-}
-
-/// What a container that may have the socket may ask for, and who that is.
-fn read_socket_mount(at: &At<'_>, problems: &mut Problems) -> SocketPolicy {
-    let mut policy = SocketPolicy { version: VERSION, ..SocketPolicy::default() };
-    for (key, at) in problems.keep(at.table()).unwrap_or_default() {
-        match key {
-            "imageList" => {
-                for (key, at) in problems.keep(at.table()).unwrap_or_default() {
-                    match key {
-                        "images" => policy.images = read_names(&at, problems, read_image),
-                        "allowDerivedImages" => {
-                            policy.allow_derived_images = problems.keep(at.switch()).unwrap_or_default();
-                        }
-                        _ => problems.add(unknown(&at, "images and allowDerivedImages")),
-                    }
-                }
-            }
-            "commandList" => {
-                for (key, at) in problems.keep(at.table()).unwrap_or_default() {
-                    match key {
-                        "type" => policy.commands.kind = problems.keep(read_kind(&at)).unwrap_or_default(),
-                        "commands" => policy.commands.commands = read_names(&at, problems, read_command),
-                        _ => problems.add(unknown(&at, "type and commands")),
-                    }
-                }
-            }
-            _ => problems.add(unknown(&at, "imageList and commandList")),
-        }
-    }
-    policy
-}
-
-fn read_names(
-    at: &At<'_>,
-    problems: &mut Problems,
-    read: fn(&At<'_>) -> Result<String, Problem>,
-) -> Vec<String> {
-    let names = problems.keep(at.list()).unwrap_or_default();
-    names.iter().filter_map(|at| problems.keep(read(at))).collect()
-}
-
-fn read_image(at: &At<'_>) -> Result<String, Problem> {
-    let text = at.text()?;
-    let fix = "write name:tag, name:*, name@sha256:…, repository/*:* or *";
-    Images::parse(text).map_err(|reason| at.problem(reason, fix)).map(|_| text.to_owned())
-}
-
-fn read_command(at: &At<'_>) -> Result<String, Problem> {
-    let text = at.text()?;
-    if engine_command::is_known(text) {
-        return Ok(text.to_owned());
-    }
-    Err(at.problem(
-        "it is no command of `docker --help` that asks the engine for something of its own",
-        "write one such as push, exec, container prune, or container*, image*, volume*, network*, build*, system*",
-    ))
-}
-
-fn read_kind(at: &At<'_>) -> Result<ListKind, Problem> {
-    match at.text()? {
-        "deny" => Ok(ListKind::Deny),
-        "allow" => Ok(ListKind::Allow),
-        _ => Err(at.problem("it is no type of a command list", "write deny or allow")),
-    }
-}
-
-fn unknown(at: &At<'_>, known: &str) -> Problem {
-    at.problem("it is no key of Docker's schema", format!("leave it out; those are {known}"))
 }

@@ -1,25 +1,30 @@
 //! The administrator's settings, `admin-settings.json`: read, judged, and what is in force by them.
 //!
 //! Docker Desktop's schema, and ours under the one key `eci`. Builder and PID 1 read with this reader, so that what was
-//! checked is what is in force. [`json`] is the text, [`isolation`] Docker's key for isolation, [`engine`], [`shares`] and [`registry`]
-//! ours, [`docker`] what is kept apart.
+//! checked is what is in force. [`json`] is the text, [`isolation`] Docker's key for isolation, [`engine`], [`machine`], [`ports`],
+//! [`registry`], [`shares`] and [`socket`] ours, [`docker`] what is kept apart.
 //!
-//! Invariant: [`Settings`] has nothing that no program of this version enforces. A key of ours, or of isolation, that is not enforced
-//! is an error, as is one that is not known, or there twice: a policy that is read over is none.
+//! Invariant: [`Settings`] has nothing that no program of this version enforces. A key of ours, or of isolation, that is not known, or
+//! there twice, is an error: a policy that is read over is none.
 
 pub mod docker;
 pub mod engine;
 pub mod isolation;
 pub mod json;
+pub mod machine;
+pub mod ports;
 pub mod registry;
 pub mod shares;
+pub mod socket;
 
 use std::fmt;
 
 use docker::{Feature, feature_of};
+use eci_contract::ports::Reach;
 use engine::Engine;
 use isolation::Isolation;
 use json::At;
+use machine::Limits;
 use shares::Shares;
 
 use crate::json::Json;
@@ -36,12 +41,6 @@ pub const DEFAULT: &str = r#"{
   "enhancedContainerIsolation": { "value": true, "locked": true }
 }
 "#;
-/// Keys under `eci` that a later version enforces, with what is in force meanwhile.
-const NOT_ENFORCED_YET: [(&str, &str); 3] = [
-    ("ports", "every container may publish ports"),
-    ("resources", "machines have what `eci-builder run` says"),
-    ("updates", "an image's key and minimum version decide"),
-];
 
 /// What is in force.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -54,6 +53,10 @@ pub struct Settings {
     pub shares: Shares,
     /// Registries that the engine may reach; every one without.
     pub registries: Option<Registries>,
+    /// How far ports of containers may be published.
+    pub ports: Reach,
+    /// What a machine may be that starts an engine.
+    pub limits: Limits,
     /// Keys of Docker's other features that the file has: not in force.
     pub kept_apart: Vec<&'static Feature>,
 }
@@ -147,7 +150,12 @@ fn read_top(top: &At<'_>, problems: &mut Problems) -> Settings {
                         .add(at.problem("this version of eci reads version 2 alone", "write the number 2"));
                 }
             }
-            ("enhancedContainerIsolation", _) => settings.isolation = isolation::read(&at, problems),
+            ("enhancedContainerIsolation", _) => {
+                // Lists of ours may have come first.
+                let lists = settings.isolation.socket.lists;
+                settings.isolation = isolation::read(&at, problems);
+                settings.isolation.socket.lists = lists;
+            }
             ("eci", _) => read_ours(&at, &mut settings, problems),
             (_, Some(feature)) => settings.kept_apart.push(feature),
             (_, None) => problems.add(at.problem(
@@ -162,21 +170,18 @@ fn read_top(top: &At<'_>, problems: &mut Problems) -> Settings {
 /// Our keys, all under one.
 fn read_ours(at: &At<'_>, settings: &mut Settings, problems: &mut Problems) {
     for (key, at) in problems.keep(at.table()).unwrap_or_default() {
-        let later = NOT_ENFORCED_YET.iter().find(|(name, _)| *name == key);
-        match (key, later) {
-            ("engine", _) => settings.engine = engine::read(&at, problems),
-            ("shares", _) => settings.shares = shares::read(&at, problems),
-            ("registryAccess", _) => settings.registries = Some(registry::read(&at, problems)),
-            (_, Some((_, meanwhile))) => problems.add(at.problem(
-                format!("this version does not enforce it yet: {meanwhile}"),
-                "leave it out until a version does",
+        match key {
+            "dockerSocketMount" => settings.isolation.socket.lists = socket::read(&at, problems),
+            "engine" => settings.engine = engine::read(&at, problems),
+            "ports" => settings.ports = ports::read(&at, problems),
+            "registryAccess" => settings.registries = Some(registry::read(&at, problems)),
+            "resources" => machine::read_resources(&at, &mut settings.limits, problems),
+            "shares" => settings.shares = shares::read(&at, problems),
+            "updates" => machine::read_updates(&at, &mut settings.limits, problems),
+            _ => problems.add(at.problem(
+                "it is not a key of this version",
+                "leave it out; the keys are `dockerSocketMount`, `engine`, `ports`, `registryAccess`, `resources`, `shares` and `updates`",
             )),
-            (_, None) => {
-                problems.add(at.problem(
-                    "it is not a key of this version",
-                    "leave it out; the keys are `engine`, `registryAccess` and `shares`",
-                ));
-            }
         }
     }
     if let Some(registries) = &settings.registries {

@@ -3,6 +3,7 @@ use eci_contract::socket::ListKind;
 use serde_json::{Value, json};
 
 use super::isolation::Locked;
+use super::machine::Machine;
 use super::*;
 
 fn read_json(value: &Value) -> Result<Settings, Error> {
@@ -122,18 +123,12 @@ fn the_version_is_two() {
 }
 
 #[test]
-fn a_key_of_ours_that_is_not_enforced_is_refused() {
-    for (key, _) in NOT_ENFORCED_YET {
-        let message = refusal(&with("eci", &json!({ key: {} })));
-        assert!(
-            message.starts_with(&format!("`eci.{key}` is {{}}: this version does not enforce it yet: ")),
-            "{message}"
-        );
-    }
+fn a_key_of_ours_that_is_not_known_is_refused() {
     let message = refusal(&with("eci", &json!({ "engin": {} })));
     assert_eq!(
         message,
-        "`eci.engin` is {}: it is not a key of this version; leave it out; the keys are `engine`, `registryAccess` and `shares`"
+        "`eci.engin` is {}: it is not a key of this version; leave it out; the keys are `dockerSocketMount`, `engine`, `ports`, \
+         `registryAccess`, `resources`, `shares` and `updates`"
     );
     assert_eq!(read_json(&with("eci", &json!({ "engine": {} }))).expect("it is good"), Settings::default());
     assert!(
@@ -218,7 +213,8 @@ fn the_schema_has_the_keys_of_the_tables() {
     let mut known: Vec<_> = docker::FEATURES.iter().map(|feature| feature.key).collect();
     known.extend(["configurationFileVersion", "enhancedContainerIsolation", "eci"]);
     assert_eq!(top, sorted(known));
-    assert_eq!(keys(&ours), ["engine", "registryAccess", "shares"]);
+    let known = ["dockerSocketMount", "engine", "ports", "registryAccess", "resources", "shares", "updates"];
+    assert_eq!(keys(&ours), known);
     let mut engine = keys(&ours["properties"]["engine"]);
     engine.sort();
     assert_eq!(engine, sorted(engine::keys::KEYS.iter().map(|key| key.name).collect()));
@@ -325,5 +321,121 @@ fn settings_of_the_engine_that_a_list_leaves_without_effect_are_refused() {
     ] {
         let message = refusal(&both(&wrong));
         assert!(message.starts_with(&format!("`eci.engine.{path}` is ")), "{message}");
+    }
+}
+
+#[test]
+fn images_have_commands_of_their_own_wherever_the_lists_are_in_the_file() {
+    let lists = json!({ "commandLists": [
+        { "images": ["docker.io/testcontainers/ryuk:*"], "type": "allow", "commands": ["ps", "rm"] },
+        { "images": ["tool:1"], "type": "deny", "commands": ["container*"] }
+    ] });
+    let docker_s =
+        json!({ "value": true, "locked": true, "dockerSocketMount": { "imageList": { "images": ["*"] } } });
+    let ours = format!("\"eci\": {{\"dockerSocketMount\": {lists}}}");
+    let docker_s = format!("\"enhancedContainerIsolation\": {docker_s}");
+    for (first, second) in [(&ours, &docker_s), (&docker_s, &ours)] {
+        let text = format!("{{\"configurationFileVersion\": 2, {first}, {second}}}");
+        let socket = read(text.as_bytes()).expect("it is good").isolation.socket;
+        assert_eq!(socket.images, ["*"]);
+        let [ryuk, tool] = socket.lists.as_slice() else { panic!("{socket:?}") };
+        assert_eq!((ryuk.commands.kind, ryuk.commands.commands.len()), (ListKind::Allow, 2));
+        assert_eq!((tool.images.len(), tool.commands.kind), (1, ListKind::Deny));
+    }
+    let list = |list: &Value| with("eci", &json!({ "dockerSocketMount": { "commandLists": [list] } }));
+    let good = json!({ "images": ["a:1"], "type": "deny", "commands": ["push"] });
+    read_json(&list(&good)).expect("it is good");
+    for (key, wrong, path) in [
+        ("images", json!(["Not an image"]), "[0].images[0]"),
+        ("type", json!("maybe"), "[0].type"),
+        ("commands", json!(["pussh"]), "[0].commands[0]"),
+        ("image", json!([]), "[0].image"),
+        ("allowDerivedImages", json!(true), "[0].allowDerivedImages"),
+    ] {
+        let mut wrong_list = good.clone();
+        wrong_list[key] = wrong;
+        let message = refusal(&list(&wrong_list));
+        assert!(message.starts_with(&format!("`eci.dockerSocketMount.commandLists{path}` is ")), "{message}");
+    }
+    for key in ["images", "type", "commands"] {
+        let mut lacking = good.clone();
+        lacking.as_object_mut().expect("an object").remove(key);
+        let message = refusal(&list(&lacking));
+        assert!(message.contains(&format!("commandLists[0].{key}` is missing: ")), "{message}");
+    }
+    let many = json!({ "dockerSocketMount": { "commandLists": vec![good; 33] } });
+    assert!(refusal(&with("eci", &many)).contains("32 lists are the most"));
+    let images = json!({ "dockerSocketMount": { "imageList": {} } });
+    assert!(refusal(&with("eci", &images)).contains("who has the socket is in `enhancedContainerIsolation`"));
+}
+
+#[test]
+fn ports_are_published_as_far_as_the_word_says() {
+    let ports = |value: &Value| with("eci", &json!({ "ports": value }));
+    let read = |value: &Value| read_json(&ports(value)).expect("it is good").ports;
+    assert_eq!(read(&json!({})), Reach::All);
+    for reach in Reach::EACH {
+        assert_eq!(read(&json!({ "publish": reach.word() })), reach);
+    }
+    for (wrong, path) in [
+        (json!([]), "eci.ports"),
+        (json!({ "publish": "everywhere" }), "eci.ports.publish"),
+        (json!({ "publish": true }), "eci.ports.publish"),
+        (json!({ "publishOn": "all" }), "eci.ports.publishOn"),
+    ] {
+        let message = refusal(&ports(&wrong));
+        assert!(message.starts_with(&format!("`{path}` is ")), "{message}");
+    }
+}
+
+#[test]
+fn a_machine_is_no_larger_and_no_older_than_it_may_be() {
+    let limits = |value: &Value| read_json(&with("eci", value)).expect("it is good").limits;
+    let file = json!({ "resources": { "memory": "4G", "cpus": 2 }, "updates": { "minimumVersion": "1.2" } });
+    let limits_of_file = limits(&file);
+    let machine = Machine { memory: 4 << 30, cpus: 2, version: "1.2.0" };
+    assert_eq!(limits_of_file.judge(machine), Ok(()));
+    assert_eq!(limits(&json!({ "resources": {}, "updates": {} })), Limits::default());
+    assert_eq!(Limits::default().judge(Machine { version: "of-no-order", ..machine }), Ok(()));
+    for (beyond, why) in [
+        (
+            Machine { memory: (4 << 30) + 1, ..machine },
+            "the machine has 4097 MiB of memory, and the administrator's settings allow 4 GiB: give it less (`eci-builder run --memory`)",
+        ),
+        (
+            Machine { cpus: 3, ..machine },
+            "the machine has 3 processors, and the administrator's settings allow 2: give it fewer (`eci-builder run --cpus`)",
+        ),
+        (
+            Machine { version: "1.1.9", ..machine },
+            "the image is of version 1.1.9, and the administrator's settings want 1.2 or later: update it (`eci-builder update`)",
+        ),
+        (
+            Machine { version: "of-no-order", ..machine },
+            "the image is of version of-no-order, and the administrator's settings want 1.2 or later: update it (`eci-builder update`)",
+        ),
+    ] {
+        assert_eq!(limits_of_file.judge(beyond).expect_err("beyond a limit").to_string(), why);
+    }
+    assert_eq!(limits(&json!({ "resources": { "memory": "512m" } })).memory, Some(512 << 20));
+    for (wrong, path) in [
+        (json!({ "resources": [] }), "eci.resources"),
+        (json!({ "resources": { "disk": "4G" } }), "eci.resources.disk"),
+        (json!({ "resources": { "cpus": 0 } }), "eci.resources.cpus"),
+        (json!({ "resources": { "cpus": "2" } }), "eci.resources.cpus"),
+        (json!({ "resources": { "memory": 4 } }), "eci.resources.memory"),
+        (json!({ "resources": { "memory": "4" } }), "eci.resources.memory"),
+        (json!({ "resources": { "memory": "4T" } }), "eci.resources.memory"),
+        (json!({ "resources": { "memory": "G" } }), "eci.resources.memory"),
+        (json!({ "resources": { "memory": "-4G" } }), "eci.resources.memory"),
+        (json!({ "resources": { "memory": "255M" } }), "eci.resources.memory"),
+        (json!({ "resources": { "memory": "99999999999999999999G" } }), "eci.resources.memory"),
+        (json!({ "resources": { "memory": "18446744073709551615G" } }), "eci.resources.memory"),
+        (json!({ "updates": { "minimumVersion": "1.x" } }), "eci.updates.minimumVersion"),
+        (json!({ "updates": { "minimumVersion": 1 } }), "eci.updates.minimumVersion"),
+        (json!({ "updates": { "minimumversion": "1" } }), "eci.updates.minimumversion"),
+    ] {
+        let message = refusal(&with("eci", &wrong));
+        assert!(message.starts_with(&format!("`{path}` is ")), "{message}");
     }
 }

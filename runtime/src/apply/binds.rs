@@ -4,10 +4,10 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use eci_contract::paths::{CONTAINER_SOCKET, ENGINE_DATA, ENGINE_SOCKET, SOCKET_POLICY};
-use eci_contract::socket::{SocketPolicy, VERSION};
+use eci_contract::socket::{SocketPolicy, VERSION, filtered_by};
 use eci_policy::Verdict;
 use eci_policy::rules::mount_source::{self, Origin, Place};
 use eci_policy::rules::stand_in::{self, Gift};
@@ -31,16 +31,20 @@ use crate::plan::root::{self, Tree};
 const ENGINE_SOCKETS: &[&str] =
     &[ENGINE_SOCKET, "/run/docker/containerd/containerd.sock", "/run/containerd/containerd.sock"];
 
-/// Whether the administrator's settings give the engine's socket to this container. Nobody's do that cannot be read.
-fn may_have_socket(container: &str) -> Verdict {
+/// The socket that the administrator's settings give to this container, or the refusal. Nobody's do that cannot be read.
+fn socket_of(container: &str) -> Result<PathBuf, Verdict> {
     let policy = fs::read(SOCKET_POLICY).ok();
     let policy = policy.and_then(|text| serde_json::from_slice::<SocketPolicy>(&text).ok());
     let policy = policy.filter(|policy| policy.version == VERSION);
-    match (policy, Image::of(container)) {
-        (Some(policy), Some(image)) => {
-            engine_socket::judge(&image.name, &image.id, &policy, &image::repositories(), image::lineage)
+    let (Some(policy), Some(image)) = (policy, Image::of(container)) else {
+        return Err(engine_socket::deny(&name_of(Image::of(container))));
+    };
+    let repositories = image::repositories();
+    match engine_socket::judge(&image.name, &image.id, &policy, &repositories, image::lineage) {
+        Verdict::Allow => {
+            Ok(filtered_by(engine_socket::list_of(&image.id, &policy, &repositories, image::lineage)))
         }
-        (_, image) => engine_socket::deny(&name_of(image)),
+        denied => Err(denied),
     }
 }
 
@@ -87,7 +91,7 @@ pub fn judge<'a>(
     let filtered = identity(CONTAINER_SOCKET).filter(|_| is_socket);
     let mut judged = Vec::with_capacity(binds.len());
     for bind in binds {
-        let source = Source::open(Path::new(&bind.source))?;
+        let mut source = Source::open(Path::new(&bind.source))?;
         let place = view.table().locate(&source.opened);
         let verdict = mount_source::judge(mount_source::Source {
             requested: &bind.source,
@@ -99,7 +103,14 @@ pub fn judge<'a>(
         });
         // Filtered by the gate, and for those that the administrator names.
         let is_filtered = origin == Origin::Container && filtered == Some(source.identity);
-        let verdict = if is_filtered { may_have_socket(container) } else { verdict };
+        let verdict = match is_filtered.then(|| socket_of(container)) {
+            Some(Ok(path)) => {
+                source = Source::open(&path)?;
+                Verdict::Allow
+            }
+            Some(Err(denied)) => denied,
+            None => verdict,
+        };
         let named_as_socket = engine_socket::USUAL_NAMES.contains(&bind.source.as_str());
         if sockets.contains(&source.identity) || (verdict != Verdict::Allow && named_as_socket) {
             return Ok(Err(engine_socket::deny(&name_of(Image::of(container)))));

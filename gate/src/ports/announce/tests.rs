@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
-use eci_contract::ports::Protocol;
+use eci_contract::ports::{Protocol, Reach};
 use eci_link::Session;
 use eci_link::preamble::Nonce;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
@@ -213,4 +213,20 @@ fn errors_say_what_is_not_published_and_why() {
     let error = Error::Listen { path: "/run/x.sock".into(), source: missing };
     assert_eq!(error.to_string(), "cannot listen on `/run/x.sock`");
     assert_eq!(Error::Silent.to_string(), "no port was announced in time");
+}
+
+#[tokio::test]
+async fn an_administrator_keeps_ports_on_loopback_or_publishes_none() {
+    let (guest, mut host) = connect().await;
+    let ports = Ports::within(Reach::Loopback);
+    let _connected = ports.connected(guest.opener().clone());
+    let _publisher = Publisher::announce(&ports).await;
+    let asked = answer(&mut host, &Reply::Ok).await;
+    let HostRequest::Publish { address, .. } = asked else { panic!("{asked:?}") };
+    assert_eq!(address.to_string(), "127.0.0.1:8080", "wherever the container wants it");
+    let mut refused = Publisher::announce(&Ports::within(Reach::Nothing)).await;
+    let mut said = String::new();
+    refused.connection.read_to_string(&mut said).await.expect("an answer");
+    assert!(said.contains("port 0.0.0.0:8080 can't be published"), "{said}");
+    assert!(matches!(refused.served.await.expect("ended"), Err(Error::Denied(_))));
 }

@@ -10,12 +10,14 @@ use std::fs;
 use std::io;
 
 use eci_contract::choice::Switch;
-use eci_contract::paths::{ADMIN_SETTINGS, ISOLATION, REGISTRY_POLICY, SOCKET_POLICY};
+use eci_contract::paths::{ADMIN_SETTINGS, ISOLATION, PORTS_REACH, REGISTRY_POLICY, SOCKET_POLICY};
+use eci_contract::ports::Reach;
 use eci_contract::registries::{PROXY, RegistryPolicy, VERSION};
 use eci_contract::status::{Settings as Report, SettingsSource};
 use eci_policy::rules::registry::Registries;
 use eci_policy::settings::engine::Engine;
 use eci_policy::settings::isolation::Locked;
+use eci_policy::settings::machine::{self, Machine};
 use eci_policy::settings::shares::Shares;
 use eci_policy::settings::{self, DEFAULT, Settings};
 use ring::digest::{SHA256, digest};
@@ -55,9 +57,15 @@ pub enum Error {
     Locked(#[from] Locked),
     /// There is no way to keep them in a distro.
     #[error(
-        "a distro of WSL 2 does not keep to `eci.registryAccess`: its network is that of all distros; build its image from settings without the key"
+        "a distro of WSL 2 does not keep to `{key}`: its network is that of all distros; build its image from settings without the key"
     )]
-    InDistro,
+    InDistro {
+        /// The key.
+        key: &'static str,
+    },
+    /// The machine is not what it may be.
+    #[error(transparent)]
+    Machine(#[from] machine::Error),
     /// The config disk cannot be used.
     #[error(transparent)]
     Disk(#[from] disk::Error),
@@ -184,7 +192,7 @@ impl Administered {
     pub fn tell_of_registries(&self, platform: Platform) -> Result<(), Error> {
         let Some(registries) = self.registries() else { return Ok(()) };
         if platform == Platform::Wsl {
-            return Err(Error::InDistro);
+            return Err(Error::InDistro { key: "eci.registryAccess" });
         }
         let proxies = self.settings.engine.get("proxies").cloned().unwrap_or_else(|| json!({}));
         let failed = |source| Error::Tell { path: REGISTRY_POLICY, source };
@@ -193,6 +201,26 @@ impl Administered {
             REGISTRY_POLICY,
             &RegistryPolicy { version: VERSION, allowed: registries.written().to_vec(), proxies },
         )
+    }
+
+    /// Tells the gate how far ports of containers may be published.
+    ///
+    /// # Errors
+    /// When the file cannot be written, or `platform` cannot keep to it.
+    pub fn tell_of_ports(&self, platform: Platform) -> Result<(), Error> {
+        let reach = self.settings.ports;
+        if platform == Platform::Wsl && reach != Reach::All {
+            return Err(Error::InDistro { key: "eci.ports" });
+        }
+        fs::write(PORTS_REACH, reach.word()).map_err(|source| Error::Tell { path: PORTS_REACH, source })
+    }
+
+    /// Whether the machine is what it may be.
+    ///
+    /// # Errors
+    /// It is too large, or of too old a version.
+    pub fn judge(&self, machine: Machine<'_>) -> Result<(), Error> {
+        Ok(self.settings.limits.judge(machine)?)
     }
 
     /// Takes them: on the data disk it is written that none that is older is taken from here on.
@@ -212,7 +240,7 @@ impl Administered {
     /// For the status.
     #[must_use]
     pub fn report(&self) -> Report {
-        let Settings { isolation, engine, shares, registries, kept_apart } = &self.settings;
+        let Settings { isolation, engine, shares, registries, ports, limits, kept_apart } = &self.settings;
         Report {
             source: self.source,
             edition: self.edition.as_ref().map(|edition| edition.number),
@@ -223,6 +251,10 @@ impl Administered {
             engine: engine.iter().map(|(key, _)| key.to_owned()).collect(),
             shares: shares.allow.clone(),
             registries: registries.as_ref().map(|registries| registries.written().to_vec()),
+            ports: *ports,
+            memory: limits.memory,
+            cpus: limits.cpus,
+            minimum_version: limits.minimum_version.clone(),
             kept_apart: kept_apart.iter().map(|feature| feature.key.to_owned()).collect(),
         }
     }
@@ -253,6 +285,9 @@ mod tests {
             error.to_string().starts_with("a distro of WSL 2 does not keep to `eci.registryAccess`: "),
             "{error}"
         );
+        let kept = of_image(br#"{"configurationFileVersion": 2, "eci": {"ports": {"publish": "loopback"}}}"#)
+            .unwrap();
+        assert!(matches!(kept.tell_of_ports(Platform::Wsl), Err(Error::InDistro { key: "eci.ports" })));
         let none = of_image(DEFAULT.as_bytes()).unwrap();
         none.tell_of_registries(Platform::Wsl).unwrap();
         assert_eq!((none.engine("1").get("proxies"), none.report().registries), (None, None));
@@ -304,11 +339,14 @@ mod tests {
 
     #[test]
     fn what_is_not_understood_is_refused_with_place_and_reason() {
-        let error = of_image(br#"{"configurationFileVersion": 2, "eci": {"resources": {}}}"#).unwrap_err();
-        assert_eq!(
-            kmsg::chain(&error),
-            "the administrator's settings `/etc/eci/admin-settings.json` are not understood: `eci.resources` is {}: this \
-             version does not enforce it yet: machines have what `eci-builder run` says; leave it out until a version does"
+        let error = of_image(br#"{"configurationFileVersion": 2, "eci": {"resource": {}}}"#).unwrap_err();
+        let said = kmsg::chain(&error);
+        assert!(
+            said.starts_with(
+                "the administrator's settings `/etc/eci/admin-settings.json` are not understood: `eci.resource` is {}: it is not a \
+                 key of this version; leave it out; "
+            ),
+            "{said}"
         );
         let error = Error::Read { source: io::ErrorKind::NotFound.into() };
         assert_eq!(

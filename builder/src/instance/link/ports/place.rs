@@ -1,8 +1,8 @@
 //! Where on the host a container's port may be.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
-use eci_contract::ports::plain;
+use eci_contract::ports::{on_loopback, plain};
 
 /// Addresses of the host that ports may be published on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,18 +50,9 @@ impl PublishOn {
         let needed = !(ip.is_unspecified() && ip.is_ipv6());
         let ip = match self {
             Self::All => ip,
-            Self::Loopback if ip.is_loopback() => ip,
-            Self::Loopback if ip.is_unspecified() => loopback(ip),
-            Self::Loopback => return Err(Error::NotLoopback { port, ip }),
+            Self::Loopback => on_loopback(ip).ok_or(Error::NotLoopback { port, ip })?,
         };
         Ok(Place { address: SocketAddr::new(ip, port), needed })
-    }
-}
-
-fn loopback(of_family: IpAddr) -> IpAddr {
-    match of_family {
-        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
     }
 }
 
