@@ -192,6 +192,12 @@ fn settings_are_the_default_or_a_file_that_is_checked() {
     assert_eq!(with(NAMED, good).expect("a plan").settings().text, good.as_bytes());
     let error = with(NAMED, "{}").expect_err("no version");
     assert!(error.to_string().ends_with("own.json` cannot be used as settings"), "{error}");
+    let wants = |least: &str| {
+        good.replacen('{', &format!("{{\"eci\": {{\"updates\": {{\"minimumVersion\": \"{least}\"}}}},"), 1)
+    };
+    assert!(with(NAMED, &wants("1.0")).is_ok());
+    let error = with(NAMED, &wants("1.0.1")).expect_err("no image of it would start an engine").to_string();
+    assert!(error.contains("image.version is below `eci.updates.minimumVersion`"), "{error}");
     let error = with("[settings]\nfile = \"none.json\"\n", "").expect_err("not there");
     assert!(error.to_string().contains("none.json"), "{error}");
 }
