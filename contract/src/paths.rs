@@ -40,6 +40,8 @@ pub const ENGINE: &str = "/usr/sbin/dockerd";
 pub const SHIM: &str = "/usr/bin/containerd-shim-runc-v2";
 /// Engine data: images, layers, volumes. The only writable mount without `noexec`.
 pub const ENGINE_DATA: &str = "/var/lib/docker";
+/// Volumes, in [`ENGINE_DATA`]: a mount of its own, on which the VM follows no link.
+pub const ENGINE_VOLUMES: &str = "/var/lib/docker/volumes";
 /// The engine's folder for a container, in [`ENGINE_DATA`], by its id; it goes with the container.
 pub const ENGINE_CONTAINERS: &str = "/var/lib/docker/containers";
 /// File in that folder that says how the container first ran: [`crate::choice::Switch`] in a word.

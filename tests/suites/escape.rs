@@ -157,9 +157,10 @@ fn sources() -> Vec<Row<Vm>> {
                           ln -s /proc/1/root /v/root; mkdir /v/own";
             vm.sh(&["-v", "links:/v"], script)?;
             let at = |name: &str| format!("/var/lib/docker/volumes/links/_data/{name}:/x");
-            for name in
-                ["etc", "etc/docker", "sock", "up", "up/etc", "root", "root/etc", "../../links", "../.."]
-            {
+            for name in ["etc", "etc/docker", "sock", "up", "up/etc", "root", "root/etc"] {
+                run(vm, &["-v", &at(name)], "true")?.refused(&["too many levels of symbolic links"])?;
+            }
+            for name in ["../../links", "../.."] {
                 run(vm, &["-v", &at(name)], "true")?.refused(&[OURS])?;
             }
             run(vm, &["-v", &at("own")], "true")?.ok().map(drop)
@@ -368,6 +369,7 @@ fn races() -> Vec<Row<Vm>> {
             drop(written);
             vm.every_check_holds()
         }),
+        row("a_link_that_appears_in_a_volume_while_it_is_filled_leads_nowhere", links_while_filling),
         row("a_copy_into_a_container_that_never_started_opens_no_folder_of_the_vm", copies_without_a_start),
         row("a_copy_into_a_container_s_proc_writes_no_node_of_the_vm", |vm| {
             vm.docker(&["run", "-d", "--privileged", "--name", "target", "busybox", "sleep", "600"])?.ok()?;
@@ -515,6 +517,42 @@ fn plugin(vm: &Vm) -> Result<()> {
     Ok(())
 }
 
+/// The engine copies what an image has at a volume's place into the volume, as root of the VM and by names, while another container has it.
+fn links_while_filling(vm: &Vm) -> Result<()> {
+    let fill =
+        "mkdir -p /v/z && echo caught >/v/z/caught && dd if=/dev/zero of=/v/a bs=1M count=64 2>/dev/null";
+    vm.docker(&["run", "--name", "filled", "busybox", "sh", "-c", fill])?.ok()?;
+    vm.docker(&["commit", "filled", "filled"])?.ok()?;
+    vm.docker(&["volume", "create", "others"])?.ok()?;
+    // A folder of the data disk, and a file system of its own.
+    for options in [&[][..], &["-o", "type=tmpfs", "-o", "device=tmpfs"]] {
+        let mut won = false;
+        for _ in 0..5 {
+            if won {
+                break;
+            }
+            vm.docker(&[&["volume", "create"], options, &["filling"]].concat())?.ok()?;
+            let race = "until [ -e /x/a ]; do :; done; ln -s /var/lib/docker/volumes/others/_data /x/z && echo won; sleep 600";
+            vm.docker(&["run", "-d", "--name", "racer", "-v", "filling:/x", "busybox", "sh", "-c", race])?
+                .ok()?;
+            drop(vm.docker(&["create", "--name", "filler", "-v", "filling:/v", "filled", "true"])?);
+            won = vm.docker(&["logs", "racer"])?.ok()?.contains("won");
+            drop(vm.docker(&["rm", "-f", "racer", "filler"])?);
+            vm.docker(&["volume", "rm", "filling"])?.ok()?;
+        }
+        ensure!(won, "no link was there in time");
+        let found = vm.sh(&["-v", "others:/x"], "ls /x")?;
+        ensure!(found.is_empty(), "another volume has {found}");
+        // A container follows links in its volumes, as everywhere.
+        vm.docker(&[&["volume", "create"], options, &["linked"]].concat())?.ok()?;
+        let own = vm.sh(&["-v", "linked:/x"], "echo own >/x/file && ln -s file /x/link && cat /x/link")?;
+        ensure!(own == "own", "{own}");
+        vm.docker(&["volume", "rm", "linked"])?.ok()?;
+    }
+    vm.docker(&["rm", "filled"])?.ok()?;
+    vm.docker(&["volume", "rm", "others"])?.ok().map(drop)
+}
+
 /// The engine lays the mounts of a container for `docker cp` by itself: the runtime, which judges them, is not asked.
 fn copies_without_a_start(vm: &Vm) -> Result<()> {
     let script = "echo own >/v/own; ln -s /etc /v/etc; ln -s /run /v/run";
@@ -533,7 +571,7 @@ fn copies_without_a_start(vm: &Vm) -> Result<()> {
         "/sys/fs/cgroup",
     ];
     let links = ["etc", "run"].map(|link| bind(&format!("{data}/{link}")));
-    let refused: Vec<_> = folders.into_iter().map(bind).chain(links).chain([bind("bound")]).collect();
+    let refused: Vec<_> = folders.into_iter().map(bind).chain([bind("bound")]).collect();
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("file");
     fs::write(&file, "text")?;
@@ -548,6 +586,11 @@ fn copies_without_a_start(vm: &Vm) -> Result<()> {
     for mount in &refused {
         for outcome in copies(mount)? {
             outcome.refused(&["permission denied"]).with_context(|| mount.clone())?;
+        }
+    }
+    for mount in &links {
+        for outcome in copies(mount)? {
+            outcome.refused(&["too many levels of symbolic links"]).with_context(|| mount.clone())?;
         }
     }
     // The neighbour: a volume's own data, by its name and by its path.

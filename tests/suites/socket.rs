@@ -235,12 +235,21 @@ fn rows() -> Vec<Row<Named>> {
             named.vm().docker(&["pull", &image])?.ok()?;
             named.expect(&image, &[], &[("engine:GET /_ping", "allowed")])
         }),
-        row("a_gate_that_is_killed_leaves_containers_their_socket", |named| {
+        row("no_container_is_committed_while_it_runs_on", |named| {
             let image = named.image("allowed:1");
             named
                 .vm()
                 .docker(&["run", "-d", "--name", "long", "-v", SOCKET, &image, "sleep", "600"])?
                 .ok()?;
+            let expected = [
+                ("engine:POST /v1.45/commit?container=long&repo=live&pause=0", "EPERM"),
+                ("engine:POST /commit?pause=1&container=long&repo=live&%70ause=False", "EPERM"),
+                ("engine:POST /v1.45/commit?container=long&repo=paused", "allowed"),
+            ];
+            let verbs = expected.map(|(verb, _)| verb);
+            attempts::check(&attempts::make_in(named.vm(), "long", &[], &verbs)?, &expected)
+        }),
+        row("a_gate_that_is_killed_leaves_containers_their_socket", |named| {
             let script = "old=$(pidof eci-gate); kill -9 $old; until new=$(pidof eci-gate) && [ $new != $old ]; do sleep 0.1; done";
             named.bench.run(script, Duration::from_secs(60))?;
             let expected = [("engine:GET /_ping", "allowed"), ("engine:GET /v1.45/volumes", "EPERM")];

@@ -5,6 +5,7 @@ use std::path::Path;
 use eci_policy::Verdict;
 use eci_policy::rules::engine_command::{Asked, Commands};
 use eci_policy::rules::engine_mount::{self, Request};
+use eci_policy::rules::live_commit;
 use hyper::Uri;
 use hyper::http::uri::PathAndQuery;
 use percent_encoding::percent_decode_str;
@@ -26,6 +27,8 @@ pub enum Judged {
     },
     /// With nothing in its body: the engine would take a form there for its query.
     ByQuery,
+    /// With a body that is JSON, whatever it says of itself: as above.
+    AsJson,
     /// If this finds nothing wrong with its body.
     ByBody(fn(&[u8]) -> Verdict),
 }
@@ -41,7 +44,9 @@ pub struct Told(pub String);
 pub async fn request(path: &str, query: &str, socket: &Path) -> Result<Judged, Refusal> {
     let decoded = percent_decode_str(path).decode_utf8();
     let decoded = decoded.map_err(|_| Refusal::bad("the request's path is no text"))?;
+    told(committed(&decoded, query))?;
     match engine_mount::classify(&decoded) {
+        Request::Plain if live_commit::is_commit(&decoded) => Ok(Judged::AsJson),
         Request::Plain => Ok(Judged::Plain),
         Request::MakesVolume => Ok(Judged::ByBody(engine_mount::judge_volume)),
         Request::MakesContainer => {
@@ -89,7 +94,12 @@ pub fn command(method: &str, uri: &Uri, commands: &Commands) -> Result<Judged, R
     let image = form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == "fromImage");
     let pulls = image.is_some_and(|(_, image)| !image.is_empty());
     let shown = uri.path_and_query().map_or(uri.path(), PathAndQuery::as_str);
-    match commands.judge(Asked { method, decoded: &decoded, pulls, shown }) {
+    let verdict = match commands.judge(Asked { method, decoded: &decoded, pulls, shown }) {
+        Verdict::Allow => committed(&decoded, query),
+        denied => denied,
+    };
+    match verdict {
+        Verdict::Allow if live_commit::is_commit(&decoded) => Ok(Judged::AsJson),
         // The engine would take a form in the body for its query.
         Verdict::Allow if decoded.ends_with("/images/create") => Ok(Judged::ByQuery),
         Verdict::Allow => Ok(Judged::Plain),
@@ -111,6 +121,15 @@ pub fn told(verdict: Verdict) -> Result<(), Told> {
         Verdict::Allow => Ok(()),
         Verdict::Deny { message, remedy, .. } => Err(Told(format!("{message} ({remedy})"))),
     }
+}
+
+/// Every value that the query has: which of them the engine takes is its own affair.
+fn committed(path: &str, query: &str) -> Verdict {
+    if !live_commit::is_commit(path) {
+        return Verdict::Allow;
+    }
+    let query: Vec<_> = form_urlencoded::parse(query.as_bytes()).collect();
+    live_commit::judge(query.iter().filter(|(key, _)| key == "pause").map(|(_, value)| &**value))
 }
 
 /// Every name that the query has: which of them the engine takes is its own affair.

@@ -170,6 +170,10 @@ impl Engine {
                 head.headers.remove(CONTENT_TYPE);
                 Either::Left(body)
             }
+            Judged::AsJson => {
+                head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+                Either::Left(body)
+            }
             Judged::ByBody(judge) => {
                 let bytes = read_whole(question(Either::Left(body))).await?;
                 judge::told(judge(&bytes))?;

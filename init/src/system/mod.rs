@@ -32,6 +32,7 @@ pub mod shutdown;
 pub mod steps;
 pub mod sysctls;
 pub mod trial;
+pub mod volumes;
 
 use crate::{handover, kmsg, power};
 

@@ -13,7 +13,7 @@ use eci_tpm::pcr::{KERNEL_IMAGE, SYSTEM};
 use super::machine::Machine;
 use super::{
     apparmor, cgroups, choice, data, firewall, hidden, mounts, network, read_ahead, rosetta, selfcheck,
-    services, settings, shares, sysctls,
+    services, settings, shares, sysctls, volumes,
 };
 use crate::wsl::choices::{Part, left_out};
 use crate::{clock, kmsg, power};
@@ -185,6 +185,12 @@ const STEPS: &[BootStep] = &[
         run: |machine| Ok(data::mount(&machine.handover.disk)?),
     },
     BootStep {
+        name: "volumes",
+        on_failure: OnFailure::RefuseEngine,
+        why: "the engine follows no link in a volume, where containers put them in its way",
+        run: |_| Ok(volumes::follow_no_links()?),
+    },
+    BootStep {
         name: "settings taken",
         on_failure: OnFailure::RefuseEngine,
         why: "an older edition of a config disk does not follow a newer one",
@@ -327,6 +333,8 @@ enum Error {
     ReadAhead(#[source] std::io::Error),
     #[error(transparent)]
     Data(#[from] data::Error),
+    #[error(transparent)]
+    Volumes(#[from] volumes::Error),
 }
 
 /// What the kernel has, for [`settings::Administered::judge`].

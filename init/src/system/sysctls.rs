@@ -57,10 +57,31 @@ pub const SYSCTLS: &[Sysctl] = &[
     promise("fs/protected_fifos", "2", "no surprise opens of others' fifos"),
     promise("fs/protected_regular", "2", "no surprise opens of others' files"),
     promise("fs/suid_dumpable", "0", "privileged programs leave no memory behind"),
-    promise("fs/inotify/max_user_instances", "8192", "many containers that watch files"),
-    promise("fs/inotify/max_user_watches", "1048576", "large source trees"),
+    // All containers are counted together there, whatever their user namespaces: what one can take must leave the others some. Each of
+    // these takes memory that is the container's, and so is bounded by that.
+    promise(
+        "fs/inotify/max_user_instances",
+        "1048576",
+        "containers that watch files, one of which may want all",
+    ),
+    promise("fs/inotify/max_user_watches", "16777216", "large source trees, in many containers"),
+    promise("kernel/pty/max", "65536", "terminals, of which a container may open thousands"),
     promise("net/core/bpf_jit_harden", "2", "constants in JIT code are blinded"),
     promise("net/ipv4/ip_forward", "1", "containers reach the network"),
+    promise(
+        "net/ipv4/neigh/default/gc_thresh1",
+        "8192",
+        "one table of neighbours for all containers: one that asks for all",
+    ),
+    promise(
+        "net/ipv4/neigh/default/gc_thresh2",
+        "98304",
+        "addresses of its network at once, 65,534 of them, must leave the others",
+    ),
+    promise("net/ipv4/neigh/default/gc_thresh3", "131072", "room for theirs"),
+    built_out("net/ipv6/neigh/default/gc_thresh1", "8192", "as for IPv4"),
+    built_out("net/ipv6/neigh/default/gc_thresh2", "98304", "as for IPv4"),
+    built_out("net/ipv6/neigh/default/gc_thresh3", "131072", "as for IPv4"),
     promise("vm/mmap_min_addr", "65536", "a null pointer in the kernel stays a fault"),
     promise(
         "vm/min_free_kbytes",
@@ -68,7 +89,11 @@ pub const SYSCTLS: &[Sysctl] = &[
         "the kernel's own choice for huge pages sets 66 MB aside, a third of what an idle machine uses",
     ),
     promise("vm/max_map_count", "1048576", "search engines and databases ask for it"),
-    promise("user/max_user_namespaces", "16384", "one a container and room for nesting, but bounded"),
+    promise(
+        "user/max_user_namespaces",
+        "1048576",
+        "one a container and room for nesting; those of all are counted together",
+    ),
     promise("dev/tty/ldisc_autoload", "0", "no line disciplines on demand"),
     built_out("kernel/kexec_load_disabled", "1", "no other kernel is started from this one"),
     built_out("kernel/sysrq", "0", "no magic keys"),

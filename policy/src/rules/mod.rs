@@ -8,6 +8,7 @@ pub mod figure;
 pub mod hidden_path;
 pub mod hook;
 pub mod host_namespace;
+pub mod live_commit;
 pub mod mount_destination;
 pub mod mount_source;
 pub mod node;

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use eci_contract::paths::{CONTAINER_SOCKET, ENGINE_DATA, ENGINE_SOCKET, SOCKET_POLICY};
+use eci_contract::paths::{CONTAINER_SOCKET, ENGINE_DATA, ENGINE_SOCKET, ENGINE_VOLUMES, SOCKET_POLICY};
 use eci_contract::socket::{SocketPolicy, VERSION, filtered_by};
 use eci_policy::Verdict;
 use eci_policy::rules::mount_source::{self, Origin, Place};
@@ -52,6 +52,33 @@ fn name_of(image: Option<Image>) -> String {
     image.map_or_else(|| "unknown".to_owned(), |image| image.name)
 }
 
+/// Has the VM follow no link in volumes that are file systems of their own (`docker volume create -o type=tmpfs`), as in all others: before
+/// the container runs that could put any there. To be called where the engine has mounted them.
+///
+/// # Errors
+/// The mount table cannot be read, or a mount not be changed.
+pub fn follow_no_links(binds: &[Bind]) -> Result<(), Error> {
+    let opened = binds.iter().filter_map(|bind| Source::open(Path::new(&bind.source)).ok());
+    let in_volumes = opened.filter(|source| below(&source.opened.path, ENGINE_VOLUMES).is_some());
+    let mut in_volumes = in_volumes.peekable();
+    if in_volumes.peek().is_none() {
+        return Ok(());
+    }
+    let view = View::take()?;
+    let table = view.table();
+    for source in in_volumes {
+        let Some(mount) = table.mount_of(&source.opened) else { continue };
+        let is_own = below(&mount.mount_point, ENGINE_VOLUMES).is_some_and(|name| !name.is_empty());
+        if is_own {
+            let path = Path::new(&mount.mount_point);
+            let root = Source::open(path)?.file;
+            let attributes = MountAttributes { set: mounts::NO_LINKS, ..MountAttributes::default() };
+            mounts::set_attributes(root.as_fd(), &attributes).map_err(call("follow no links in", path))?;
+        }
+    }
+    Ok(())
+}
+
 /// A bind that may be mounted.
 #[derive(Debug)]
 pub struct Judged<'a> {
@@ -89,10 +116,11 @@ pub fn judge<'a>(
     let sockets: Vec<(u64, u64)> = ENGINE_SOCKETS.iter().filter_map(|path| identity(path)).collect();
     let is_socket = fs::metadata(CONTAINER_SOCKET).is_ok_and(|found| found.file_type().is_socket());
     let filtered = identity(CONTAINER_SOCKET).filter(|_| is_socket);
+    let table = view.table();
     let mut judged = Vec::with_capacity(binds.len());
     for bind in binds {
         let mut source = Source::open(Path::new(&bind.source))?;
-        let place = view.table().locate(&source.opened);
+        let place = table.locate(&source.opened);
         let verdict = mount_source::judge(mount_source::Source {
             requested: &bind.source,
             place: &place,
@@ -120,12 +148,13 @@ pub fn judge<'a>(
         }
         let content = content_of(bind, &source, &place, view)?;
         // The VM runs nothing that is on the data disk with another user's rights. A container may: in its own ids.
-        let on_data_disk = source.opened.mount == view.engine.opened.mount;
+        let on_data_disk = source.opened.mount == view.engine.opened.mount
+            || table.mount_of(&source.opened).is_some_and(|mount| mount.mount_point == ENGINE_VOLUMES);
+        let no_suid = if on_data_disk { mounts::NO_SUID } else { 0 };
         let lifted = match place {
-            _ if on_data_disk => mounts::NO_SUID,
-            // The VM follows no link there. A container may: in its own tree.
-            Place::Share => mounts::NO_LINKS,
-            _ => 0,
+            // The VM follows no link in volumes and shares. A container may: in its own tree.
+            Place::EngineData(_) | Place::EngineMemory(_) | Place::Share => no_suid | mounts::NO_LINKS,
+            _ => no_suid,
         };
         // A volume that the engine has made read-only has lost it.
         let added = if place == Place::Share { mounts::NO_SUID } else { 0 };

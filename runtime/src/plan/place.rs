@@ -104,7 +104,8 @@ mod tests {
 10 1 0:40 / /home rw - tmpfs tmpfs rw
 11 10 0:41 / /home/a rw - virtiofs eci-share-0 rw
 12 3 0:41 /src /var/lib/docker/volumes/src/_data rw - virtiofs eci-share-0 rw
-13 1 0:42 / /mnt/c rw - virtiofs drvfsC0 rw";
+13 1 0:42 / /mnt/c rw - virtiofs drvfsC0 rw
+14 3 254:8 /docker/volumes /var/lib/docker/volumes rw,nosymfollow - ext4 /dev/vdb rw";
 
     fn place(mount: u64, path: &str) -> Place {
         let mounts = super::super::mountinfo::parse(MOUNTS);
@@ -119,6 +120,10 @@ mod tests {
             Place::EngineData("volumes/v/_data".to_owned())
         );
         assert_eq!(place(9, "/mnt/docker/volumes/v/_data"), Place::EngineData("volumes/v/_data".to_owned()));
+        assert_eq!(
+            place(14, "/var/lib/docker/volumes/v/_data"),
+            Place::EngineData("volumes/v/_data".to_owned())
+        );
     }
 
     #[test]

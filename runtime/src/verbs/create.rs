@@ -199,6 +199,7 @@ fn establish(globals: &Flags, create: Create, judged: &Judged) -> Result<Never, 
     let container = Container::named(&create.id);
     let wanted = judged.joined.as_ref().map_or(Wanted::New, |joined| Wanted::Shared(joined.range));
     // The mounts are opened and judged before a range is booked: what is refused leaves no trace.
+    binds::follow_no_links(&judged.mounts.binds)?;
     scratch::enter_private_namespace()?;
     let view = View::take()?;
     let root = Source::open(&judged.root)?;

@@ -2,7 +2,7 @@
 //! found and is not.
 
 use eci_contract::manifest::Manifest;
-use eci_contract::paths::ENGINE_DATA;
+use eci_contract::paths::{ENGINE_DATA, ENGINE_VOLUMES};
 use eci_contract::registries::PROXY;
 
 use super::evidence::{Evidence, FORBIDDEN_PATHS};
@@ -192,8 +192,13 @@ fn mount_flags(evidence: &Evidence, _: &Manifest) -> Result<String, String> {
         })
         .map(|mount| format!("{} {}", mount.target, mount.options))
         .collect();
+    // What is mounted last is what counts.
+    let volumes = mounts.iter().rfind(|mount| mount.target == ENGINE_VOLUMES);
     match (mounts.is_empty(), bad.is_empty()) {
         (true, _) => Err("no mounts could be read".to_owned()),
+        _ if !volumes.is_none_or(|mount| mount.has("nosymfollow")) => {
+            Err(format!("links are followed in {ENGINE_VOLUMES}"))
+        }
         (_, false) => Err(bad.join("; ")),
         _ => Ok(writable.map(|mount| mount.target).collect::<Vec<_>>().join(" ")),
     }

@@ -219,6 +219,7 @@ mod tests {
             name: name.into(),
             why: String::new(),
             argv: vec!["/bin/true".into()],
+            arguments_after_failure: Vec::new(),
             environment: BTreeMap::new(),
             readiness: Readiness::None,
             after: after.iter().map(|name| (*name).to_owned()).collect(),
@@ -233,7 +234,7 @@ mod tests {
             restart_pause_ms: [1, 1],
         };
         let mut service = Service::new(definition, Vec::new());
-        service.life = Life { state, failures: 0 };
+        service.life = Life { state, ..Life::default() };
         service
     }
 

@@ -189,7 +189,18 @@ impl Service {
         let twin = write.try_clone().map_err(SpawnError::Pipe)?;
         self.store.drop_hung_up();
         let mut command = passing::command(program, &self.store.stored());
-        command.args(arguments).env("PATH", PATH).envs(&self.definition.environment).current_dir("/");
+        if self.life.never_gets_ready() && !self.definition.arguments_after_failure.is_empty() {
+            let more = &self.definition.arguments_after_failure;
+            kmsg::notice(&format!(
+                "service {}: started with {}, as it did not get ready",
+                self.name(),
+                more.join(" ")
+            ));
+            command.args(arguments).args(more);
+        } else {
+            command.args(arguments);
+        }
+        command.env("PATH", PATH).envs(&self.definition.environment).current_dir("/");
         if self.definition.readiness == Readiness::Notify {
             command.env("NOTIFY_SOCKET", notify::PATH);
         }

@@ -105,7 +105,12 @@ pub struct Life {
     pub state: State,
     /// Failures since it was last proven.
     pub failures: u32,
+    /// Starts in a row that did not get ready; one that took too long counts for two.
+    pub unready: u32,
 }
+
+/// So many starts that did not get ready are no accident.
+const NO_ACCIDENT: u32 = 2;
 
 impl Life {
     /// The process, while there is one.
@@ -117,6 +122,12 @@ impl Life {
         }
     }
 
+    /// Whether it does not get ready as it is started.
+    #[must_use]
+    pub fn never_gets_ready(&self) -> bool {
+        self.unready >= NO_ACCIDENT
+    }
+
     /// The next state after `event` at time `now`, and what to do.
     #[must_use]
     pub fn next(self, event: Event, limits: &Limits, now: u64) -> (Self, Action) {
@@ -126,7 +137,9 @@ impl Life {
                 (self.to(State::Starting { pid, deadline: now + limits.start_ms }), Action::None)
             }
             Event::Ready => match self.state {
-                State::Starting { pid, .. } => (self.to(State::Ready { pid, since: now }), Action::None),
+                State::Starting { pid, .. } => {
+                    (Self { unready: 0, ..self.to(State::Ready { pid, since: now }) }, Action::None)
+                }
                 _ => (self, Action::None),
             },
             Event::Ended => (self.ended(limits, now), Action::None),
@@ -145,7 +158,8 @@ impl Life {
                 (stopping(pid), Action::Terminate(pid))
             }
             (State::Starting { pid, deadline }, _) if now >= deadline => {
-                (self.to(State::Starting { pid, deadline: now + KILL_AGAIN_MS }), Action::Kill)
+                let killed = self.to(State::Starting { pid, deadline: now + KILL_AGAIN_MS });
+                (Self { unready: self.unready.saturating_add(1), ..killed }, Action::Kill)
             }
             (State::Stopping { pid, deadline }, _) if now >= deadline => {
                 (self.to(State::Stopping { pid, deadline: now + KILL_AGAIN_MS }), Action::Kill)
@@ -160,9 +174,11 @@ impl Life {
             State::Ready { since, .. } if now.saturating_sub(since) >= PROVEN_MS => 1,
             _ => self.failures.saturating_add(1),
         };
+        let was_ready = matches!(self.state, State::Ready { .. });
+        let unready = if was_ready { self.unready } else { self.unready.saturating_add(1) };
         let doublings = failures.saturating_sub(1).min(16);
         let pause = (limits.first_pause_ms << doublings).min(limits.longest_pause_ms);
-        Self { state: State::BackingOff { until: now + pause }, failures }
+        Self { state: State::BackingOff { until: now + pause }, failures, unready }
     }
 
     fn to(self, state: State) -> Self {
@@ -214,6 +230,21 @@ mod tests {
         let (life, _) = run(Life::default(), Event::Spawned { pid: 7 }, 0);
         assert_eq!(tick(life, Wanted::Run, 99).1, Action::None);
         assert_eq!(tick(life, Wanted::Run, 100).1, Action::Kill);
+    }
+
+    #[test]
+    fn two_starts_that_end_or_one_that_takes_too_long_are_no_accident() {
+        let spawned = |life: Life| run(life, Event::Spawned { pid: 7 }, 0).0;
+        let ended = |life: Life| run(life, Event::Ended, 1).0;
+        let once = ended(spawned(Life::default()));
+        let twice = ended(spawned(once));
+        assert!(!once.never_gets_ready() && twice.never_gets_ready());
+        let (late, action) = tick(spawned(Life::default()), Wanted::Run, 100);
+        assert_eq!(action, Action::Kill);
+        assert!(ended(late).never_gets_ready());
+        // One that was ready and is killed is started as ever.
+        assert!(!ended(run(spawned(twice), Event::Ready, 1).0).never_gets_ready());
+        assert!(!ended(ended(ready())).never_gets_ready());
     }
 
     #[test]

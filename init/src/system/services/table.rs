@@ -34,6 +34,9 @@ pub struct Definition {
     pub why: String,
     /// Program and arguments.
     pub argv: Vec<String>,
+    /// What it is told besides when it did not get ready as it was started before, twice or for too long.
+    #[serde(default)]
+    pub arguments_after_failure: Vec<String>,
     /// Its environment, all of it but `PATH` and `NOTIFY_SOCKET`.
     #[serde(default)]
     pub environment: BTreeMap<String, String>,

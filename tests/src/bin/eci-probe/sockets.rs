@@ -228,10 +228,10 @@ fn publish(target: &str) -> Attempt {
 
 /// Where images expect the engine's socket.
 const ENGINE: &str = "/var/run/docker.sock";
-/// What a refusal of the list of commands says.
-const BLOCKED: &str = "is blocked; if you wish to allow it";
+/// How the gate's refusals begin.
+const BLOCKED: &str = "{\"message\":\"enhanced container isolation: ";
 
-/// Refused by the list of commands is EPERM; what the engine itself does not like is not understood.
+/// Refused by the gate is EPERM; what the engine itself does not like is not understood.
 fn ask_engine(request: &str) -> Attempt {
     let mut parts = request.splitn(3, ' ');
     let (method, path) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());

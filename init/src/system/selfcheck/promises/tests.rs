@@ -14,6 +14,7 @@ const MOUNTINFO: &str = "\
 21 24 0:21 / /proc rw,nosuid,nodev,noexec,relatime shared:3 - proc proc rw
 23 24 0:23 / /run rw,nosuid,nodev,noexec,relatime shared:5 - tmpfs tmpfs rw,mode=755
 30 24 254:16 / /var/lib/docker rw,nosuid,nodev,noatime shared:9 - ext4 /dev/vdb rw,discard
+31 30 254:16 /volumes /var/lib/docker/volumes rw,nosuid,nodev,noatime,nosymfollow shared:10 - ext4 /dev/vdb rw,discard
 41 30 0:40 / /var/lib/docker/overlay2/x/merged rw,relatime shared:12 - overlay overlay rw
 ";
 
@@ -145,6 +146,7 @@ fn a_writable_mount_that_lacks_a_flag_is_found() {
     for flag in [",nosuid", ",nodev", ",noexec"] {
         assert_eq!(without(" /run ", flag), ["mount-flags"], "{flag}");
     }
+    assert_eq!(without(" /var/lib/docker/volumes ", ",nosymfollow"), ["mount-flags"]);
     assert_eq!(without(" /var/lib/docker ", ",nosuid"), ["mount-flags"]);
     assert_eq!(broken_by(|e| e.mountinfo = e.mountinfo.replace("/dev ro,", "/dev rw,")), ["mount-flags"]);
 }
