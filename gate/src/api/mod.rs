@@ -70,6 +70,9 @@ pub enum Error {
     /// It did not answer.
     #[error("the engine gave no answer")]
     Silent(#[source] hyper::Error),
+    /// The client went within its question.
+    #[error("the request broke off")]
+    BrokeOff(#[source] hyper::Error),
 }
 
 /// What requests are judged by.
@@ -218,9 +221,9 @@ impl Engine {
             Err(mut error) => match error.take_message() {
                 Some(request) => {
                     sender = self.connect().await?;
-                    sender.send_request(request).await.map_err(Error::Silent)?
+                    sender.send_request(request).await.map_err(unanswered)?
                 }
-                None => return Err(Error::Silent(error.into_error())),
+                None => return Err(unanswered(error.into_error())),
             },
         };
         *slot = Some(sender);
@@ -240,6 +243,11 @@ impl Engine {
         tokio::spawn(connection.with_upgrades());
         Ok(sender)
     }
+}
+
+/// Why a question has no answer: hyper calls what fails with the client's body its user's.
+fn unanswered(error: hyper::Error) -> Error {
+    if error.is_user() { Error::BrokeOff(error) } else { Error::Silent(error) }
 }
 
 /// Joins two connections that stopped being HTTP.
@@ -326,8 +334,12 @@ impl From<copies::Error> for Refusal {
 
 impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
-        log::failure(Level::Warn, "a client was not served", &error);
+        // That is the client's own affair.
+        if !matches!(error, Error::BrokeOff(_)) {
+            log::failure(Level::Warn, "a client was not served", &error);
+        }
         match error {
+            Error::BrokeOff(_) => Self::bad(&error.to_string()),
             Error::Connect { .. } => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, crate::serve::UNAVAILABLE.to_owned())
             }

@@ -351,6 +351,22 @@ async fn who_is_refused_while_it_sends_hears_of_it() {
 }
 
 #[tokio::test]
+async fn a_client_that_goes_within_a_body_is_told_so() {
+    let mut engine = Engine::start();
+    let mut client = engine.client();
+    let ask = b"POST /containers/x/exec HTTP/1.1\r\nHost: d\r\nContent-Length: 9\r\n\r\n{\"C";
+    client.write_all(ask).await.expect("written");
+    let (_, mut connection) = engine.next().await;
+    client.shutdown().await.expect("half closed");
+    let said = rest(client).await;
+    assert!(said.starts_with("HTTP/1.1 400 ") && said.contains("the request broke off"), "{said}");
+    // The engine has what came, and no end of it.
+    let mut body = Vec::new();
+    timeout(SOON, connection.read_to_end(&mut body)).await.expect("in time").expect("read");
+    assert_eq!(body, b"{\"C");
+}
+
+#[tokio::test]
 async fn a_client_that_goes_after_trailers_is_seen_to_go() {
     let mut engine = Engine::start();
     let mut client = engine.client();
