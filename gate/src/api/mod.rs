@@ -263,16 +263,28 @@ fn with_path(uri: &Uri, path: &str) -> Result<Uri, Refusal> {
     path.map(Uri::from).map_err(|_| Refusal::bad("the request's path is not understood"))
 }
 
-/// Takes in what a client that is refused is still sending, some of it and not for long: it would not hear the refusal while it writes.
-async fn drain(body: Question) {
-    drop(timeout(DRAINED, Limited::new(body, DRAINED_BYTES).collect()).await);
+/// Takes in what a client that is refused is still sending, some of it and not for long: it would not hear the refusal while it writes. Nothing
+/// of it is kept, for many may be refused at once.
+async fn drain(mut body: Question) {
+    let taken = async {
+        let mut left = DRAINED_BYTES;
+        while left > 0 {
+            let Some(Ok(frame)) = body.frame().await else { break };
+            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+        }
+    };
+    drop(timeout(DRAINED, taken).await);
 }
 
-async fn read_whole(body: Question) -> Result<Bytes, Refusal> {
+async fn read_whole(mut body: Question) -> Result<Bytes, Refusal> {
     let most = eci_policy::rules::engine_mount::MAX_BODY_BYTES;
-    let read = Limited::new(body, most).collect().await;
-    read.map(|body| body.to_bytes())
-        .map_err(|_| Refusal::bad(&format!("the request broke off, or is longer than {most} bytes")))
+    match Limited::new(&mut body, most).collect().await {
+        Ok(read) => Ok(read.to_bytes()),
+        Err(_) => {
+            drain(body).await;
+            Err(Refusal::bad(&format!("the request broke off, or is longer than {most} bytes")))
+        }
+    }
 }
 
 /// An answer of our own.

@@ -319,6 +319,7 @@ pub fn images() -> Vec<Call> {
         ask("POST", "/images/create", tar, ""),
         get("/images/search?term=x&limit=nonsense"),
         get("/images/search"),
+        get("/images/search?term=busybox"),
         post("/images/prune?filters=nonsense", ""),
         post(&format!("/images/prune?{OWN}"), "").alone(),
         post("/build/prune?filters=nonsense", ""),
