@@ -118,18 +118,22 @@ pub fn ask(method: &str, target: &str, headers: &str, body: &str) -> Call {
     Call { is_first: false, ..raw(bytes) }
 }
 
+/// By GET.
 pub fn get(target: &str) -> Call {
     ask("GET", target, "", "")
 }
 
+/// By HEAD.
 pub fn head(target: &str) -> Call {
     ask("HEAD", target, "", "")
 }
 
+/// By DELETE.
 pub fn delete(target: &str) -> Call {
     ask("DELETE", target, "", "")
 }
 
+/// By POST, with JSON or nothing.
 pub fn post(target: &str, json: &str) -> Call {
     ask("POST", target, "Content-Type: application/json", json)
 }

@@ -54,6 +54,7 @@ const NOT_LISTED: Expected = Expected::Refused(403, "is not allowed (use a regis
 /// Filters that leave each door its own.
 const OWN: &str = "filters=%7B%22label%22%3A%5B%22door%3Dtwin-@%22%5D%7D";
 
+/// The engine, its events and its inside.
 pub fn of_itself() -> Vec<Call> {
     vec![
         get("/_ping"),
@@ -119,6 +120,7 @@ pub fn versions(highest: u32) -> Vec<Call> {
     calls
 }
 
+/// A container from before it is made until after it is gone, and what is asked of none.
 pub fn containers() -> Vec<Call> {
     let json = "Content-Type: application/json";
     let stream = "Upgrade: tcp\nConnection: Upgrade";
@@ -238,7 +240,8 @@ pub fn containers() -> Vec<Call> {
         ]),
         get("/exec/{exec}/json").until("\"Running\":false"),
         post("/exec/{exec}/start", "{\"Detach\":true}"),
-        post("/exec/{exec}/resize?h=1&w=1", ""),
+        post("/exec/none-such/resize?h=1&w=1", ""),
+        post("/exec/{exec}/resize?h=x&w=1", ""),
         get("/containers/twin-@/attach/ws?stream=1&stdout=1").at(Door::Container, IN_CHUNKS).at(Door::Distro, IN_CHUNKS),
         post("/containers/twin-@/attach", "").at(Door::Container, IN_CHUNKS).at(Door::Distro, IN_CHUNKS),
         ask("POST", "/containers/twin-@/attach?stream=1&stdin=1&stdout=1&stderr=1", stream, "").then(&[
@@ -278,6 +281,7 @@ fn archive() -> Vec<u8> {
         .expect("an archive in memory is written")
 }
 
+/// Images, builds, and the connections of builders.
 pub fn images() -> Vec<Call> {
     let tar = "Content-Type: application/x-tar";
     vec![
@@ -362,6 +366,7 @@ fn chunk(bytes: &[u8]) -> Vec<u8> {
     [format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat()
 }
 
+/// Networks and volumes.
 pub fn networks_and_volumes() -> Vec<Call> {
     vec![
         get("/networks"),
@@ -403,6 +408,7 @@ pub fn networks_and_volumes() -> Vec<Call> {
     ]
 }
 
+/// What there is with a swarm or plugins alone.
 pub fn clusters() -> Vec<Call> {
     let mut calls: Vec<_> = [
         "/swarm",
@@ -473,6 +479,7 @@ pub fn registries() -> Vec<Call> {
     calls.into_iter().map(Call::first).collect()
 }
 
+/// Ways to write a request, to go on after it, and to leave.
 pub fn http() -> Vec<Call> {
     let ping = "GET /_ping HTTP/1.1\r\nHost: d\r\n\r\n";
     vec![
