@@ -40,10 +40,8 @@ impl Denials {
 
     /// Writes one down, unless that was done already or there were many.
     pub fn write_down(&self, refused: Refused) {
-        if !self.limit.lets_through(&refused.message, Instant::now()) {
-            return;
-        }
-        let Refused { action, rule, message, remedy } = refused;
+        let Some(message) = self.limit.line(&refused.message, Instant::now()) else { return };
+        let Refused { action, rule, remedy, .. } = refused;
         log::line(Level::Warn, &format!("refused: {action}: {message}"));
         let Some(log) = &self.log else { return };
         let denial = Denial {

@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use eci_contract::errors::chain;
 use eci_policy::Verdict;
@@ -22,6 +22,8 @@ use super::response::refusal;
 /// Connections that are served at once: the engine fetches a handful of layers for each of some images, and keeps as many idle. One takes 128 KiB
 /// of buffers and a thread.
 const MOST: usize = 256;
+/// Those beyond that are told so at once; others are closed.
+const MOST_TOLD: usize = 16;
 /// A thread's stack: looking a name up takes the most of it.
 const STACK: usize = 256 * 1024;
 /// How long a request's head may take.
@@ -29,7 +31,7 @@ const HEAD: Duration = Duration::from_secs(30);
 /// How long what a refused client still sends is taken in: it would not hear the refusal while it writes.
 const DRAINED: Duration = Duration::from_millis(500);
 /// And how much of it.
-const DRAINED_BYTES: u64 = 16 * 1024 * 1024;
+const DRAINED_BYTES: usize = 16 * 1024 * 1024;
 /// Pause after a failed accept: it fails for want of descriptors or memory, which come back with time.
 const RETRY: Duration = Duration::from_millis(200);
 /// What the client of a tunnel is told.
@@ -37,7 +39,7 @@ const ESTABLISHED: &[u8] = b"HTTP/1.1 200 Connection established\r\n\r\n";
 
 /// Serves for ever.
 pub fn serve(listener: &TcpListener, way: Way) -> ! {
-    let way = Arc::new(way);
+    let (way, told) = (Arc::new(way), Arc::new(()));
     loop {
         let client = match listener.accept() {
             Ok((client, _)) => client,
@@ -49,14 +51,24 @@ pub fn serve(listener: &TcpListener, way: Way) -> ! {
         };
         // Each thread has one more.
         if Arc::strong_count(&way) > MOST {
-            tell(&client, 503, "too many registries are spoken to at once; try again");
+            // In a thread as well: who accepts has others to accept.
+            if Arc::strong_count(&told) <= MOST_TOLD {
+                let told = Arc::clone(&told);
+                spawn(move || {
+                    tell(&client, 503, "too many registries are spoken to at once; try again");
+                    drop(told);
+                });
+            }
             continue;
         }
         let way = Arc::clone(&way);
-        let spawned = thread::Builder::new().stack_size(STACK).spawn(move || one(client, &way));
-        if let Err(error) = spawned {
-            log::failure(Level::Warn, "cannot serve a connection", &error);
-        }
+        spawn(move || one(client, &way));
+    }
+}
+
+fn spawn(act: impl FnOnce() + Send + 'static) {
+    if let Err(error) = thread::Builder::new().stack_size(STACK).spawn(act) {
+        log::failure(Level::Warn, "cannot serve a connection", &error);
     }
 }
 
@@ -101,11 +113,26 @@ fn tell(client: &TcpStream, code: u16, message: &str) {
         client.set_write_timeout(Some(DRAINED))?;
         client.write_all(&refusal(code, message))?;
         client.shutdown(Shutdown::Write)?;
-        client.set_read_timeout(Some(DRAINED))?;
-        io::copy(&mut client.take(DRAINED_BYTES), &mut io::sink()).map(drop)
+        drain(client)
     };
     // One that has gone hears nothing.
     drop(told());
+}
+
+/// Takes in what still comes: not for long, however slowly it comes, and not much.
+fn drain(mut client: &TcpStream) -> io::Result<()> {
+    let (end, mut left, mut part) = (Instant::now() + DRAINED, DRAINED_BYTES, [0; 4096]);
+    loop {
+        let time = end.saturating_duration_since(Instant::now());
+        if time.is_zero() || left == 0 {
+            return Ok(());
+        }
+        client.set_read_timeout(Some(time))?;
+        match client.read(&mut part)? {
+            0 => return Ok(()),
+            length => left = left.saturating_sub(length),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use eci_audit::limit::LEFT_OUT;
 use eci_audit::time::rfc3339;
 use eci_contract::audit::{self, Denial};
 use eci_contract::paths::{AUDIT_LOG, ENGINE_SOCKET, SOCKET_POLICY};
@@ -184,7 +185,7 @@ impl Place {
         let Some(is_last) = self.may_write_down(Instant::now()) else { return };
         let mut refused = refused.clone();
         if is_last {
-            refused.message.push_str(" (more that it is refused in this minute is left out)");
+            refused.message.push_str(LEFT_OUT);
         }
         let who = &self.who;
         log::line(

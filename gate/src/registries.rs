@@ -76,8 +76,11 @@ pub fn judge(registries: &Registries, request: &[u8]) -> Option<Refused> {
     let query: Vec<_> = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
     let end = request.windows(4).position(|four| four == b"\r\n\r\n").map_or(request.len(), |at| at + 4);
     let body = request.get(end..).unwrap_or_default();
-    let target = registry_of(Asked { method, path: &path, query: &query, body })?;
-    match registries.judge(&target) {
+    let targets = registry_of(Asked { method, path: &path, query: &query, body })?;
+    if targets.iter().any(|target| registries.allow(target)) {
+        return None;
+    }
+    match registries.judge(targets.first()?) {
         Verdict::Allow => None,
         Verdict::Deny { rule, message, remedy } => {
             let path: String = path.chars().take(200).collect();
@@ -87,7 +90,7 @@ pub fn judge(registries: &Registries, request: &[u8]) -> Option<Refused> {
 }
 
 /// Whether more has to come before a request with this beginning can be judged: one that names its registry in its body, which clients may write by
-/// itself.
+/// itself. Who waits to be asked for it (`Expect`) is asked by the engine, which has to have the head for that; there it goes on unread.
 #[must_use]
 pub fn is_in_body(request: &[u8]) -> bool {
     let Some(end) = request.windows(4).position(|four| four == b"\r\n\r\n") else { return false };
@@ -96,6 +99,12 @@ pub fn is_in_body(request: &[u8]) -> bool {
     let mut words = lines.next().unwrap_or_default().split(' ');
     let names_in_body =
         words.next() == Some("POST") && words.next().is_some_and(|path| path.ends_with("/auth"));
+    let field = |line: &str, wanted: &str| {
+        line.split_once(':').is_some_and(|(name, _)| name.eq_ignore_ascii_case(wanted))
+    };
+    if lines.clone().any(|line| field(line, "expect")) {
+        return false;
+    }
     let length = lines.find_map(|line| {
         let (name, value) = line.split_once(':')?;
         let length = name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok());
@@ -123,10 +132,8 @@ impl Refused {
 
     /// Has it written down in the audit log `log`.
     pub fn write_down(self, log: &Path) {
-        if !LIMIT.lets_through(&self.message, Instant::now()) {
-            return;
-        }
-        let Self { action, rule, message, remedy } = self;
+        let Some(message) = LIMIT.line(&self.message, Instant::now()) else { return };
+        let Self { action, rule, remedy, .. } = self;
         log::line(Level::Warn, &format!("refused: {action}: {message}"));
         let denial = Denial {
             version: audit::VERSION,
@@ -167,6 +174,10 @@ mod tests {
         let message = "registry access to registry.example.com:5001 is not allowed";
         assert_eq!(pull("registry.example.com%3A5001%2Fx").as_deref(), Some(message));
         assert_eq!(pull("busybox"), None);
+        let mut in_the_clear = Registries::default();
+        in_the_clear.add("registry.example.com:80").expect("an entry");
+        let request = "POST /images/create?fromImage=registry.example.com%2Fx HTTP/1.1\r\nHost: x\r\n\r\n";
+        assert_eq!(judge(&in_the_clear, request.as_bytes()), None, "the engine looks there as well");
         let body = r#"{"serveraddress":"registry.example.com:5001"}"#;
         assert_eq!(
             told(&format!("POST /v1.45/auth HTTP/1.1\r\nHost: x\r\n\r\n{body}")).as_deref(),
@@ -192,6 +203,7 @@ mod tests {
             head.replace("auth", "build"),
             head.replace("POST", "GET"),
             head.replace(": 5", ": 99999999"),
+            head.replace("Host: x", "expect: 100-continue"),
             head.replace("\r\n\r\n", "\r\n"),
             String::new(),
         ] {

@@ -143,6 +143,25 @@ fn what_is_no_request_to_a_proxy_is_refused_and_ends_no_other() {
 }
 
 #[test]
+fn those_beyond_the_most_hold_up_nobody() {
+    let egress = start(&["registry.example.com"], None);
+    let mut served: Vec<_> = (0..MOST).map(|_| TcpStream::connect(egress).unwrap()).collect();
+    let told = all(say(egress, "GET / HTTP/1.1\r\n\r\n"));
+    assert!(told.starts_with("HTTP/1.1 503 too many registries"), "{told}");
+    // They neither read nor go, each for as long as it may.
+    let _slow: Vec<_> = (0..MOST).map(|_| TcpStream::connect(egress).unwrap()).collect();
+    served.clear();
+    let begin = Instant::now();
+    while !all(say(egress, "GET / HTTP/1.1\r\n\r\n")).starts_with("HTTP/1.1 400 ") {
+        assert!(
+            begin.elapsed() < DRAINED * 20,
+            "those that were turned away are waited for one after the other"
+        );
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
 fn much_is_passed_on_whole_both_ways() {
     const MUCH: usize = 4 * 1024 * 1024;
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

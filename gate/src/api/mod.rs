@@ -70,6 +70,9 @@ pub enum Error {
     /// It did not answer.
     #[error("the engine gave no answer")]
     Silent(#[source] hyper::Error),
+    /// The client went within its question.
+    #[error("the request broke off")]
+    BrokeOff(#[source] hyper::Error),
 }
 
 /// What requests are judged by.
@@ -222,9 +225,9 @@ impl Engine {
             Err(mut error) => match error.take_message() {
                 Some(request) => {
                     sender = self.connect().await?;
-                    sender.send_request(request).await.map_err(Error::Silent)?
+                    sender.send_request(request).await.map_err(unanswered)?
                 }
-                None => return Err(Error::Silent(error.into_error())),
+                None => return Err(unanswered(error.into_error())),
             },
         };
         *slot = Some(sender);
@@ -246,6 +249,11 @@ impl Engine {
     }
 }
 
+/// Why a question has no answer: hyper calls what fails with the client's body its user's.
+fn unanswered(error: hyper::Error) -> Error {
+    if error.is_user() { Error::BrokeOff(error) } else { Error::Silent(error) }
+}
+
 /// Joins two connections that stopped being HTTP.
 async fn join(client: OnUpgrade, engine: OnUpgrade) {
     if let (Ok(client), Ok(engine)) = (client.await, engine.await) {
@@ -259,16 +267,28 @@ fn with_path(uri: &Uri, path: &str) -> Result<Uri, Refusal> {
     path.map(Uri::from).map_err(|_| Refusal::bad("the request's path is not understood"))
 }
 
-/// Takes in what a client that is refused is still sending, some of it and not for long: it would not hear the refusal while it writes.
-async fn drain(body: Question) {
-    drop(timeout(DRAINED, Limited::new(body, DRAINED_BYTES).collect()).await);
+/// Takes in what a client that is refused is still sending, some of it and not for long: it would not hear the refusal while it writes. Nothing
+/// of it is kept, for many may be refused at once.
+async fn drain(mut body: Question) {
+    let taken = async {
+        let mut left = DRAINED_BYTES;
+        while left > 0 {
+            let Some(Ok(frame)) = body.frame().await else { break };
+            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+        }
+    };
+    drop(timeout(DRAINED, taken).await);
 }
 
-async fn read_whole(body: Question) -> Result<Bytes, Refusal> {
+async fn read_whole(mut body: Question) -> Result<Bytes, Refusal> {
     let most = eci_policy::rules::engine_mount::MAX_BODY_BYTES;
-    let read = Limited::new(body, most).collect().await;
-    read.map(|body| body.to_bytes())
-        .map_err(|_| Refusal::bad(&format!("the request broke off, or is longer than {most} bytes")))
+    match Limited::new(&mut body, most).collect().await {
+        Ok(read) => Ok(read.to_bytes()),
+        Err(_) => {
+            drain(body).await;
+            Err(Refusal::bad(&format!("the request broke off, or is longer than {most} bytes")))
+        }
+    }
 }
 
 /// An answer of our own.
@@ -330,8 +350,12 @@ impl From<copies::Error> for Refusal {
 
 impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
-        log::failure(Level::Warn, "a client was not served", &error);
+        // That is the client's own affair.
+        if !matches!(error, Error::BrokeOff(_)) {
+            log::failure(Level::Warn, "a client was not served", &error);
+        }
         match error {
+            Error::BrokeOff(_) => Self::bad(&error.to_string()),
             Error::Connect { .. } => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, crate::serve::UNAVAILABLE.to_owned())
             }

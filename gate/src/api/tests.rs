@@ -338,16 +338,33 @@ async fn a_name_is_in_the_query_alone() {
 async fn who_is_refused_while_it_sends_hears_of_it() {
     const MUCH: usize = 4 << 20;
     let engine = Engine::start();
-    let (mut from_gate, mut to_gate) = engine.client().into_split();
-    let head = format!(
-        "PUT /containers/bound/archive?path=/x HTTP/1.1\r\nHost: d\r\nContent-Length: {MUCH}\r\n\r\n"
-    );
-    to_gate.write_all(head.as_bytes()).await.expect("written");
-    to_gate.write_all(&vec![7; MUCH]).await.expect("all of it is taken");
-    to_gate.shutdown().await.expect("half closed");
-    let mut said = String::new();
-    timeout(SOON, from_gate.read_to_string(&mut said)).await.expect("in time").expect("read");
-    assert!(said.starts_with("HTTP/1.1 403 "), "{said}");
+    // By its path, and by a body that is longer than any that is judged.
+    for (asked, status) in [("PUT /containers/bound/archive?path=/x", 403), ("POST /volumes/create", 400)] {
+        let (mut from_gate, mut to_gate) = engine.client().into_split();
+        let head = format!("{asked} HTTP/1.1\r\nHost: d\r\nContent-Length: {MUCH}\r\n\r\n");
+        to_gate.write_all(head.as_bytes()).await.expect("written");
+        to_gate.write_all(&vec![7; MUCH]).await.expect("all of it is taken");
+        to_gate.shutdown().await.expect("half closed");
+        let mut said = String::new();
+        timeout(SOON, from_gate.read_to_string(&mut said)).await.expect("in time").expect("read");
+        assert!(said.starts_with(&format!("HTTP/1.1 {status} ")), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_goes_within_a_body_is_told_so() {
+    let mut engine = Engine::start();
+    let mut client = engine.client();
+    let ask = b"POST /containers/x/exec HTTP/1.1\r\nHost: d\r\nContent-Length: 9\r\n\r\n{\"C";
+    client.write_all(ask).await.expect("written");
+    let (_, mut connection) = engine.next().await;
+    client.shutdown().await.expect("half closed");
+    let said = rest(client).await;
+    assert!(said.starts_with("HTTP/1.1 400 ") && said.contains("the request broke off"), "{said}");
+    // The engine has what came, and no end of it.
+    let mut body = Vec::new();
+    timeout(SOON, connection.read_to_end(&mut body)).await.expect("in time").expect("read");
+    assert_eq!(body, b"{\"C");
 }
 
 #[tokio::test]

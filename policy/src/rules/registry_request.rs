@@ -43,9 +43,10 @@ pub struct Asked<'a> {
     pub body: &'a [u8],
 }
 
-/// The registry, when the request is in the table and names another than Docker Hub.
+/// The registry, when the request is in the table and names another than Docker Hub: where the engine looks for it, first to last. Without a
+/// port that is 443, then 80, as of one that is listed as insecure.
 #[must_use]
-pub fn registry_of(asked: Asked<'_>) -> Option<Target> {
+pub fn registry_of(asked: Asked<'_>) -> Option<Vec<Target>> {
     let path = without_version(asked.path);
     REQUESTS.iter().filter(|(method, ..)| *method == asked.method).find_map(|(_, start, named)| match named {
         Named::Query(key) if path == *start => {
@@ -62,7 +63,7 @@ pub fn registry_of(asked: Asked<'_>) -> Option<Target> {
 }
 
 /// Of an image's name, as the engine reads it: what is before the first slash is a host if it could be no part of a path.
-fn of_image(name: &str) -> Option<Target> {
+fn of_image(name: &str) -> Option<Vec<Target>> {
     let (host, _) = name.split_once('/')?;
     let is_host =
         host.contains(['.', ':']) || host == "localhost" || host.chars().any(|c| c.is_ascii_uppercase());
@@ -70,15 +71,17 @@ fn of_image(name: &str) -> Option<Target> {
 }
 
 /// Of what `docker login` is told, a host or a URL.
-fn of_server(server: &str) -> Option<Target> {
+fn of_server(server: &str) -> Option<Vec<Target>> {
     let rest = server.strip_prefix("https://").or_else(|| server.strip_prefix("http://")).unwrap_or(server);
     other_than_hub(rest.split('/').next().unwrap_or_default())
 }
 
-fn other_than_hub(host: &str) -> Option<Target> {
-    let target = Target::parse(host, Some(443))?;
+fn other_than_hub(host: &str) -> Option<Vec<Target>> {
+    let [target, in_the_clear] = [Target::parse(host, Some(443))?, Target::parse(host, Some(80))?];
     let is_hub = matches!(&target.host, Host::Name(name) if name == "docker.io" || HUB_HOSTS.iter().any(|(host, _)| host == name));
-    (!is_hub).then_some(target)
+    let mut targets = vec![target, in_the_clear];
+    targets.dedup();
+    (!is_hub).then_some(targets)
 }
 
 #[cfg(test)]
@@ -88,8 +91,22 @@ mod tests {
     fn registry(method: &str, path: &str, query: &[(&str, &str)], body: &str) -> Option<String> {
         let query: Vec<_> =
             query.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        registry_of(Asked { method, path, query: &query, body: body.as_bytes() })
-            .map(|target| target.to_string())
+        let targets = registry_of(Asked { method, path, query: &query, body: body.as_bytes() })?;
+        targets.first().map(Target::to_string)
+    }
+
+    #[test]
+    fn without_a_port_a_registry_is_at_both() {
+        let targets = |name: &str| {
+            let query = [("fromImage".to_owned(), name.to_owned())];
+            let targets =
+                registry_of(Asked { method: "POST", path: "/images/create", query: &query, body: b"" });
+            targets.unwrap_or_default().iter().map(Target::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(targets("a.example/x"), ["a.example:443", "a.example:80"]);
+        for port in ["443", "80", "5000"] {
+            assert_eq!(targets(&format!("a.example:{port}/x")), [format!("a.example:{port}")]);
+        }
     }
 
     #[test]
