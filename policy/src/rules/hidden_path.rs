@@ -42,6 +42,7 @@ pub const HIDDEN: &[Hidden] = &[
     row("/proc/keys", From::Ordinary, "keys"),
     row("/proc/partitions", From::Ordinary, "the VM's disks"),
     row("/proc/scsi", From::Ordinary, "the VM's disks"),
+    row("/proc/sys/dev/cdrom", From::Ordinary, "the VM's CD drive"),
     row("/sys/block", From::Everyone, "the VM's disks"),
     row("/sys/bus", From::Everyone, "the VM's hardware"),
     row("/sys/class/block", From::Everyone, "the VM's disks"),
