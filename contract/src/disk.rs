@@ -18,6 +18,29 @@ pub const DATA_NAME: &str = "eci-data";
 /// Partition type `var` of the specification is bound to a machine id; ours is plain Linux data.
 pub const DATA_TYPE: &str = "0fc63daf-8483-4772-8e79-3d69d8477de4";
 
+/// Bytes of the sectors that the partition table of a CD of ours counts in: those of the disk that the same file is, not the CD's.
+pub const CD_TABLE_SECTOR: u64 = 512;
+
+/// What an image is on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Medium {
+    /// A disk, whose partitions the kernel knows and on which boots are counted where it may be written to.
+    #[default]
+    Disk,
+    /// A CD: nothing of it is ever written, so that nothing is counted, and there is no slot for an update. The kernel looks for no
+    /// partitions there.
+    Cd,
+}
+
+impl Medium {
+    /// Whether it is a disk.
+    #[must_use]
+    pub fn is_disk(&self) -> bool {
+        *self == Self::Disk
+    }
+}
+
 /// One of the two places an image can be installed in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

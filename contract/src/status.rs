@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::attest::Measurement;
 use crate::choice::Switch;
-use crate::disk::Slot;
+use crate::disk::{Medium, Slot};
 use crate::ports::Reach;
 use crate::shares::Share;
 
@@ -65,7 +65,10 @@ pub struct Image {
     pub version: String,
     /// dm-verity root hash, hexadecimal.
     pub root_hash: String,
-    /// Where on the disk it is.
+    /// What it is on.
+    #[serde(default, skip_serializing_if = "Medium::is_disk")]
+    pub medium: Medium,
+    /// Where on that it is.
     pub slot: Slot,
     /// Whether it still has to get the engine ready for the first time.
     pub on_trial: bool,

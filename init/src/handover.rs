@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 
-use eci_contract::disk::Slot;
+use eci_contract::disk::{Medium, Slot};
 use eci_contract::manifest::Manifest;
 use eci_contract::paths;
 use eci_contract::status::Step;
@@ -38,6 +38,9 @@ pub struct Handover {
     pub verity_device: String,
     /// The disk that the root is on, without `/dev/`; empty where that is no disk of ours.
     pub disk: String,
+    /// What kind of disk that is.
+    #[serde(default, skip_serializing_if = "Medium::is_disk")]
+    pub medium: Medium,
     /// Bytes of its sectors.
     pub sector: u64,
     /// The slot that the root is in.

@@ -28,7 +28,12 @@ pub struct Platform {
     pub boot_file: &'static str,
     /// systemd-boot.
     pub loader: &'static str,
+    /// `-device` of what a CD drive is behind where such machines have one, and of a drive with drive `image`.
+    pub cd_drive: [&'static str; 2],
 }
+
+/// A CD drive behind SCSI, as on every board.
+pub const SCSI_CD_DRIVE: [&str; 2] = ["virtio-scsi-pci", "scsi-cd,drive=image"];
 
 const X86_64: Platform = Platform {
     qemu: "qemu-system-x86_64",
@@ -41,6 +46,8 @@ const X86_64: Platform = Platform {
     guard: &["-machine", "smm=on", "-global", "driver=cfi.pflash01,property=secure,value=on"],
     boot_file: "BOOTX64.EFI",
     loader: "systemd-bootx64.efi",
+    // As the board has one itself, which `run` leaves out.
+    cd_drive: ["ich9-ahci,id=ahci", "ide-cd,drive=image,bus=ahci.0"],
 };
 
 const AARCH64: Platform = Platform {
@@ -54,6 +61,7 @@ const AARCH64: Platform = Platform {
     guard: &[],
     boot_file: "BOOTAA64.EFI",
     loader: "systemd-bootaa64.efi",
+    cd_drive: SCSI_CD_DRIVE,
 };
 
 impl Platform {

@@ -32,6 +32,11 @@ pub enum Disks<'a> {
         /// QEMU's name of its format.
         format: &'a str,
     },
+    /// This image in a CD drive, and the data disk of `run`.
+    Cd {
+        /// The image.
+        file: &'a Path,
+    },
 }
 
 /// Boots the image under test and runs rows of assertions over the instance.
@@ -148,6 +153,14 @@ impl Vm {
                  -drive:*id=data,* | -device:*drive=data,*) continue ;;\n    ",
                 file.display()
             ),
+            Disks::Cd { file } => {
+                let [behind, drive] = Platform::of_image()?.cd_drive;
+                format!(
+                    "-drive:*id=image,*) value='if=none,id=image,format=raw,readonly=on,media=cdrom,file={}' ;;\n    \
+                     -device:*drive=image*) value='{behind}' more='{drive}' ;;\n    ",
+                    file.display()
+                )
+            }
         };
         // The firmware that `run --tpm` gives makes room.
         let changes = format!("-drive:if=pflash,*) continue ;;\n    {changes}");

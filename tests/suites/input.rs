@@ -386,7 +386,7 @@ fn main() -> ExitCode {
         }),
         row("an_unknown_format_is_a_usage_error_that_names_the_known_ones", |()| {
             let project = Project::copy()?;
-            project.build(&["--format", "vmdk"])?.is(USAGE, &["vmdk", "raw", "qcow2", "vhdx"])?;
+            project.build(&["--format", "vmdk"])?.is(USAGE, &["vmdk", "raw", "qcow2", "vhdx", "iso"])?;
             project.nothing_was_built()
         }),
         row("settings_that_no_image_takes_are_named_by_check_and_build", |()| {

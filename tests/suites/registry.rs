@@ -46,8 +46,8 @@ fn rows() -> Vec<Row<Shelf>> {
                 shelf.pull(&reference, &image::out()?.join("image.pub"), &out)?.ok()?;
                 let pulled = sums(&out)?;
                 let missing: Vec<_> = pushed.lines().filter(|line| !pulled.contains(line)).collect();
-                let forms = |line: &&str| line.ends_with(".qcow2") || line.ends_with(".vhdx");
-                ensure!(missing.iter().all(forms) && missing.len() == 2, "{reference} lacks {missing:?}");
+                let forms = |line: &&str| [".qcow2", ".vhdx", ".iso"].iter().any(|form| line.ends_with(form));
+                ensure!(missing.iter().all(forms) && missing.len() == 3, "{reference} lacks {missing:?}");
                 ensure!(pulled.lines().all(|line| pushed.contains(line)), "{reference} is another one");
                 let mut check = Command::new("sha256sum");
                 command::run(check.args(["--check", "--quiet", "SHA256SUMS"]).current_dir(&out), &[])?

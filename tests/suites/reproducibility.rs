@@ -145,8 +145,8 @@ fn second_build(_: &()) -> Result<()> {
     let root = image::repository()?;
     // The forms that `scripts/test` has it built in.
     let (architecture, formats) = match image::manifest(&image::out()?)?.architecture {
-        Architecture::X86_64 => ("x86_64", "raw,qcow2,vhdx,wsl"),
-        Architecture::Aarch64 => ("aarch64", "raw,qcow2,vhdx,wsl,apple"),
+        Architecture::X86_64 => ("x86_64", "raw,qcow2,vhdx,wsl,iso"),
+        Architecture::Aarch64 => ("aarch64", "raw,qcow2,vhdx,wsl,iso,apple"),
     };
     let mut build = Command::new(image::builder()?);
     build

@@ -91,6 +91,7 @@ fn main() -> ExitCode {
             fs::remove_file(copy.path().join(provenance::FILE))?;
             refused_check(verify(copy.path(), &key()?)?, "signature")
         }),
+        row("other_programs_read_the_cd_as_a_disk_and_as_a_cd", others_read_the_cd),
         row("sgdisk_and_qemu_img_are_content", |()| {
             let raw = image::raw(&image::out()?)?;
             let said = command::host("sgdisk", &["-v", &raw.to_string_lossy()])?.ok()?;
@@ -194,9 +195,33 @@ fn key() -> Result<PathBuf> {
 fn good(_: &()) -> Result<()> {
     let out = image::out()?;
     let raw = image::raw(&out)?;
-    for artifact in [&out, &raw, &raw.with_extension("qcow2"), &raw.with_extension("vhdx"), &distro()?] {
+    for artifact in
+        [&out, &raw, &raw.with_extension("qcow2"), &raw.with_extension("vhdx"), &cd()?, &distro()?]
+    {
         verify(artifact, &key()?)?.ok()?;
     }
+    Ok(())
+}
+
+fn cd() -> Result<PathBuf> {
+    Ok(image::raw(&image::out()?)?.with_extension("iso"))
+}
+
+/// The CD is a whole disk, and its files are the partitions.
+fn others_read_the_cd(_: &()) -> Result<()> {
+    let (cd, folder) = (cd()?, tempfile::tempdir()?);
+    let path = cd.to_string_lossy();
+    let said = command::host("sgdisk", &["-v", &path])?.ok()?;
+    ensure!(said.contains("No problems found"), "{said}");
+    let into = folder.path().to_string_lossy();
+    command::host("bsdtar", &["-xf", &path, "-C", &into])?.ok()?;
+    for (number, file) in (1..).zip(["ECI_ESP", "ECI_ROOT_A", "ECI_VERITY_A", "ECI_SIGNATURE_A"]) {
+        let copy = folder.path().join("copy");
+        Partition::of(&cd, number)?.copy(&cd, &copy)?;
+        let extracted = folder.path().join(format!("{file}.IMG"));
+        command::host("cmp", &[&copy.to_string_lossy(), &extracted.to_string_lossy()])?.ok()?;
+    }
+    ensure!(fs::read_dir(folder.path())?.count() == 5, "it has other files");
     Ok(())
 }
 

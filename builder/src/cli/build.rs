@@ -63,7 +63,7 @@ pub struct Args {
     /// Architecture to build for; the configuration's otherwise.
     #[arg(long, value_enum)]
     arch: Option<Arch>,
-    /// Forms of the image: disks, a distro for WSL 2, and a folder for Apple's Virtualization framework.
+    /// Forms of the image: disks, a distro for WSL 2, a CD, and a folder for Apple's Virtualization framework.
     #[arg(long = "format", value_enum, value_delimiter = ',', default_values = ["raw", "qcow2"])]
     formats: Vec<Format>,
     /// Folder with the guest's programs: eci-init, eci-runc, eci-nodes, eci-procfs, eci-egress, eci-gate and eci-publish, static;

@@ -1,9 +1,10 @@
 //! `eci-builder status`: what the VM says of itself, promise by promise.
 
 use eci_contract::attest::Measurement;
+use eci_contract::disk::Medium;
 use eci_contract::ports::Reach;
 use eci_contract::shares::Share;
-use eci_contract::status::{Settings, SettingsSource, State, Status};
+use eci_contract::status::{Image, Settings, SettingsSource, State, Status};
 use serde_json::json;
 
 use super::exit::{Classify, Exit};
@@ -111,6 +112,15 @@ pub(super) fn shown_share(share: &Share) -> String {
     format!("{}{}", share.path, if share.read_only { ":ro" } else { "" })
 }
 
+/// What is to be said of the slot.
+fn of_slot(image: &Image) -> &'static str {
+    match (image.medium, image.on_trial) {
+        (Medium::Cd, _) => ", on a CD: boots are not counted, and another version is another CD",
+        (Medium::Disk, true) => ", on trial",
+        (Medium::Disk, false) => "",
+    }
+}
+
 fn table(status: &Status, ui: &Ui) -> String {
     let state = match status.state {
         State::Starting => "starting",
@@ -121,7 +131,7 @@ fn table(status: &Status, ui: &Ui) -> String {
     let of_vm = [
         format!("{} {}  {state}  {}", status.image.name, status.image.version, status.reason),
         format!("root hash  {}", status.image.root_hash),
-        format!("slot       {}{}", status.image.slot, if status.image.on_trial { ", on trial" } else { "" }),
+        format!("slot       {}{}", status.image.slot, of_slot(&status.image)),
         format!("settings   {}", status.settings.as_ref().map_or("none in force".to_owned(), settings)),
         format!("shares     {}", shares(&status.shares)),
         format!("measured   {}", measured(&status.measured)),

@@ -19,7 +19,7 @@ use super::region::Region;
 use super::secure_boot::{self, Certificate, Signer, root_hash};
 use super::signature::{PublicKey, SigningKey};
 use super::signature_partition::{self, Signed};
-use super::{apple, manifest, sbom, sums, uki, verity, wsl};
+use super::{apple, iso, manifest, sbom, sums, uki, verity, wsl};
 use crate::staging::{self, Staging};
 use crate::ui::{Ui, human_size};
 
@@ -105,6 +105,9 @@ pub enum Error {
     /// The folder for Apple's framework cannot be made.
     #[error("cannot make the folder for Apple's Virtualization framework")]
     Apple(#[from] apple::Error),
+    /// The CD cannot be written.
+    #[error("cannot make the CD")]
+    Iso(#[from] iso::Error),
     /// The archive for WSL cannot be written.
     #[error("cannot make the distro for WSL")]
     Wsl(#[from] wsl::Error),
@@ -228,6 +231,7 @@ pub fn assemble(inputs: &Inputs<'_>, out: &Path, ui: &Ui) -> Result<Assembled, E
     let initrd = copy(inputs.initrd, &staging, INITRD_FILE)?;
     copy(inputs.kernel_config, &staging, KERNEL_CONFIG_FILE)?;
     let unsigned = unified(inputs)?;
+    let unsigned_bytes = u64::try_from(unsigned.len()).unwrap_or(u64::MAX);
     let manifest =
         manifest::make(facts(inputs, [kernel, initrd], uki::describe(&unsigned)?), &identity, &tree)?;
     let manifest_bytes = manifest::to_bytes(&manifest);
@@ -271,6 +275,15 @@ pub fn assemble(inputs: &Inputs<'_>, out: &Path, ui: &Ui) -> Result<Assembled, E
     let contents = disk::Contents { esp: &esp, root: inputs.root, verity: &verity, signature: &signature };
     let mut forms = write_disks(inputs, &layout, &contents, &staging, ui)?;
     stage.done(&human_size(layout.length));
+    if inputs.formats.contains(&Format::Iso) {
+        let stage = ui.stage("CD");
+        let name = disk_file(inputs.name, inputs.version, inputs.architecture, Format::Iso);
+        // Signed now or later, it has the same partitions.
+        let esp = esp::length_for(unsigned_bytes);
+        let bytes = write_cd(inputs, (&image, esp), tree.root_hash(), &contents, &staging.path(&name))?;
+        stage.done(&human_size(bytes));
+        forms.push(name);
+    }
     if inputs.formats.contains(&Format::Wsl) {
         let stage = ui.stage("distro for WSL");
         let init = fs::read(inputs.init).map_err(|source| Error::File {
@@ -330,7 +343,13 @@ pub(super) fn write_wsl(parts: &wsl::Parts<'_>, staging: &Staging, name: &str) -
 /// File name of the image in a form.
 #[must_use]
 pub fn disk_file(name: &str, version: &str, architecture: Architecture, format: Format) -> String {
-    format!("{name}-{version}-{}.{}", architecture.as_str(), format.extension())
+    format!("{}.{}", volume_name(name, version, architecture), format.extension())
+}
+
+/// What a CD of the image is called, and how the image's files begin.
+#[must_use]
+pub fn volume_name(name: &str, version: &str, architecture: Architecture) -> String {
+    format!("{name}-{version}-{}", architecture.as_str())
 }
 
 fn hash_root(path: &Path) -> Result<(verity::Identity, verity::Tree), Error> {
@@ -407,6 +426,26 @@ fn write_disks(
     Ok(forms)
 }
 
+/// Writes the CD with this unified kernel image on an EFI system partition of so many bytes, and gives its size.
+fn write_cd(
+    inputs: &Inputs<'_>,
+    (image, esp): (&[u8], u64),
+    root_hash: Sha256,
+    contents: &disk::Contents<'_>,
+    to: &Path,
+) -> Result<u64, Error> {
+    let read = |source| Error::File { operation: "read", path: inputs.root.to_owned(), source };
+    let root = fs::metadata(inputs.root).map_err(read)?.len();
+    let layout = disk::plan_cd(inputs.architecture, esp, root, root_hash)?;
+    let first = layout.partitions.first().expect("a layout has the EFI system partition first");
+    let place = (first.start, first.length);
+    let esp = Esp::new(inputs.architecture, image, disk::esp_volume(root_hash), place)?;
+    let name = volume_name(inputs.name, inputs.version, inputs.architecture);
+    iso::write(&name, &layout, &disk::Contents { esp: &esp, ..*contents }, to)?;
+    set_mode(to)?;
+    Ok(layout.length)
+}
+
 /// Gives a staged raw disk the forms and names that are asked for; raw need not be among them.
 pub(super) fn convert(
     raw: &Path,
@@ -445,7 +484,7 @@ pub(super) fn write(staging: &Staging, name: &str, bytes: &[u8]) -> Result<(), E
     set_mode(&path)
 }
 
-fn set_mode(path: &Path) -> Result<(), Error> {
+pub(super) fn set_mode(path: &Path) -> Result<(), Error> {
     let set = fs::set_permissions(path, fs::Permissions::from_mode(MODE));
     set.map_err(|source| Error::File { operation: "write", path: path.to_owned(), source })
 }

@@ -38,8 +38,9 @@ const FOLDER: u8 = 0x10;
 const VOLUME_LABEL: u8 = 0x08;
 const FILE: u8 = 0x20;
 
+const MIB: u64 = 1 << 20;
 /// Fewest bytes of a FAT32 file system: below, its count of clusters would make it a FAT16 one. In whole MiB.
-pub const MIN_BYTES: u64 = 33 << 20;
+pub const MIN_BYTES: u64 = 33 * MIB;
 /// Most bytes of a file, for the format.
 const MAX_FILE_BYTES: u64 = u32::MAX as u64;
 /// Most bytes of a file that is read, whatever a folder that nobody signed says: ours has 13 MiB.
@@ -109,6 +110,13 @@ fn boot_file(architecture: Architecture) -> &'static str {
 /// [`Error::Size`].
 pub fn file_start(length: u64) -> Result<u64, Error> {
     Geometry::of(length).map(|geometry| geometry.start_of(FIRST_CLUSTER + FOLDERS))
+}
+
+/// Bytes of a partition for a file of `bytes`, in whole MiB: the tables take a sixty-fourth, and a MiB is to spare, for a signature that comes
+/// later.
+#[must_use]
+pub fn length_for(bytes: u64) -> u64 {
+    MIN_BYTES.max((bytes + bytes / 32 + MIB).next_multiple_of(MIB))
 }
 
 /// Reads the file in a partition: where ours is, as long as its folder says, without a look at the rest of the file system.
@@ -324,8 +332,6 @@ mod tests {
 
     use super::*;
 
-    const MIB: u64 = 1 << 20;
-
     fn image(file: &[u8], length: u64) -> Vec<u8> {
         let esp = Esp::new(Architecture::X86_64, file, 0x1234_5678, (MIB, length)).expect("it fits");
         let mut image = Vec::new();
@@ -357,6 +363,16 @@ mod tests {
             let start = usize::try_from(file_start(length).expect("large enough")).expect("small");
             assert_eq!(&image[start..start + size], file);
             assert!(image[start + size..] == vec![0; image.len() - start - size]);
+        }
+    }
+
+    #[test]
+    fn a_file_and_its_signature_go_into_a_partition_that_was_made_for_the_file() {
+        for bytes in [0, 14 * MIB, 31 * MIB, 32 * MIB - 1, 200 * MIB, 900 * MIB] {
+            let length = length_for(bytes);
+            let geometry = Geometry::of(length).expect("large enough");
+            let room = (geometry.clusters - FOLDERS) * geometry.per_cluster * SECTOR;
+            assert!(length % MIB == 0 && room >= bytes + MIB / 2, "{bytes}: {room} in {length}");
         }
     }
 

@@ -163,7 +163,7 @@ pub struct BootInfo {
     pub successful: bool,
 }
 
-/// Inspects an output folder, a `manifest.json` in one, a disk image, a distro for WSL, or a copy of the folder for Apple's framework.
+/// Inspects an output folder, a `manifest.json` in one, a disk image, a CD, a distro for WSL, or a copy of the folder for Apple's framework.
 /// `keys` are tried on the signature.
 ///
 /// # Errors
@@ -259,7 +259,8 @@ fn uki_info(image: &[u8]) -> Option<UkiInfo> {
 /// Partitions of the disk image in an output folder, if it has one.
 fn disk_of(folder: &Path, manifest: &Manifest, ui: &Ui) -> Result<Vec<PartitionInfo>, Error> {
     let name = |format| assemble::disk_file(&manifest.name, &manifest.version, manifest.architecture, format);
-    for name in Format::DISKS.map(name).into_iter().chain([apple::beside(apple::DISK)]) {
+    let others = [apple::beside(apple::DISK), name(Format::Iso)];
+    for name in Format::DISKS.map(name).into_iter().chain(others) {
         let path = folder.join(name);
         if path.exists() {
             return from_disk(&path, ui).map(|found| found.partitions);

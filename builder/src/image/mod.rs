@@ -8,6 +8,7 @@ pub mod disk;
 pub mod esp;
 pub mod formats;
 pub mod inspect;
+pub mod iso;
 pub mod manifest;
 pub mod oci;
 pub mod provenance;

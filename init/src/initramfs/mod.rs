@@ -67,6 +67,7 @@ fn boot(steps: &mut Steps) -> Result<std::convert::Infallible, Error> {
     let disk = steps.time("find disk", || disk::wait(DISK_DEADLINE))?;
     let partitions = steps.time("choose slot", || slot::choose(&disk))?;
     (steps.handover.disk, steps.handover.sector) = (disk.name.clone(), disk.sector);
+    steps.handover.medium = disk.medium;
     steps.handover.slot = partitions.slot;
     steps.handover.counted = steps.time("count boot", || slot::count(&disk, &partitions))?;
     // Not before: a version on trial whose boots are not counted would be restarted for ever.

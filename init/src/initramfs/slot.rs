@@ -1,6 +1,6 @@
 //! Choosing the slot to boot, by the boot counting bits of its root partition, and counting the boot.
 
-use eci_contract::disk::{BootCount, Slot, TRIES, types};
+use eci_contract::disk::{BootCount, Medium, Slot, TRIES, types};
 use eci_contract::manifest::Architecture;
 
 use super::disk::{Disk, Partition};
@@ -100,12 +100,15 @@ pub fn partitions(disk: &Disk, slot: Slot) -> Result<SlotPartitions, Error> {
 }
 
 /// Takes a try from the slot, before anything of it is used. Whether that is written down: of a proven slot it need not be, on a disk
-/// that nobody writes to.
+/// that nobody writes to, and on a CD nobody tries.
 ///
 /// # Errors
 /// When that cannot be written down of a slot on trial; [`Error::Spent`] once, then the slot has all its tries again.
 pub fn count(disk: &Disk, chosen: &SlotPartitions) -> Result<bool, Error> {
     let (slot, count) = (chosen.slot, chosen.count);
+    if disk.medium == Medium::Cd && !count.on_trial() {
+        return Ok(false);
+    }
     let after = if count.spent() { count.after_an_end() } else { count.after_a_boot() };
     match boots::change(&disk.name, disk.sector, |table| table.set_count(slot, after)) {
         Ok(()) if count.spent() => Err(Error::Spent { slot }),
@@ -139,6 +142,7 @@ mod tests {
         let slot = |slot: Slot, boot| {
             slot.names().into_iter().zip(types(ARCHITECTURE)).map(move |(name, kind)| Partition {
                 device: format!("dev-{name}"),
+                sectors: (0, 0),
                 name: name.into(),
                 kind: kind.into(),
                 uuid: String::new(),
@@ -147,6 +151,7 @@ mod tests {
         };
         Disk {
             name: "vda".into(),
+            medium: Medium::Disk,
             sector: 512,
             partitions: slot(Slot::A, a).chain(slot(Slot::B, b)).collect(),
         }

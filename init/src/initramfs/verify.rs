@@ -313,6 +313,7 @@ mod tests {
     fn fields_that_are_not_for_us_are_refused() {
         let slot = |uuid: &str| super::super::disk::Partition {
             device: String::new(),
+            sectors: (0, 0),
             name: "p".into(),
             kind: String::new(),
             uuid: uuid.into(),

@@ -20,6 +20,8 @@ const OTHERS: u32 = 0o077;
 const DEVICES: &str = "/sys/devices";
 /// Its folders that stay open: figures of processors and memory, which programs read, and devices of no hardware.
 const OPEN_DEVICES: [&str; 2] = ["system", "virtual"];
+/// Settings of the kernel, whose modes it changes for nobody (`proc_sys_setattr` in fs/proc/proc_sysctl.c): masks alone hide one.
+const SETTINGS: &str = "/proc/sys/";
 
 /// A path could not be closed.
 #[derive(Debug, thiserror::Error)]
@@ -60,7 +62,8 @@ pub fn close() -> Result<(), Error> {
 /// # Errors
 /// When the tree of devices cannot be read.
 pub fn modes() -> io::Result<Vec<(String, u32)>> {
-    let mut paths: BTreeSet<String> = HIDDEN.iter().map(|hidden| hidden.path.to_owned()).collect();
+    let closable = HIDDEN.iter().filter(|hidden| !hidden.path.starts_with(SETTINGS));
+    let mut paths: BTreeSet<String> = closable.map(|hidden| hidden.path.to_owned()).collect();
     for entry in fs::read_dir(DEVICES)? {
         let name = entry?.file_name().to_string_lossy().into_owned();
         if !OPEN_DEVICES.contains(&&*name) {

@@ -121,6 +121,7 @@ impl Machine {
                 name: self.manifest.name.clone(),
                 version: self.manifest.version.clone(),
                 root_hash: self.manifest.root.root_hash.clone(),
+                medium: self.handover.medium,
                 slot: self.handover.slot,
                 on_trial: self.handover.on_trial,
             },

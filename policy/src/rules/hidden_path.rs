@@ -2,7 +2,7 @@
 //!
 //! Why: these tell of the VM's disks, keys, firmware and kernel, which is nobody's business and helps an attacker. They
 //! are empty in a container, and PID 1 closes them to everyone but the VM's root, for containers that mount a procfs of their
-//! own; of `/sys/devices` it closes all that names hardware, by whatever name a platform has for it. What changes the VM is not in this table: the kernel refuses that to a mapped root.
+//! own (but for kernel settings, whose modes nobody changes); of `/sys/devices` it closes all that names hardware, by whatever name a platform has for it. What changes the VM is not in this table: the kernel refuses that to a mapped root.
 
 /// A path that is empty in containers.
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +42,7 @@ pub const HIDDEN: &[Hidden] = &[
     row("/proc/keys", From::Ordinary, "keys"),
     row("/proc/partitions", From::Ordinary, "the VM's disks"),
     row("/proc/scsi", From::Ordinary, "the VM's disks"),
+    row("/proc/sys/dev/cdrom", From::Ordinary, "the VM's CD drive"),
     row("/sys/block", From::Everyone, "the VM's disks"),
     row("/sys/bus", From::Everyone, "the VM's hardware"),
     row("/sys/class/block", From::Everyone, "the VM's disks"),

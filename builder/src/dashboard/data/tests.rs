@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use eci_contract::disk::Slot;
+use eci_contract::disk::{Medium, Slot};
 use eci_contract::status::{BootTimes, Check, Image, State, Step};
 use serde_json::json;
 
@@ -23,6 +23,7 @@ fn status() -> Status {
             name: "eci".to_owned(),
             version: "0.1.0".to_owned(),
             root_hash: "ab".repeat(32),
+            medium: Medium::Disk,
             slot: Slot::A,
             on_trial: false,
         },

@@ -100,7 +100,7 @@ function trust(status) {
   return [
     list([
       ["Root hash", node("code", {}, image.root_hash)],
-      ["Image", `${image.name} ${image.version}, slot ${image.slot}${image.on_trial ? ", on trial" : ""}`],
+      ["Image", `${image.name} ${image.version}, slot ${image.slot}${image.medium === "cd" ? ", on a CD" : ""}${image.on_trial ? ", on trial" : ""}`],
       ["Settings", node("span", {}, ...settings(status.settings))],
       ["Measured", measurements(status.measured)],
     ]),

@@ -29,8 +29,8 @@ pub struct Sizes {
 pub struct Layout {
     /// The disk's own UUID.
     pub guid: Uuid,
-    /// Partitions in the order in which they lie: the EFI system partition; root, verity and signature of slot A, of
-    /// slot B; then data.
+    /// Partitions in the order in which they lie: the EFI system partition; root, verity and signature of slot A; on a disk those of
+    /// slot B, then data.
     pub partitions: Vec<Partition>,
     /// Size of the disk in bytes, with room for both partition tables.
     pub length: u64,
@@ -41,33 +41,75 @@ pub struct Layout {
 /// # Errors
 /// [`Error::Size`].
 pub fn plan(architecture: Architecture, sizes: Sizes, root_hash: Sha256) -> Result<Layout, Error> {
-    for (partition, bytes) in [("EFI system", sizes.esp), ("root", sizes.root), ("data", sizes.data)] {
-        if bytes == 0 || bytes % ALIGNMENT != 0 {
-            return Err(Error::Size { partition, bytes });
-        }
+    check_sizes(&[("EFI system", sizes.esp), ("root", sizes.root), ("data", sizes.data)])?;
+    let mut row = Row::default();
+    row.add_esp(sizes.esp, root_hash);
+    // A fresh image boots slot A without counting down: it is all there is.
+    row.add_slot(Slot::A, architecture, slot_uuids(root_hash), BootCount::PROVEN, sizes.root);
+    row.add_slot(Slot::B, architecture, empty_uuids(root_hash), BootCount::NEVER, sizes.root);
+    let data = content_uuid("eci data partition", &root_hash.0);
+    row.add(DATA_NAME, contract_uuid(DATA_TYPE), data, sizes.data, 0);
+    Ok(row.end(content_uuid("eci disk", &root_hash.0)))
+}
+
+/// Lays out a CD: it has no other version and no data, and what is in its partitions fills them.
+///
+/// # Errors
+/// [`Error::Size`].
+pub fn plan_cd(architecture: Architecture, esp: u64, root: u64, root_hash: Sha256) -> Result<Layout, Error> {
+    let root = root.next_multiple_of(ALIGNMENT);
+    check_sizes(&[("EFI system", esp), ("root", root)])?;
+    let mut row = Row::default();
+    row.add_esp(esp, root_hash);
+    row.add_slot(Slot::A, architecture, slot_uuids(root_hash), BootCount::PROVEN, root);
+    Ok(row.end(content_uuid("eci cd", &root_hash.0)))
+}
+
+fn check_sizes(sizes: &[(&'static str, u64)]) -> Result<(), Error> {
+    match sizes.iter().find(|(_, bytes)| *bytes == 0 || bytes % ALIGNMENT != 0) {
+        Some(&(partition, bytes)) => Err(Error::Size { partition, bytes }),
+        None => Ok(()),
     }
-    let kinds = types(architecture).map(contract_uuid);
-    let lengths = [sizes.root, verity_room(sizes.root), SIGNATURE_BYTES];
-    let mut partitions = Vec::new();
-    // The first MiB holds the primary table, the last one the backup.
-    let mut start = ALIGNMENT;
-    let mut add = |name: &str, kind, uuid, length, attributes| {
-        partitions.push(Partition { name: name.to_owned(), kind, uuid, start, length, attributes });
-        start += length;
-    };
-    add(ESP_NAME, contract_uuid(ESP_TYPE), esp_uuid(root_hash), sizes.esp, 0);
-    for (slot, uuids, count) in [
-        // A fresh image boots slot A without counting down: it is all there is.
-        (Slot::A, slot_uuids(root_hash), BootCount::PROVEN),
-        (Slot::B, empty_uuids(root_hash), BootCount::NEVER),
-    ] {
+}
+
+/// Partitions that follow one another behind the first MiB, which holds the primary table; the last one holds the backup.
+#[derive(Default)]
+struct Row(Vec<Partition>);
+
+impl Row {
+    fn add(&mut self, name: &str, kind: Uuid, uuid: Uuid, length: u64, attributes: u64) {
+        let start = self.length();
+        self.0.push(Partition { name: name.to_owned(), kind, uuid, start, length, attributes });
+    }
+
+    fn add_esp(&mut self, length: u64, root_hash: Sha256) {
+        self.add(ESP_NAME, contract_uuid(ESP_TYPE), esp_uuid(root_hash), length, 0);
+    }
+
+    fn add_slot(
+        &mut self,
+        slot: Slot,
+        architecture: Architecture,
+        uuids: [Uuid; 3],
+        count: BootCount,
+        root: u64,
+    ) {
+        let kinds = types(architecture).map(contract_uuid);
+        let lengths = [root, verity_room(root), SIGNATURE_BYTES];
         let attributes = [count.to_attributes() | READ_ONLY, READ_ONLY, READ_ONLY];
         for index in 0..kinds.len() {
-            add(slot.names()[index], kinds[index], uuids[index], lengths[index], attributes[index]);
+            self.add(slot.names()[index], kinds[index], uuids[index], lengths[index], attributes[index]);
         }
     }
-    add(DATA_NAME, contract_uuid(DATA_TYPE), content_uuid("eci data partition", &root_hash.0), sizes.data, 0);
-    Ok(Layout { guid: content_uuid("eci disk", &root_hash.0), partitions, length: start + ALIGNMENT })
+
+    /// Up to the end of the last partition.
+    fn length(&self) -> u64 {
+        self.0.last().map_or(ALIGNMENT, |last| last.start + last.length)
+    }
+
+    fn end(self, guid: Uuid) -> Layout {
+        Layout { guid, length: self.length() + ALIGNMENT, partitions: self.0 }
+    }
 }
 
 /// UUID of the EFI system partition of a disk that was made with this root hash in slot A.
@@ -141,6 +183,19 @@ mod tests {
             ]
         );
         assert_eq!(layout.length, 1610 * MIB);
+    }
+
+    #[test]
+    fn a_cd_has_slot_a_alone_as_large_as_its_root() {
+        let layout = plan_cd(Architecture::X86_64, 33 * MIB, 2 * MIB + 4096, Sha256([1; 32])).expect("sizes");
+        let lies: Vec<_> =
+            layout.partitions.iter().map(|p| (p.name.as_str(), p.start / MIB, p.length / MIB)).collect();
+        let wanted =
+            [("eci-esp", 1, 33), ("eci-root-a", 34, 3), ("eci-verity-a", 37, 1), ("eci-signature-a", 38, 1)];
+        assert_eq!((lies.as_slice(), layout.length), (&wanted[..], 40 * MIB));
+        let disk = plan(Architecture::X86_64, SMALL, Sha256([1; 32])).expect("sound sizes");
+        assert_eq!(disk.partitions[2].uuid, layout.partitions[2].uuid);
+        assert_ne!(disk.guid, layout.guid);
     }
 
     #[test]

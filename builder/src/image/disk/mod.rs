@@ -14,7 +14,7 @@ use std::path::PathBuf;
 
 use uuid::Uuid;
 
-pub use layout::{Layout, READ_ONLY, Sizes, esp_uuid, esp_volume, plan, slot_uuids};
+pub use layout::{Layout, READ_ONLY, Sizes, esp_uuid, esp_volume, plan, plan_cd, slot_uuids};
 pub use read::{Table, partition, read};
 pub use write::{Contents, copy_sparse, fill, rewrite, write};
 

@@ -1,15 +1,15 @@
-//! Disk image formats besides raw: qcow2 by way of `qemu-img`, VHDX written by us; `qemu-img` checks and reads both. Two more forms
-//! are no disks: [`super::wsl`], and [`super::apple`], a folder with the raw one in it.
+//! Disk image formats besides raw: qcow2 by way of `qemu-img`, VHDX written by us; `qemu-img` checks and reads both. Three more forms
+//! are none of these: [`super::iso`], a disk of its own, [`super::wsl`], and [`super::apple`], a folder with the raw one in it.
 
 mod vhdx;
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use super::{apple, wsl};
+use super::{apple, iso, wsl};
 use crate::tool::{self, Tool};
 use crate::ui::Ui;
 
@@ -27,6 +27,8 @@ pub enum Format {
     Vhdx,
     /// A distro of WSL 2, which is no disk.
     Wsl,
+    /// A CD, which is also a disk, without a slot for another version and without data.
+    Iso,
     /// A folder for Apple's Virtualization framework, of images for aarch64.
     Apple,
 }
@@ -76,7 +78,7 @@ const EXTERNAL_DATA: u64 = 1 << 2;
 pub const MAX_DISK_BYTES: u64 = 64 << 30;
 
 impl Format {
-    /// All that are disks, raw first: what costs least to look at.
+    /// All that are the disk, raw first: what costs least to look at.
     pub const DISKS: [Self; 3] = [Self::Raw, Self::Qcow2, Self::Vhdx];
 
     /// File name extension, and `qemu-img`'s name of the format; of a folder, its name.
@@ -87,6 +89,7 @@ impl Format {
             Self::Qcow2 => "qcow2",
             Self::Vhdx => "vhdx",
             Self::Wsl => "wsl",
+            Self::Iso => "iso",
             Self::Apple => apple::FOLDER,
         }
     }
@@ -120,6 +123,8 @@ pub fn from_raw(raw: &Path, format: Format, to: &Path, ui: &Ui) -> Result<(), Er
 pub struct RawDisk {
     /// The raw bytes.
     pub file: File,
+    /// What they were read from.
+    pub format: Format,
     /// Keeps the converted copy until the disk is no longer needed.
     _scratch: Option<TempDir>,
 }
@@ -131,8 +136,8 @@ pub struct RawDisk {
 pub fn open(path: &Path, ui: &Ui) -> Result<RawDisk, Error> {
     let read = |source| Error::Read { path: path.to_owned(), source };
     let format = of_file(path)?;
-    if format == Format::Raw {
-        return Ok(RawDisk { file: File::open(path).map_err(read)?, _scratch: None });
+    if [Format::Raw, Format::Iso].contains(&format) {
+        return Ok(RawDisk { file: File::open(path).map_err(read)?, format, _scratch: None });
     }
     if format == Format::Qcow2 {
         refuse_other_files(path)?;
@@ -140,7 +145,7 @@ pub fn open(path: &Path, ui: &Ui) -> Result<RawDisk, Error> {
     let scratch = tempfile::tempdir().map_err(read)?;
     let raw = scratch.path().join("disk.raw");
     to_raw(path, format, &raw, ui)?;
-    Ok(RawDisk { file: File::open(&raw).map_err(read)?, _scratch: Some(scratch) })
+    Ok(RawDisk { file: File::open(&raw).map_err(read)?, format, _scratch: Some(scratch) })
 }
 
 /// Refuses a qcow2 image that is not all of itself: `qemu-img` would open the files of this host, or the servers, that it names. Offsets
@@ -160,18 +165,24 @@ fn refuse_other_files(path: &Path) -> Result<(), Error> {
     Err(Error::NotOurs { path: path.to_owned(), why })
 }
 
-/// What an image is, by its first bytes: names can lie.
+/// What an image is, by its first bytes, or a CD's first descriptor: names can lie.
 ///
 /// # Errors
 /// [`Error::Read`].
 pub fn of_file(path: &Path) -> Result<Format, Error> {
-    let mut magic = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(8).read_to_end(&mut magic).map(drop));
-    read.map_err(|source| Error::Read { path: path.to_owned(), source })?;
-    Ok(match magic {
+    let magic = |start, length| {
+        let mut magic = Vec::new();
+        let mut file = File::open(path)?;
+        file.seek(SeekFrom::Start(start))?;
+        file.take(length).read_to_end(&mut magic).map(|_| magic)
+    };
+    let failed = |source| Error::Read { path: path.to_owned(), source };
+    let (at, of_a_cd) = iso::MAGIC;
+    Ok(match magic(0, 8).map_err(failed)? {
         magic if magic.starts_with(QCOW2_MAGIC) => Format::Qcow2,
         magic if magic == vhdx::MAGIC => Format::Vhdx,
         magic if magic.starts_with(wsl::MAGIC) => Format::Wsl,
+        _ if magic(at, 5).map_err(failed)? == of_a_cd => Format::Iso,
         _ => Format::Raw,
     })
 }

@@ -270,8 +270,7 @@ impl<'a> Unsigned<'a> {
             return Err(secure_boot::Error::Expired { path: path(CERTIFICATE_FILE), on }.into());
         }
         let image = Self { folder, bytes, manifest, key, certificate, sums };
-        let disks = image.disks();
-        image.check_sums(|name| disks.iter().all(|(_, disk)| disk != name))?;
+        image.check_sums(|name| !image.is_disk(name))?;
         Ok(image)
     }
 
@@ -379,12 +378,11 @@ impl<'a> Unsigned<'a> {
     fn stage_unchanged(&self, staging: &Staging) -> Result<Vec<String>, Error> {
         let names = self.sums.0.keys().filter(|name| !TO_BE_SIGNED_FILES.contains(&name.as_str()));
         let names: Vec<_> = names.cloned().collect();
-        let disks = self.disks();
         let changed = |name: &str| {
             [uki::FILE, manifest::SIGNATURE_FILE, root_hash::FILE, provenance::FILE].contains(&name)
-                || disks.iter().any(|(_, disk)| disk == name)
+                || self.is_disk(name)
                 || apple::names().iter().any(|in_folder| in_folder == name)
-                || self.distro().as_deref() == Some(name)
+                || self.one(Format::Wsl).as_deref() == Some(name)
         };
         for name in names.iter().filter(|name| !changed(name)) {
             let copied = fs::copy(self.path(name), staging.path(name));
@@ -400,50 +398,71 @@ impl<'a> Unsigned<'a> {
         named.into_iter().filter(|(_, name)| self.sums.0.contains_key(name)).collect()
     }
 
+    /// File name of what is there once in this form, if the sums name it.
+    fn one(&self, format: Format) -> Option<String> {
+        let Manifest { name, version, architecture, .. } = &self.manifest;
+        Some(disk_file(name, version, *architecture, format)).filter(|name| self.sums.0.contains_key(name))
+    }
+
+    /// Whether a file is the disk, in whatever form, or the CD.
+    fn is_disk(&self, name: &str) -> bool {
+        self.disks().iter().any(|(_, disk)| disk == name) || self.one(Format::Iso).as_deref() == Some(name)
+    }
+
     /// Whether the sums name the folder for Apple's framework.
     fn has_apple(&self) -> bool {
         apple::names().iter().any(|name| self.sums.0.contains_key(name))
     }
 
-    /// File name of the distro for WSL, if the sums name one.
-    fn distro(&self) -> Option<String> {
-        let Manifest { name, version, architecture, .. } = &self.manifest;
-        Some(disk_file(name, version, *architecture, Format::Wsl))
-            .filter(|name| self.sums.0.contains_key(name))
-    }
-
     /// Makes the distro for WSL anew with the manifest's signature, if the folder has one.
     fn stage_distro(&self, signed: &Signed, staging: &Staging) -> Result<(), Error> {
-        let Some(name) = self.distro() else { return Ok(()) };
+        let Some(name) = self.one(Format::Wsl) else { return Ok(()) };
         let opened = wsl::open(&self.path(&name))?;
         let parts = opened.parts().expect("an opened archive has a root");
         let parts = wsl::Parts { manifest: &signed.manifest, signature: &signed.signature, ..parts };
         Ok(assemble::write_wsl(&parts, staging, &name)?)
     }
 
-    /// Makes the disk anew around the signatures, in every form that the folder has. Gives its size in bytes.
+    /// Makes disk and CD anew around the signatures, in every form that the folder has. Gives the size of the first in bytes.
     fn stage_disks(&self, signed: &Signed, uki: &[u8], staging: &Staging, ui: &Ui) -> Result<u64, Error> {
-        let disks = self.disks();
-        self.check_sums(|name| disks.iter().any(|(_, disk)| disk == name))?;
+        let (disks, cd) = (self.disks(), self.one(Format::Iso));
+        self.check_sums(|name| self.is_disk(name))?;
+        let of_cd = match &cd {
+            Some(name) => {
+                let to = staging.path(name);
+                let bytes = self.rewrite(&self.path(name), signed, uki, &to, ui)?;
+                assemble::set_mode(&to)?;
+                Some(bytes)
+            }
+            None => None,
+        };
         let in_folder = || self.has_apple().then(|| apple::beside(apple::DISK));
-        let first = disks.first().map(|(_, name)| name.clone()).or_else(in_folder);
-        let path = self.path(&first.ok_or_else(|| Error::NoDisk { folder: self.folder.to_owned() })?);
-        let from = formats::open(&path, ui)?.file;
-        let table = disk::read(&from, &path)?;
-        let named = |name| table.named(name).ok_or_else(|| Error::NoPartition { path: path.clone(), name });
+        let Some(first) = disks.first().map(|(_, name)| name.clone()).or_else(in_folder) else {
+            return of_cd.ok_or_else(|| Error::NoDisk { folder: self.folder.to_owned() });
+        };
+        let Manifest { name, version, architecture, .. } = &self.manifest;
+        let raw = staging.path(&disk_file(name, version, *architecture, Format::Raw));
+        let bytes = self.rewrite(&self.path(&first), signed, uki, &raw, ui)?;
+        if self.has_apple() {
+            apple::stage(&raw, staging).map_err(assemble::Error::from)?;
+        }
+        assemble::convert(&raw, &disks, staging, ui)?;
+        Ok(bytes)
+    }
+
+    /// Copies a disk image to a raw one with the signatures in it, and gives the bytes of its partitions.
+    fn rewrite(&self, path: &Path, signed: &Signed, uki: &[u8], to: &Path, ui: &Ui) -> Result<u64, Error> {
+        let from = formats::open(path, ui)?.file;
+        let table = disk::read(&from, path)?;
+        let named =
+            |name| table.named(name).ok_or_else(|| Error::NoPartition { path: path.to_owned(), name });
         let (esp, signature) = (named(ESP_NAME)?, named(Slot::A.names()[2])?);
         let root_hash: Sha256 = signed.root_hash.parse().expect("a parsed manifest has a root hash");
         let place = (esp.start, esp.length);
         let volume = Esp::new(self.manifest.architecture, uki, disk::esp_volume(root_hash), place)?;
         let text = signature_partition::to_bytes(signed);
         let (volume, text): (&mut dyn Read, &mut dyn Read) = (&mut volume.reader(), &mut text.as_slice());
-        let Manifest { name, version, architecture, .. } = &self.manifest;
-        let raw = staging.path(&disk_file(name, version, *architecture, Format::Raw));
-        disk::rewrite(&from, vec![(esp, volume), (signature, text)], &raw)?;
-        if self.has_apple() {
-            apple::stage(&raw, staging).map_err(assemble::Error::from)?;
-        }
-        assemble::convert(&raw, &disks, staging, ui)?;
+        disk::rewrite(&from, vec![(esp, volume), (signature, text)], to)?;
         Ok(table.partitions.iter().map(|partition| partition.length).sum())
     }
 

@@ -113,8 +113,9 @@ impl Image {
 
 #[test]
 fn signed_afterwards_it_has_the_bytes_of_a_build_with_the_keys() {
-    let all = [&Format::DISKS[..], &[Format::Wsl]].concat();
-    let formats = if tool::is_in_path("qemu-img") { &all[..] } else { &[Format::Raw, Format::Wsl] };
+    let all = [&Format::DISKS[..], &[Format::Wsl, Format::Iso]].concat();
+    let formats =
+        if tool::is_in_path("qemu-img") { &all[..] } else { &[Format::Raw, Format::Wsl, Format::Iso] };
     let image = Image::new(formats);
     let unsigned = image.state();
     let (key, signer) =
@@ -148,7 +149,7 @@ fn signed_afterwards_it_has_the_bytes_of_a_build_with_the_keys() {
 
 #[test]
 fn the_folder_for_apple_s_framework_is_signed_beside_other_forms_and_as_the_only_one() {
-    for formats in [&[Format::Raw, Format::Apple][..], &[Format::Apple]] {
+    for formats in [&[Format::Raw, Format::Apple, Format::Iso][..], &[Format::Apple]] {
         let image = Image::new(formats);
         let key = SigningKey::read(&image.path(KEY)).expect("our own");
         let signer = Signer::read(&image.path(DB_KEY), &image.out(CERTIFICATE_FILE)).expect("our own");
@@ -157,7 +158,7 @@ fn the_folder_for_apple_s_framework_is_signed_beside_other_forms_and_as_the_only
         assemble_for(with_keys.0.path(), Flavour::Shipped, signing, formats);
         image.sign(&image.keys()).expect("signed");
         assert_eq!(image.state(), with_keys.state());
-        assert_eq!(image.state().contains_key("eci-0.1.0-aarch64.raw"), formats.len() == 2);
+        assert_eq!(image.state().contains_key("eci-0.1.0-aarch64.raw"), formats.len() == 3);
         assert!(image.state().contains_key("apple/vfkit.sh"));
     }
 }

@@ -23,7 +23,7 @@ pub(super) fn check(
     let named = |name: &str| format!("{prefix}{name}");
     let path = base.join(named(DISK));
     let opened = formats::open(&path, ui)?;
-    let manifests = disk::disk(&named(DISK), &opened.file, &path, expected, report);
+    let manifests = disk::disk(&named(DISK), &opened, &path, expected, report);
     let image = manifests.first().and_then(|bytes| manifest::parse(bytes).ok());
     match image {
         Some(image) => {

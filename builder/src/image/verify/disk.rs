@@ -9,27 +9,30 @@ use eci_contract::manifest::Manifest;
 
 use super::super::digest::{Sha256, from_hex};
 use super::super::disk::{self, Partition, Table, slot_uuids};
+use super::super::formats::{Format, RawDisk};
 use super::super::region::Region;
 use super::super::secure_boot::Certificate;
 use super::super::signature_partition::{self, Signed};
 use super::super::verity::{self, BLOCK_BYTES, Difference, SUPERBLOCK_BYTES, Superblock, Tree};
-use super::{Expected, Report, chain, esp, files};
+use super::{Expected, Report, chain, esp, files, iso};
 
-/// Checks a raw disk image; `subject` names it in the report. Gives the manifests whose signature holds.
+/// Checks an opened disk image; `subject` names it in the report. Gives the manifests whose signature holds.
 pub(super) fn disk(
     subject: &str,
-    file: &File,
+    opened: &RawDisk,
     path: &Path,
     expected: &Expected,
     report: &mut Report,
 ) -> Vec<Vec<u8>> {
+    let (file, is_cd) = (&opened.file, opened.format == Format::Iso);
     let table = disk::read(file, path);
     let outcome = table.as_ref().map(|table| format!("{} partitions", table.partitions.len()));
     report.add(subject, "partition table", outcome.map_err(|error| chain(error)));
     let Ok(table) = table else { return Vec::new() };
     let mut manifests = Vec::new();
     let mut trusted = None;
-    for (slot, letter) in [(Slot::A, "A"), (Slot::B, "B")] {
+    let slots = [(Slot::A, "A"), (Slot::B, "B")];
+    for (slot, letter) in slots.into_iter().take(if is_cd { 1 } else { 2 }) {
         let subject = format!("{subject} slot {letter}");
         let Some(partitions) = partitions(&subject, &table, slot, report) else { continue };
         let signed = match signature_partition::read(partitions[2].region(file)) {
@@ -53,6 +56,9 @@ pub(super) fn disk(
         }
     }
     esp::check(subject, file, &table, trusted.as_ref(), expected, report);
+    if is_cd {
+        iso::check(subject, file, &table, trusted.as_ref().map(|(manifest, _)| manifest), report);
+    }
     manifests
 }
 

@@ -87,7 +87,7 @@ fn rest(
 }
 
 /// Position of the first byte that differs; the shorter of the two ends there.
-fn first_difference(one: impl Read, two: impl Read) -> io::Result<Option<u64>> {
+pub(super) fn first_difference(one: impl Read, two: impl Read) -> io::Result<Option<u64>> {
     let (mut one, mut two) = (BufReader::with_capacity(1 << 16, one), BufReader::with_capacity(1 << 16, two));
     let mut position = 0;
     loop {

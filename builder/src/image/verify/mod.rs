@@ -7,6 +7,7 @@ mod apple;
 mod disk;
 mod esp;
 mod files;
+mod iso;
 mod provenance;
 mod wsl;
 
@@ -130,7 +131,7 @@ impl Report {
     }
 }
 
-/// Checks an output folder, a `manifest.json` in one, a disk image of any format, a distro for WSL, or a copy of the folder for Apple's
+/// Checks an output folder, a `manifest.json` in one, a disk image of any format, a CD, a distro for WSL, or a copy of the folder for Apple's
 /// framework.
 ///
 /// # Errors
@@ -167,7 +168,7 @@ fn verify_folder(folder: &Path, expected: &Expected, report: &mut Report, ui: &U
     };
     provenance::check(folder, &signed, expected, report);
     let mut disks = 0;
-    for format in Format::DISKS {
+    for format in Format::DISKS.into_iter().chain([Format::Iso]) {
         let disk = assemble::disk_file(&signed.name, &signed.version, signed.architecture, format);
         let disk = folder.join(disk);
         if disk.exists() {
@@ -247,7 +248,7 @@ fn verify_disk(
     ui: &Ui,
 ) -> Result<Vec<Vec<u8>>, Error> {
     let disk = formats::open(path, ui)?;
-    Ok(disk::disk(&name(path), &disk.file, path, expected, report))
+    Ok(disk::disk(&name(path), &disk, path, expected, report))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Error> {

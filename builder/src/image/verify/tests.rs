@@ -409,13 +409,52 @@ fn a_root_hash_signed_by_nobody_by_another_or_for_another_is_refused() {
     assert_eq!(changed, ["Secure Boot signature"]);
 }
 
-/// An image with a distro, whose parts a test changes.
-fn distro() -> (Image, PathBuf) {
+/// An image in these forms.
+fn image_in(formats: &[Format]) -> Image {
     let folder = tempfile::tempdir().expect("temporary folder");
     let key = signature::generate(&folder.path().join("keys")).expect("key");
     let signing = Signing::Now { key: &key, signer: secure_boot::tests::signer() };
-    assemble_for(folder.path(), Flavour::Shipped, signing, &[Format::Raw, Format::Wsl]);
-    let image = Image { folder, key };
+    assemble_for(folder.path(), Flavour::Shipped, signing, formats);
+    Image { folder, key }
+}
+
+#[test]
+fn a_cd_holds_beside_the_image_and_alone_and_one_byte_off_it_does_not() {
+    let image = image_in(&[Format::Iso]);
+    let path = image.path("eci-0.1.0-x86_64.iso");
+    for artifact in [image.path(""), path.clone()] {
+        let report = image.report(&artifact);
+        assert!(report.holds(), "{report:#?}");
+        assert!(report.checks.iter().any(|row| row.check == "descriptors"));
+    }
+    let file = File::options().read(true).write(true).open(&path).expect("CD");
+    let table = disk_image::read(&file, &path).expect("sound table");
+    let start = |name| table.named(name).expect("a partition of ours").start;
+    for (at, failed) in [
+        // Another place to boot from, a file of another name, and something between descriptors and partitions.
+        (19 * 2048 + 40, &["descriptors"][..]),
+        (22 * 2048 + 110, &["descriptors"]),
+        (30 * 2048, &["descriptors"]),
+        // No CD any more, and no whole disk.
+        (16 * 2048 + 1, &["partitions"]),
+        (512 + 24, &["partition table"]),
+        (start("eci-esp") + 300, &["rest of the partition"]),
+        (start("eci-root-a") + 5, &["root hash", "hash tree"]),
+        (start("eci-verity-a") + 4096, &["hash tree"]),
+        (start("eci-signature-a"), &["signature"]),
+    ] {
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, at).expect("inside");
+        file.write_all_at(&[byte[0] ^ 1], at).expect("written");
+        assert_eq!(failures(&image.report(&path)), failed, "{at}");
+        file.write_all_at(&byte, at).expect("written");
+    }
+    assert!(image.report(&path).holds());
+}
+
+/// An image with a distro, whose parts a test changes.
+fn distro() -> (Image, PathBuf) {
+    let image = image_in(&[Format::Raw, Format::Wsl]);
     let path = image.path("eci-0.1.0-x86_64.wsl");
     (image, path)
 }
@@ -505,11 +544,7 @@ fn errors_name_operation_and_object() {
 
 /// An image with the folder for Apple's framework as its only form, which no file shares with another: a test changes one of them.
 fn apple() -> (Image, PathBuf) {
-    let folder = tempfile::tempdir().expect("temporary folder");
-    let key = signature::generate(&folder.path().join("keys")).expect("key");
-    let signing = Signing::Now { key: &key, signer: secure_boot::tests::signer() };
-    assemble_for(folder.path(), Flavour::Shipped, signing, &[Format::Apple]);
-    let image = Image { folder, key };
+    let image = image_in(&[Format::Apple]);
     let path = image.path("apple");
     for name in ["Image", "initrd.img"] {
         let bytes = fs::read(path.join(name)).expect("file");
