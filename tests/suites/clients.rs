@@ -182,7 +182,7 @@ impl Used {
         self.run(node, arguments)
     }
 
-    /// As README says that Testcontainers are told where the engine is.
+    /// As docs/settings.md says that Testcontainers are told where the engine is.
     fn run(&self, mut program: Command, arguments: &[&str]) -> Result<Ran> {
         program
             .args(arguments)

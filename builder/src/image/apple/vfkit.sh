@@ -1,6 +1,6 @@
 #!/bin/sh
 # Starts the appliance beside this script on a Mac with Apple's processor, by vfkit, in the foreground. Arguments go to vfkit: more
-# devices, for example. README.md of the project has the devices one by one, section "On a Mac".
+# devices, for example. docs/machines.md of the project has the devices one by one, section "On a Mac".
 #
 # ECI_STATE        folder of what the machine keeps: its data disk, console, socket
 # ECI_CPUS         processors (2)
