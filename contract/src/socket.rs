@@ -9,6 +9,8 @@ use crate::paths::{CONTAINER_SOCKET, RUN_DIR};
 
 /// Version of the file.
 pub const VERSION: u32 = 2;
+/// Most [`SocketPolicy::lists`]: the gate has a socket for each, besides the one for all, and PID 1 keeps them.
+pub const MOST_LISTS: usize = 32;
 
 /// What the file says.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

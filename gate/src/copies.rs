@@ -7,22 +7,29 @@
 //! after each copy into one, which the engine's events tell.
 
 use std::convert::Infallible;
+use std::ffi::CStr;
 use std::fs;
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 
 use eci_contract::paths::{CONTAINERS_DIR, ENGINE_DATA, ENGINE_SOCKET};
 use eci_policy::rules::engine_mount::is_name;
 use eci_service::log::{self, Level};
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags, makedev, open, statx};
 use rustix::io::Errno;
 use rustix::mount::{FsPickFlags, fsconfig_reconfigure, fspick};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::UnixStream;
+use tokio::select;
 use tokio::time::{sleep, timeout};
+
+use crate::port::register;
 
 /// Pause before an engine that is not there is asked again.
 const RETRY: Duration = Duration::from_millis(500);
@@ -42,6 +49,9 @@ pub enum Error {
     /// The engine is not there.
     #[error("cannot connect to the engine")]
     Connect(#[source] io::Error),
+    /// Whether it goes cannot be watched.
+    #[error("cannot watch the engine's socket")]
+    Watch(#[source] io::Error),
     /// It cannot be asked.
     #[error("cannot ask the engine")]
     Ask(#[source] io::Error),
@@ -79,16 +89,48 @@ pub async fn watch() -> Infallible {
     }
 }
 
-/// Follows the events until the engine ends.
+/// Follows the events until the engine ends, or begins to: for whoever listens then, it waits five seconds.
 async fn follow() -> Result<(), Error> {
-    let mut events = ask(Path::new(ENGINE_SOCKET), EVENTS).await?;
-    while let Some(line) = events.next_line().await.map_err(Error::Ask)? {
-        let event = parse(&line)?;
-        if let Some(id) = event.get("id").and_then(Value::as_str).filter(|id| is_name(id)) {
-            refresh(id).await;
+    let engine = Path::new(ENGINE_SOCKET);
+    let removal = removal_of(engine).map_err(Error::Watch)?;
+    let mut events = ask(engine, EVENTS).await?;
+    let follow = async {
+        while let Some(line) = events.next_line().await.map_err(Error::Ask)? {
+            let event = parse(&line)?;
+            if let Some(id) = event.get("id").and_then(Value::as_str).filter(|id| is_name(id)) {
+                refresh(id).await;
+            }
         }
+        Ok(())
+    };
+    select! {
+        outcome = follow => outcome,
+        gone = removal => gone.map_err(Error::Watch),
     }
-    Ok(())
+}
+
+/// Waits until a socket is removed, as a server in Go does when it takes no more requests. It is watched from the call on.
+fn removal_of(socket: &Path) -> io::Result<impl Future<Output = io::Result<()>>> {
+    let name = socket.file_name().map(|name| name.as_bytes().to_owned());
+    let watch = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
+    inotify::add_watch(&watch, socket.parent().unwrap_or(socket), WatchFlags::DELETE)?;
+    let watch = register(watch.into())?;
+    Ok(async move {
+        let mut buffer = [MaybeUninit::uninit(); 4096];
+        loop {
+            let mut ready = watch.readable().await?;
+            let mut events = inotify::Reader::new(&watch, &mut buffer);
+            loop {
+                match events.next() {
+                    Ok(event) if event.file_name().map(CStr::to_bytes) == name.as_deref() => return Ok(()),
+                    Ok(_) => {}
+                    Err(Errno::AGAIN) => break,
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            ready.clear_ready();
+        }
+    })
 }
 
 /// The container that a request looks into, when `head` is the beginning of such a request: copies, an export, a list of
@@ -235,6 +277,21 @@ mod tests {
     fn a_container_that_the_runtime_does_not_know_is_left_alone() {
         let root = open_folder(Path::new("/proc/self/root")).unwrap();
         assert!(!is_own_root(&root, "0123abcd").unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_is_removed_is_noticed_and_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let [socket, other] = ["docker.sock", "docker.sock2"].map(|name| folder.path().join(name));
+        for path in [&socket, &other] {
+            fs::write(path, "").unwrap();
+        }
+        let removal = removal_of(&socket).unwrap();
+        tokio::pin!(removal);
+        fs::remove_file(&other).unwrap();
+        assert!(timeout(Duration::from_millis(100), &mut removal).await.is_err());
+        fs::remove_file(&socket).unwrap();
+        timeout(Duration::from_secs(10), removal).await.unwrap().unwrap();
     }
 
     #[test]

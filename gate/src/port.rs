@@ -79,11 +79,12 @@ impl Port {
     }
 }
 
+/// A file that does not block, to wait for.
 #[expect(
     deprecated,
     reason = "its successor is unsafe, for types that lie about their descriptor; a File does not"
 )]
-fn register(file: File) -> io::Result<AsyncFd<File>> {
+pub(crate) fn register(file: File) -> io::Result<AsyncFd<File>> {
     AsyncFd::new(file)
 }
 

@@ -1,15 +1,12 @@
 //! Which containers have the engine's socket, and what for: Docker's `dockerSocketMount`, which has one list of commands for all, and
 //! `eci.dockerSocketMount`, which has more of them.
 
-use eci_contract::socket::{CommandList, ImageCommands, ListKind, SocketPolicy, VERSION};
+use eci_contract::socket::{CommandList, ImageCommands, ListKind, MOST_LISTS, SocketPolicy, VERSION};
 
 use super::json::At;
 use super::{Problem, Problems};
 use crate::rules::engine_command;
 use crate::rules::engine_socket::Images;
-
-/// Most lists of our key: the gate has a socket for each.
-const MOST_LISTS: usize = 32;
 
 /// What a container that may have the socket may ask for, and who that is.
 pub(super) fn read_mount(at: &At<'_>, problems: &mut Problems) -> SocketPolicy {

@@ -189,6 +189,7 @@ impl Service {
         let twin = write.try_clone().map_err(SpawnError::Pipe)?;
         self.store.drop_hung_up();
         let mut command = passing::command(program, &self.store.stored());
+        command.args(arguments);
         if self.life.never_gets_ready() && !self.definition.arguments_after_failure.is_empty() {
             let more = &self.definition.arguments_after_failure;
             kmsg::notice(&format!(
@@ -196,9 +197,7 @@ impl Service {
                 self.name(),
                 more.join(" ")
             ));
-            command.args(arguments).args(more);
-        } else {
-            command.args(arguments);
+            command.args(more);
         }
         command.env("PATH", PATH).envs(&self.definition.environment).current_dir("/");
         if self.definition.readiness == Readiness::Notify {

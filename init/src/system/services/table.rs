@@ -195,6 +195,13 @@ mod tests {
     const TEST: &str = include_str!("../../../../rootfs/test-overlay/etc/eci/services.json");
 
     #[test]
+    fn the_gate_s_sockets_for_containers_are_all_kept() {
+        let shipped = parse(SHIPPED.as_bytes()).unwrap();
+        let gate = shipped.iter().find(|service| service.name == "gate").unwrap();
+        assert_eq!(gate.file_descriptor_store_max, eci_contract::socket::MOST_LISTS + 1);
+    }
+
+    #[test]
     fn the_test_flavour_s_table_adds_two_services_and_changes_none() {
         let (shipped, mut test) = (parse(SHIPPED.as_bytes()).unwrap(), parse(TEST.as_bytes()).unwrap());
         let added: Vec<_> = test.drain(shipped.len()..).map(|service| service.name).collect();
