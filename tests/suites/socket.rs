@@ -3,6 +3,7 @@
 //!
 //! That no other container gets it, by whatever name, is suite `escape`; how requests are read, unit tests of `eci_gate::api`.
 
+use std::fs;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -136,6 +137,17 @@ fn rows() -> Vec<Row<Named>> {
             named.vm().docker(&["commit", "made", "derived-agent"])?.ok()?;
             named.vm().docker(&["rm", "made"])?.ok()?;
             named.expect("derived-agent", &[], &asked("allowed", "EPERM"))
+        }),
+        row("files_are_copied_out_of_and_into_a_container_that_has_the_socket", |named| {
+            let (vm, image) = (named.vm(), named.image("allowed:1"));
+            vm.docker(&["run", "-d", "--name", "agent", "-v", SOCKET, &image, "sleep", "600"])?.ok()?;
+            let folder = tempfile::tempdir()?;
+            let file = folder.path().join("file").to_string_lossy().into_owned();
+            fs::write(&file, "mine")?;
+            vm.docker(&["cp", &file, "agent:/file"])?.ok()?;
+            vm.docker(&["cp", "agent:/file", &format!("{file}.back")])?.ok()?;
+            ensure!(fs::read_to_string(format!("{file}.back"))? == "mine", "it is another one");
+            vm.docker(&["rm", "-f", "agent"])?.ok().map(drop)
         }),
         row(
             "what_was_refused_to_a_container_is_in_the_audit_log_and_no_more_than_a_handful_a_minute",
