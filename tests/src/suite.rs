@@ -1,6 +1,8 @@
 //! Rows of assertions over something that is expensive to make, such as a booted VM.
 
 use std::env;
+use std::fs::OpenOptions;
+use std::io::Write;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -57,7 +59,10 @@ pub fn run<S: Send + Sync + 'static>(
                 if let (true, Ok(mut slow)) = (begin.elapsed() >= SLOW, slow.lock()) {
                     slow.push((begin.elapsed(), name));
                 }
-                outcome.map_err(|error| Failed::from(format!("{error:?}\n{}", on_failure(&subject))))
+                outcome.map_err(|error| {
+                    note_failure(name, &error);
+                    Failed::from(format!("{error:?}\n{}", on_failure(&subject)))
+                })
             });
             // The pattern of a filter names a row on purpose.
             trial.with_ignored_flag(thorough && !everything() && !is_filtered)
@@ -69,6 +74,20 @@ pub fn run<S: Send + Sync + 'static>(
         slow.iter().for_each(|(took, name)| eprintln!("{:4} s  {name}", took.as_secs()));
     }
     exit_code
+}
+
+/// Adds a failure to the file that `scripts/test` shows when all suites have run: why, without a machine's log.
+fn note_failure(name: &str, error: &anyhow::Error) {
+    let Some(path) = env::var_os("ECI_FAILURES") else { return };
+    let note = format!("-- {name}\n{error:?}\n");
+    // The row fails whether or not this can be written.
+    drop(
+        OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(path)
+            .map(|mut file| file.write_all(note.as_bytes())),
+    );
 }
 
 /// A suite without a shared subject.

@@ -126,7 +126,7 @@ fn owners() -> Vec<Row<Vm>> {
                 fs::write(&path, format!("{name} was copied\n"))?;
                 vm.docker(&["cp", &path.to_string_lossy(), &format!("waiting:{place}")])?.ok()?;
             }
-            vm.docker(&["stop", "-t", "20", "waiting"])?.ok()?;
+            vm.docker(&["wait", "waiting"])?.ok()?;
             let seen = vm.docker(&["logs", "waiting"])?.ok()?;
             ensure!(seen.ends_with("late was copied\ngroup was copied"), "the container saw\n{seen}");
             vm.docker(&["rm", "waiting"])?.ok().map(drop)

@@ -104,6 +104,16 @@ for _ in 1 2 3 4 5 6 7; do
 done
 "#;
 
+/// Kills three engines, each as soon as it is there: one that was ready, and two that never get so.
+const KILL_ENGINES: &str = r#"
+old=
+for _ in 1 2 3; do
+    until pid=$(pidof dockerd) && [ "$pid" != "$old" ]; do usleep 20000; done
+    kill -9 $pid
+    old=$pid
+done
+"#;
+
 /// Has PID 1 keep 20 descriptors, as a process of root's that is no service; prints how many it has before and after.
 const INTRUDE: &str = r#"
 count() { ls /proc/1/fd 2>/dev/null | wc -l; }
@@ -193,6 +203,19 @@ fn rows() -> Vec<Row<Ground>> {
         }),
         row("an_engine_that_is_killed_comes_back_and_leaves_nothing", |ground| {
             ground.survives_killing("dockerd")
+        }),
+        row("an_engine_that_does_not_get_ready_is_started_without_containers_that_would_be", |ground| {
+            let vm = &ground.bench.vm;
+            let always = ["run", "-d", "--restart", "always", "--name", "again", "busybox", "sleep", "36000"];
+            vm.docker(&always)?.ok()?;
+            ground.bench.run(KILL_ENGINES, PATIENCE)?;
+            ground.engine_is_back()?;
+            let state = vm.docker(&["inspect", "-f", "{{.State.Status}}", "again"])?.ok()?;
+            ensure!(state == "exited", "the container is {state}");
+            let logs = vm.builder(&["logs", "--name", "load"])?.ok()?;
+            ensure!(logs.contains("service engine: started with --restart=false"), "no line says so");
+            vm.docker(&["start", "again"])?.ok()?;
+            ground.clear()
         }),
         row("a_maker_of_nodes_that_is_killed_comes_back_and_serves_old_and_new_containers", |ground| {
             ground.serves_on_after(&killer("eci-nodes", Duration::ZERO))?;
@@ -491,12 +514,17 @@ impl Ground {
         self.nothing_is_left()
     }
 
-    fn remove_containers(&self) -> Result<()> {
-        let vm = &self.bench.vm;
+    fn engine_is_back(&self) -> Result<()> {
         let started = Instant::now();
-        while let Err(error) = vm.sh(&[], "true") {
+        while let Err(error) = self.bench.vm.sh(&[], "true") {
             ensure!(started.elapsed() < PATIENCE, "the engine does not come back: {error:?}");
         }
+        Ok(())
+    }
+
+    fn remove_containers(&self) -> Result<()> {
+        let vm = &self.bench.vm;
+        self.engine_is_back()?;
         let filter = ["--filter", "ancestor=busybox", "--format", "{{.Names}}"];
         let listed = vm.docker(&[&["ps", "-a"][..], &filter].concat())?.ok()?;
         let names: Vec<_> = listed.lines().filter(|name| *name != "workbench").collect();

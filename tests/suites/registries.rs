@@ -12,7 +12,7 @@ use eci_tests::attempts;
 use eci_tests::built::Built;
 use eci_tests::command::{self, Outcome};
 use eci_tests::registry::Registry;
-use eci_tests::suite::{self, Row, row};
+use eci_tests::suite::{self, Row, row, thorough_row};
 use eci_tests::vm::Vm;
 use eci_tests::web::Web;
 use eci_tests::workbench::Workbench;
@@ -234,7 +234,7 @@ fn rows() -> Vec<Row<Listed>> {
             listed.vm().every_check_holds()
         }),
         // The last one: until the next boot nobody is where the way out was.
-        row("a_swarm_s_mesh_does_not_take_the_place_of_the_way_out", |listed| {
+        thorough_row("a_swarm_s_mesh_does_not_take_the_place_of_the_way_out", |listed| {
             let vm = listed.vm();
             vm.docker(&["swarm", "init", "--advertise-addr", "127.0.0.1"])?.ok()?;
             let answers = "while :; do printf 'HTTP/1.1 200 OK\\r\\n\\r\\n' | nc -l -p 3128; done";

@@ -249,6 +249,8 @@ impl Connection {
                         }
                     }
                     self.stream.half_close();
+                    // Now nothing more can come: whoever takes longer is at work.
+                    self.stream.patience(PATIENCE);
                     loop {
                         self.answer()?;
                     }

@@ -8,6 +8,18 @@ use std::time::Duration;
 use super::exchange::{Answer, End, Step, Talk};
 use super::same;
 
+/// A volume of a folder of the VM.
+pub const SMUGGLED: &str = "smuggled";
+/// A container that has such a folder.
+pub const DOUBLED: &str = "doubled";
+/// A container whose name is the whole id that another may have.
+pub const ID: &str = "id";
+
+/// That name, of a door's letter.
+pub fn id(letter: &str) -> String {
+    format!("0{letter}").repeat(32)
+}
+
 /// What a hostile request comes to.
 pub struct Hostile {
     /// What is done.
@@ -406,23 +418,27 @@ pub fn bodies() -> Vec<Hostile> {
     );
     let created = "/containers/create?name=twin-@-doubled";
     for (number, body) in [
-        format!("{{\"Image\":\"busybox\",\"HostConfig\":{{\"Mounts\":{mount}}}}}"),
-        format!("{{\"Image\":\"busybox\",\"HostConfig\":{{}},\"HostConfig\":{{\"Mounts\":{mount}}}}}"),
-        format!("{{\"Image\":\"busybox\",\"HostConfig\":{{\"Mounts\":{mount}}},\"hostconfig\":{{}}}}"),
-        format!("{{\"Image\":\"busybox\",\"HO\u{17f}TCONFIG\":{{\"MOUNTS\":{mount}}}}}"),
-        format!("{{\"Image\":\"busybox\",\"HostConfig\":{{\"Mounts\":[],\"mounts\":{mount}}}}}"),
-        format!("{{\"Image\":\"busybox\",\"HostConfig\":null,\"Mounts\":{mount}}}"),
-        "{\"Image\":\"busybox\",\"HostConfig\":{\"Binds\":[\"/etc:/etc/hosts\"]}}".to_owned(),
-        "{\"Image\":\"busybox\",\"HostConfig\":{\"Binds\":[],\"binds\":[\"/etc:/x/../etc//hosts:ro\"]}}".to_owned(),
-        "{\"Image\":\"busybox\",\"HostConfig\":{\"Mounts\":[{\"Type\":\"bind\",\"Source\":\"/etc\",\"Target\":\"/etc/hostname\"}]}}".to_owned(),
-        "{\"Image\":\"busybox\",\"HostConfig\":{\"Mounts\":[{\"Type\":\"bind\",\"Source\":\"/etc\",\"target\":\"/etc/./resolv.conf\",\"Target\":\"/x\"}]}}".to_owned(),
+        format!("{{\"Image\":\"busybox\",\"Cmd\":[\"true\"],\"HostConfig\":{{\"Mounts\":{mount}}}}}"),
+        format!("{{\"Image\":\"busybox\",\"Cmd\":[\"true\"],\"HostConfig\":{{}},\"HostConfig\":{{\"Mounts\":{mount}}}}}"),
+        format!("{{\"Image\":\"busybox\",\"Cmd\":[\"true\"],\"HostConfig\":{{\"Mounts\":{mount}}},\"hostconfig\":{{}}}}"),
+        format!("{{\"Image\":\"busybox\",\"Cmd\":[\"true\"],\"HO\u{17f}TCONFIG\":{{\"MOUNTS\":{mount}}}}}"),
+        format!("{{\"Image\":\"busybox\",\"Cmd\":[\"true\"],\"HostConfig\":{{\"Mounts\":[],\"mounts\":{mount}}}}}"),
+        "{\"Image\":\"busybox\",\"Cmd\":[\"true\"],\"HostConfig\":{\"Binds\":[\"/etc:/etc/hosts\"]}}".to_owned(),
+        "{\"Image\":\"busybox\",\"Cmd\":[\"true\"],\"HostConfig\":{\"Binds\":[],\"binds\":[\"/etc:/x/../etc//hosts:ro\"]}}".to_owned(),
+        "{\"Image\":\"busybox\",\"Cmd\":[\"true\"],\"HostConfig\":{\"Mounts\":[{\"Type\":\"bind\",\"Source\":\"/etc\",\"Target\":\"/etc/hostname\"}]}}".to_owned(),
+        "{\"Image\":\"busybox\",\"Cmd\":[\"true\"],\"HostConfig\":{\"Mounts\":[{\"Type\":\"bind\",\"Source\":\"/etc\",\"target\":\"/etc/./resolv.conf\",\"Target\":\"/x\"}]}}".to_owned(),
     ]
     .iter()
     .enumerate()
     {
         asked.push(container(&format!("{created}-{number}"), body));
     }
-    let id = "0@".repeat(32);
+    // The engine takes no mounts from there.
+    asked.push(container(
+        "/containers/create?name=twin-@-plain",
+        &format!("{{\"Image\":\"busybox\",\"Cmd\":[\"true\"],\"HostConfig\":null,\"Mounts\":{mount}}}"),
+    ));
+    let id = id("@");
     for query in [
         format!("name={id}"),
         format!("name=twin-@-doubled-x&name={id}"),
@@ -430,7 +446,10 @@ pub fn bodies() -> Vec<Hostile> {
         format!("name=%2F{id}"),
         format!("name={}", id.replacen('0', "%30", 1)),
     ] {
-        asked.push(container(&format!("/containers/create?{query}"), "{\"Image\":\"busybox\"}"));
+        asked.push(container(
+            &format!("/containers/create?{query}"),
+            "{\"Image\":\"busybox\",\"Cmd\":[\"true\"]}",
+        ));
     }
     asked.push(format!(
         "POST /containers/create HTTP/1.1\r\nHost: d\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 69\r\n\r\nname={id}"

@@ -71,16 +71,16 @@ fn rows() -> Vec<Row<Twin>> {
         row("registries_are_asked_for_the_same", |twin| twin.same(&table::registries())),
         row("http_is_spoken_the_same", |twin| twin.same(&table::http())),
         row("an_end_that_is_said_in_two_ways_lets_nothing_through", |twin| {
-            twin.withstands(&hostile::ends(), true)
+            twin.withstands(AT_ONCE, &hostile::ends(), &[hostile::SMUGGLED])
         }),
         row("a_head_that_is_read_in_two_ways_lets_nothing_through", |twin| {
-            twin.withstands(&hostile::heads(), true)
+            twin.withstands(AT_ONCE, &hostile::heads(), &[hostile::SMUGGLED])
         }),
         row("a_path_that_is_written_in_another_way_lets_nothing_through", |twin| {
-            twin.withstands(&hostile::paths(), true)
+            twin.withstands(AT_ONCE, &hostile::paths(), &[hostile::SMUGGLED])
         }),
         row("a_body_that_is_read_in_two_ways_lets_nothing_through", |twin| {
-            twin.withstands(&hostile::bodies(), true)
+            twin.withstands(1, &hostile::bodies(), &[hostile::SMUGGLED, hostile::DOUBLED, hostile::ID])
         }),
         row("a_body_of_100_mb_is_refused_unread_or_handed_on_whole", Twin::big),
         row("clients_that_do_not_go_on_hold_up_nobody", Twin::slow),
@@ -193,28 +193,36 @@ impl Twin {
         }
     }
 
-    /// Makes hostile requests at all doors: each is refused by the gate, or is to it what it is to the engine, and none has an effect that the
-    /// same request, plainly written, has not.
-    fn withstands(&self, hostile: &[Hostile], has_effect: bool) -> Result<()> {
-        let part = hostile.len().div_ceil(AT_ONCE);
-        let wrong = thread::scope(|scope| {
+    /// Makes hostile requests at all doors, by so many threads: each is refused by the gate, or is to it what it is to the engine, and none has an
+    /// effect that the same request, plainly written, has not. At the engine's own door some have `effects`.
+    fn withstands(&self, threads: usize, hostile: &[Hostile], effects: &[&str]) -> Result<()> {
+        let part = hostile.len().div_ceil(threads);
+        let differing = thread::scope(|scope| {
             let threads: Vec<_> =
                 hostile.chunks(part).map(|part| scope.spawn(|| self.withstand(part))).collect();
-            let wrong = threads
+            let differing = threads
                 .into_iter()
                 .map(|thread| thread.join().unwrap_or_else(|_| bail!("a thread panicked")));
-            wrong.collect::<Result<Vec<_>>>()
-        })?
-        .concat();
-        ensure!(wrong.is_empty(), "{} of {} requests:\n{}", wrong.len(), hostile.len(), wrong.join("\n\n"));
-        self.nothing_was_made(has_effect)
+            differing.collect::<Result<Vec<_>>>()
+        });
+        // Whatever came of it, rows after this one find nothing of it.
+        self.nothing_was_made(Some(effects))?;
+        // An answer is also of what else the engine does just then. What differs when it is asked for alone is a difference.
+        let mut again = Vec::new();
+        for (request, first) in differing?.concat() {
+            let differing = self.withstand(std::slice::from_ref(request))?;
+            again.extend(differing.into_iter().map(|(_, second)| format!("{first}\n  and again:\n{second}")));
+            self.nothing_was_made(None)?;
+        }
+        ensure!(again.is_empty(), "{} of {} requests:\n{}", again.len(), hostile.len(), again.join("\n\n"));
+        Ok(())
     }
 
     /// The same of a container with a folder of the VM, whose files no distro gets.
     fn looks(&self, hostile: &[Hostile]) -> Result<()> {
         let create = ["create", "--name", "bound", "-v", "/etc:/x", "busybox", "true"];
         self.doors.bench.vm.docker(&create)?.ok()?;
-        self.withstands(hostile, false)?;
+        self.withstands(AT_ONCE, hostile, &[])?;
         // Nor does the engine try, which AppArmor keeps from it here and nothing in a distro.
         for Hostile { steps, is_head } in hostile {
             let talk = self.doors.talk(Door::Distro, steps, *is_head)?;
@@ -227,9 +235,11 @@ impl Twin {
         Ok(())
     }
 
-    fn withstand(&self, hostile: &[Hostile]) -> Result<Vec<String>> {
+    /// What differs, and how.
+    fn withstand<'h>(&self, hostile: &'h [Hostile]) -> Result<Vec<(&'h Hostile, String)>> {
         let mut wrong = Vec::new();
-        for Hostile { steps, is_head } in hostile {
+        for request in hostile {
+            let Hostile { steps, is_head } = request;
             let talks = self.doors.at_once(&ALL, |doors, door| {
                 let steps: Vec<_> = steps.iter().map(|step| self.of_door(step, door)).collect();
                 doors.talk(door, &steps, *is_head)
@@ -243,46 +253,56 @@ impl Twin {
                 if !withstood {
                     let shown = calls::shown(steps);
                     let (engine, gate) = (engine_told.join("\n    "), told.join("\n    "));
-                    wrong.push(format!("{shown}\n  at {door:?}: it is neither refused nor the same\n  the engine:\n    {engine}\n  the gate:\n    {gate}"));
+                    let why = format!(
+                        "{shown}\n  at {door:?}: it is neither refused nor the same\n  the engine:\n    {engine}\n  the gate:\n    {gate}"
+                    );
+                    wrong.push((request, why));
                 }
             }
         }
         Ok(wrong)
     }
 
-    /// Fails when the engine has what only hostile requests ask for, at a door that reads requests; or when they have no effect at its own door
-    /// either, where `has_effect`.
-    fn nothing_was_made(&self, has_effect: bool) -> Result<()> {
+    /// Fails when the engine has what only hostile requests ask for, at a door that reads requests; or when at its own door it has not all of
+    /// `effects`, or any where there are none. Takes away what was made.
+    fn nothing_was_made(&self, effects: Option<&[&str]>) -> Result<()> {
         let vm = &self.doors.bench.vm;
         let volumes = vm.docker(&["volume", "ls", "-q", "--filter", "name=twin-"])?.ok()?;
         let containers = vm.docker(&["ps", "-a", "--format", "{{.Names}}"])?.ok()?;
-        let is_of = |name: &str, door: Door, what| name.starts_with(&format!("{}-{what}", own(door)));
-        let made: Vec<_> = volumes.lines().chain(containers.lines()).collect();
-        let distro = Door::Distro;
-        let wrong: Vec<_> = made
-            .iter()
-            .filter(|name| {
-                READ.iter().any(|door| is_of(name, *door, "smuggled"))
-                    || is_of(name, distro, "doubled")
-                    || **name == format!("0{}", distro.letter()).repeat(32)
-            })
-            .collect();
-        ensure!(wrong.is_empty(), "came through: {wrong:?}");
-        let has_some = volumes.lines().any(|name| is_of(name, Door::Engine, "smuggled"));
-        ensure!(
-            has_some == has_effect,
-            "what the engine itself is asked for has no effect, or one that nobody expects: {made:?}"
-        );
         // All but what the suite is served by.
-        let left: Vec<_> =
+        let containers: Vec<_> =
             containers.lines().filter(|name| !["doors", "workbench", "bound"].contains(name)).collect();
-        if !left.is_empty() {
-            vm.docker(&[&["rm", "-f", "-v"], &left[..]].concat())?.ok()?;
+        let volumes: Vec<_> = volumes.lines().collect();
+        if !containers.is_empty() {
+            vm.docker(&[&["rm", "-f", "-v"], &containers[..]].concat())?.ok()?;
         }
-        let left: Vec<_> = volumes.lines().collect();
-        if !left.is_empty() {
-            vm.docker(&[&["volume", "rm", "-f"], &left[..]].concat())?.ok()?;
+        if !volumes.is_empty() {
+            vm.docker(&[&["volume", "rm", "-f"], &volumes[..]].concat())?.ok()?;
         }
+        let made = [volumes, containers].concat();
+        let is_there = |door: Door, effect: &str| {
+            let name = match effect {
+                hostile::ID => hostile::id(door.letter()),
+                _ => format!("{}-{effect}", own(door)),
+            };
+            made.iter().any(|made| made.starts_with(&name))
+        };
+        for (door, effect) in READ
+            .iter()
+            .map(|door| (*door, hostile::SMUGGLED))
+            .chain([hostile::DOUBLED, hostile::ID].map(|effect| (Door::Distro, effect)))
+        {
+            ensure!(!is_there(door, effect), "came through at {door:?}: {made:?}");
+        }
+        let Some(effects) = effects else { return Ok(()) };
+        let of_engine: Vec<_> = [hostile::SMUGGLED, hostile::DOUBLED, hostile::ID]
+            .into_iter()
+            .filter(|effect| is_there(Door::Engine, effect))
+            .collect();
+        ensure!(
+            of_engine == effects,
+            "the engine itself makes {of_engine:?} of what it is asked for, and not {effects:?}: {made:?}"
+        );
         Ok(())
     }
 
@@ -317,7 +337,7 @@ impl Twin {
             let answers = told(door, target, LONG)?;
             ensure!(answers.first().is_some_and(|(found, _)| *found == status), "{door:?}: {answers:?}");
         }
-        self.nothing_was_made(false)
+        self.nothing_was_made(Some(&[]))
     }
 
     /// Clients that have begun a head and do not go on: others are answered, and in the end they are, too.
