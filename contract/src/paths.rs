@@ -42,6 +42,10 @@ pub const SHIM: &str = "/usr/bin/containerd-shim-runc-v2";
 pub const ENGINE_DATA: &str = "/var/lib/docker";
 /// Volumes, in [`ENGINE_DATA`]: a mount of its own, on which the VM follows no link.
 pub const ENGINE_VOLUMES: &str = "/var/lib/docker/volumes";
+/// Layers of images and containers, in [`ENGINE_DATA`]: the same.
+pub const ENGINE_LAYERS: &str = "/var/lib/docker/overlay2";
+/// The engine's own links in there, by which its overlays name layers: a mount of its own, on which they are followed.
+pub const ENGINE_LAYER_NAMES: &str = "/var/lib/docker/overlay2/l";
 /// The engine's folder for a container, in [`ENGINE_DATA`], by its id; it goes with the container.
 pub const ENGINE_CONTAINERS: &str = "/var/lib/docker/containers";
 /// File in that folder that says how the container first ran: [`crate::choice::Switch`] in a word.

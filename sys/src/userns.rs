@@ -57,14 +57,6 @@ fn map_child(child: libc::pid_t, ready: OwnedFd, map: &str) -> io::Result<OwnedF
     Ok(fs::File::open(format!("/proc/{child}/ns/user"))?.into())
 }
 
-/// Resources that the kernel counts by user, for a user namespace as a whole too, and there with the limit of who made it
-/// (`ucount_max` of `include/linux/user_namespace.h`). All namespaces that we make are one user's: with a limit, one container would take what others have.
-/// Each process keeps its own limit.
-const COUNTED: [libc::__rlimit_resource_t; 4] =
-    [libc::RLIMIT_NPROC, libc::RLIMIT_MSGQUEUE, libc::RLIMIT_SIGPENDING, libc::RLIMIT_MEMLOCK];
-static UNBOUNDED: libc::rlimit =
-    libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
-
 /// Runs in the child. Must not allocate, lock, unwind or return. Dies with its parent.
 #[expect(unsafe_code, reason = "a forked child may only make system calls")]
 fn child_main(ready: libc::c_int, release: libc::c_int, parents_end: libc::c_int) -> ! {
@@ -74,9 +66,6 @@ fn child_main(ready: libc::c_int, release: libc::c_int, parents_end: libc::c_int
     unsafe {
         libc::close(parents_end);
         libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-        for resource in COUNTED {
-            libc::setrlimit(resource, &raw const UNBOUNDED);
-        }
         let errno = if libc::unshare(libc::CLONE_NEWUSER) == 0 { 0 } else { *libc::__errno_location() };
         let answer = errno.to_ne_bytes();
         libc::write(ready, answer.as_ptr().cast(), answer.len());

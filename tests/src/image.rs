@@ -304,6 +304,17 @@ pub fn linked_tar(links: &[(&str, &str)]) -> Result<Vec<u8>> {
     Ok(archive.into_inner()?)
 }
 
+/// The busybox image with a link `through` to its `bin`, and a file that is named through `folder`.
+///
+/// # Errors
+/// As [`busybox_tar`].
+pub fn through_tar(folder: &str) -> Result<Vec<u8>> {
+    let mut archive = busybox()?;
+    archive.append_link(&mut header(tar::EntryType::Symlink, 0o777, 0, 0), "through", "bin")?;
+    append(&mut archive, &format!("{folder}/file"), tar::EntryType::Regular, 0o644, 0, b"")?;
+    Ok(archive.into_inner()?)
+}
+
 /// The busybox image with an executable file.
 ///
 /// # Errors

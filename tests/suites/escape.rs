@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use eci_tests::attempts::{self, REFUSED};
 use eci_tests::command::{self, Outcome};
 use eci_tests::image;
@@ -370,6 +370,19 @@ fn races() -> Vec<Row<Vm>> {
             vm.every_check_holds()
         }),
         row("a_link_that_appears_in_a_volume_while_it_is_filled_leads_nowhere", links_while_filling),
+        row(
+            "a_commit_reads_nothing_of_the_vm_whoever_changes_the_container_meanwhile",
+            commit_while_changing,
+        ),
+        row("a_folder_of_a_build_step_in_other_hands_leads_tidying_up_nowhere", tidying_up_while_changing),
+        row("a_first_step_on_scratch_shares_no_cache_with_others", step_on_scratch),
+        // The price of it: no layer of a tree that was ever there has one.
+        row("a_file_that_is_named_through_a_link_of_its_own_layer_is_not_unpacked", |vm| {
+            let import = |archive: &[u8]| vm.docker_with(&["import", "-", "through"], archive);
+            import(&image::through_tar("through")?)?.refused(&["too many levels of symbolic links"])?;
+            import(&image::through_tar("bin")?)?.ok()?;
+            vm.docker(&["rmi", "through"])?.ok().map(drop)
+        }),
         row("a_copy_into_a_container_that_never_started_opens_no_folder_of_the_vm", copies_without_a_start),
         row("a_copy_into_a_container_s_proc_writes_no_node_of_the_vm", |vm| {
             vm.docker(&["run", "-d", "--privileged", "--name", "target", "busybox", "sleep", "600"])?.ok()?;
@@ -551,6 +564,75 @@ fn links_while_filling(vm: &Vm) -> Result<()> {
     }
     vm.docker(&["rm", "filled"])?.ok()?;
     vm.docker(&["volume", "rm", "others"])?.ok().map(drop)
+}
+
+/// A commit pauses the container, and not who shares its processes. It reads a folder's names, a large file, and then the rest by name.
+fn commit_while_changing(vm: &Vm) -> Result<()> {
+    let own = "mkdir -p /w/p && dd if=/dev/zero of=/w/p/a bs=1M count=100 2>/dev/null; for f in group hostname passwd; do echo own >/w/p/$f; done; \
+        ln -s /etc /w/l; while :; do echo $((i++)) >/tick; usleep 20000; done";
+    let other = "cd /proc/1/root; until [ -e w/l ] && seen=$(cat tick) && usleep 300000 && [ \"$seen\" = \"$(cat tick)\" ]; do :; done; \
+        mv w/p w/old && mv w/l w/p && echo changed; sleep 600";
+    let mut in_time = false;
+    for _ in 0..6 {
+        vm.docker(&["run", "-d", "--name", "committed", "busybox", "sh", "-c", own])?.ok()?;
+        let is_ready = "until [ -e /w/l ]; do usleep 50000; done";
+        vm.docker(&["exec", "committed", "sh", "-c", is_ready])?.ok()?;
+        let beside = ["run", "-d", "--name", "beside", "--pid", "container:committed", "busybox", "sh", "-c"];
+        vm.docker(&[&beside[..], &[other]].concat())?.ok()?;
+        drop(vm.docker(&["commit", "committed", "committed"])?);
+        let changed = vm.docker(&["logs", "beside"])?.ok()?.contains("changed");
+        vm.docker(&["rm", "-f", "beside", "committed"])?.ok()?;
+        // What no commit made is not there either.
+        let found = vm.docker(&["run", "--rm", "committed", "sh", "-c", "cd /w/p && ls -d a && cat *"])?;
+        let text = found.stdout();
+        ensure!(!text.contains("root:") && !text.contains("eci"), "the image has of the VM: {text}");
+        drop(vm.docker(&["rmi", "-f", "committed"])?);
+        in_time |= changed && (found.code != 0 || !text.contains("own"));
+        if in_time {
+            return Ok(());
+        }
+    }
+    bail!("nothing was changed in time")
+}
+
+/// What BuildKit made for mounts of a step it removes by name when the step has ended.
+fn tidying_up_while_changing(vm: &Vm) -> Result<()> {
+    let files = "for i in 1 2 3 4 5 6 7 8 9; do : >/v/n$i; done; ls /v | wc -l";
+    vm.sh(&["-v", "tidied:/v"], files)?;
+    let places: String = (1..10).map(|number| format!("--mount=type=tmpfs,target=/w/p/n{number} ")).collect();
+    let cache = "--mount=type=cache,target=/c,sharing=shared";
+    let dockerfile = format!(
+        "FROM busybox AS one\n\
+         RUN {cache} {places} rm -f /c/s; ln -s /var/lib/docker/volumes/tidied/_data /w/q; chmod 777 /w /w/p; /probe hand-folder:/c/s:/w\n\
+         FROM busybox AS other\n\
+         RUN {cache} sleep 2; /probe exchange-names:/c/s:p:q >/done\n\
+         FROM busybox\n\
+         COPY --from=other /done /done\n\
+         RUN --mount=type=bind,from=one,target=/one true\n"
+    );
+    let mut command = vm.docker_command();
+    command.args(["build", "-q", "--no-cache", "-t", "tidied", "-"]);
+    command::run(&mut command, dockerfile.as_bytes())?.ok()?;
+    let done = vm.docker(&["run", "--rm", "tidied", "cat", "/done"])?.ok()?;
+    ensure!(done.contains("allowed"), "{done}");
+    let left = vm.sh(&["-v", "tidied:/v"], "ls /v | wc -l")?;
+    ensure!(left.trim() == "9", "of a volume's nine files {left} are left");
+    vm.docker(&["rmi", "-f", "tidied"])?.ok()?;
+    vm.docker(&["volume", "rm", "tidied"])?.ok().map(drop)
+}
+
+fn step_on_scratch(vm: &Vm) -> Result<()> {
+    let build = |before: &str, mounts: &str| {
+        let dockerfile = format!(
+            "FROM scratch\n{before}RUN --mount=type=bind,from=busybox,target=/t {mounts} [\"/t/bin/busybox\", \"true\"]\n"
+        );
+        vm.docker_with(&["build", "--progress=plain", "--no-cache", "-"], dockerfile.as_bytes())
+    };
+    let cache = "--mount=type=cache,target=/c";
+    build("", "")?.ok()?;
+    build("", cache)?.refused(&["the first on `scratch`", "(/c)"])?;
+    build("COPY --from=busybox /probe /probe\n", cache)?.ok()?;
+    Ok(())
 }
 
 /// The engine lays the mounts of a container for `docker cp` by itself: the runtime, which judges them, is not asked.

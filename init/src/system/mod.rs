@@ -16,6 +16,7 @@ pub mod event_loop;
 pub mod firewall;
 pub mod hidden;
 pub mod input;
+pub mod links;
 pub mod machine;
 pub mod mounts;
 pub mod network;
@@ -32,7 +33,6 @@ pub mod shutdown;
 pub mod steps;
 pub mod sysctls;
 pub mod trial;
-pub mod volumes;
 
 use crate::{handover, kmsg, power};
 

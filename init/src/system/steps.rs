@@ -12,8 +12,8 @@ use eci_tpm::pcr::{KERNEL_IMAGE, SYSTEM};
 
 use super::machine::Machine;
 use super::{
-    apparmor, cgroups, choice, data, firewall, hidden, mounts, network, read_ahead, rosetta, selfcheck,
-    services, settings, shares, sysctls, volumes,
+    apparmor, cgroups, choice, data, firewall, hidden, links, mounts, network, read_ahead, rosetta,
+    selfcheck, services, settings, shares, sysctls,
 };
 use crate::wsl::choices::{Part, left_out};
 use crate::{clock, kmsg, power};
@@ -185,10 +185,10 @@ const STEPS: &[BootStep] = &[
         run: |machine| Ok(data::mount(&machine.handover.disk)?),
     },
     BootStep {
-        name: "volumes",
+        name: "links",
         on_failure: OnFailure::RefuseEngine,
-        why: "the engine follows no link in a volume, where containers put them in its way",
-        run: |_| Ok(volumes::follow_no_links()?),
+        why: "the engine follows no link in volumes and layers, where containers put them in its way",
+        run: |_| Ok(links::follow_none()?),
     },
     BootStep {
         name: "settings taken",
@@ -334,7 +334,7 @@ enum Error {
     #[error(transparent)]
     Data(#[from] data::Error),
     #[error(transparent)]
-    Volumes(#[from] volumes::Error),
+    Links(#[from] links::Error),
 }
 
 /// What the kernel has, for [`settings::Administered::judge`].

@@ -57,15 +57,11 @@ pub const SYSCTLS: &[Sysctl] = &[
     promise("fs/protected_fifos", "2", "no surprise opens of others' fifos"),
     promise("fs/protected_regular", "2", "no surprise opens of others' files"),
     promise("fs/suid_dumpable", "0", "privileged programs leave no memory behind"),
-    // All containers are counted together there, whatever their user namespaces: what one can take must leave the others some. Each of
-    // these takes memory that is the container's, and so is bounded by that.
-    promise(
-        "fs/inotify/max_user_instances",
-        "1048576",
-        "containers that watch files, one of which may want all",
-    ),
-    promise("fs/inotify/max_user_watches", "16777216", "large source trees, in many containers"),
-    promise("kernel/pty/max", "65536", "terminals, of which a container may open thousands"),
+    // All containers are counted together here and below, whatever their user namespaces. What one can take leaves the others some, or costs it
+    // memory that its own limit bounds; without a bound it would be the machine's memory, and the kernel would end others for it.
+    promise("fs/inotify/max_user_instances", "65536", "many containers that watch files"),
+    promise("fs/inotify/max_user_watches", "1048576", "large source trees"),
+    promise("fs/file-max", "9223372036854775807", "open files count towards a container's memory limit"),
     promise("net/core/bpf_jit_harden", "2", "constants in JIT code are blinded"),
     promise("net/ipv4/ip_forward", "1", "containers reach the network"),
     promise(
@@ -89,11 +85,7 @@ pub const SYSCTLS: &[Sysctl] = &[
         "the kernel's own choice for huge pages sets 66 MB aside, a third of what an idle machine uses",
     ),
     promise("vm/max_map_count", "1048576", "search engines and databases ask for it"),
-    promise(
-        "user/max_user_namespaces",
-        "1048576",
-        "one a container and room for nesting; those of all are counted together",
-    ),
+    promise("user/max_user_namespaces", "131072", "one a container and room for nesting, but bounded"),
     promise("dev/tty/ldisc_autoload", "0", "no line disciplines on demand"),
     built_out("kernel/kexec_load_disabled", "1", "no other kernel is started from this one"),
     built_out("kernel/sysrq", "0", "no magic keys"),

@@ -1,7 +1,8 @@
 //! No container has the engine make an image of one that runs on meanwhile (`docker commit --pause=false`).
 //!
 //! Why: the engine reads the container's files by their names, as root of the VM and with the VM's root in sight. Who exchanges a file for a link at the
-//! right moment has it read a file of the VM, or of another container, into an image. A container that is paused exchanges nothing.
+//! right moment has it read a file of the VM, or of another container, into an image. No link is followed on layers, so this is a second wall: a container that is paused exchanges nothing,
+//! but others may that were handed a folder of it.
 
 use super::PREFIX;
 use super::engine_mount::without_version;

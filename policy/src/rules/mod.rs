@@ -1,5 +1,6 @@
 //! The rules, a file each: identifier, why, message and remedy.
 
+pub mod build_root;
 pub mod device;
 pub mod engine_command;
 pub mod engine_mount;

@@ -39,14 +39,18 @@ pub const LIMITS: &[Limit] = &[
     limit("RLIMIT_FSIZE", true, "bounds one file"),
     limit("RLIMIT_LOCKS", true, "no longer used by the kernel"),
     limit("RLIMIT_MEMLOCK", true, "locked memory counts towards the container's memory limit"),
-    limit("RLIMIT_MSGQUEUE", true, "counted by user, and users are the container's own"),
+    limit("RLIMIT_MSGQUEUE", true, "one count for all containers, which no limit of one raises"),
     limit("RLIMIT_NICE", false, "a container before all others starves the engine"),
     limit("RLIMIT_NOFILE", true, "the kernel's own bound holds above it"),
-    limit("RLIMIT_NPROC", true, "counted by user, and users are the container's own"),
+    limit(
+        "RLIMIT_NPROC",
+        true,
+        "counted by user, and users are the container's own; `--pids-limit` bounds all of them",
+    ),
     limit("RLIMIT_RSS", true, "no longer used by the kernel"),
     limit("RLIMIT_RTPRIO", false, "a real-time thread is preempted by nobody"),
     limit("RLIMIT_RTTIME", true, "ends the process sooner"),
-    limit("RLIMIT_SIGPENDING", true, "counted by user, and users are the container's own"),
+    limit("RLIMIT_SIGPENDING", true, "one count for all containers, which no limit of one raises"),
     limit("RLIMIT_STACK", true, "address space is not memory"),
 ];
 

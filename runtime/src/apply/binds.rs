@@ -6,7 +6,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use eci_contract::paths::{CONTAINER_SOCKET, ENGINE_DATA, ENGINE_SOCKET, ENGINE_VOLUMES, SOCKET_POLICY};
+use eci_contract::paths::{
+    CONTAINER_SOCKET, ENGINE_DATA, ENGINE_LAYERS, ENGINE_SOCKET, ENGINE_VOLUMES, SOCKET_POLICY,
+};
 use eci_contract::socket::{SocketPolicy, VERSION, filtered_by};
 use eci_policy::Verdict;
 use eci_policy::rules::mount_source::{self, Origin, Place};
@@ -31,6 +33,9 @@ use crate::plan::root::{self, Tree};
 const ENGINE_SOCKETS: &[&str] =
     &[ENGINE_SOCKET, "/run/docker/containerd/containerd.sock", "/run/containerd/containerd.sock"];
 
+/// Where BuildKit mounts what its steps run on.
+const BUILD_ROOTS: &str = "/var/lib/docker/buildkit/executor";
+
 /// The socket that the administrator's settings give to this container, or the refusal. Nobody's do that cannot be read.
 fn socket_of(container: &str) -> Result<PathBuf, Verdict> {
     let policy = fs::read(SOCKET_POLICY).ok();
@@ -52,23 +57,21 @@ fn name_of(image: Option<Image>) -> String {
     image.map_or_else(|| "unknown".to_owned(), |image| image.name)
 }
 
-/// Has the VM follow no link in volumes that are file systems of their own (`docker volume create -o type=tmpfs`), as in all others: before
-/// the container runs that could put any there. To be called where the engine has mounted them.
+/// Has the VM follow no link where the container will be able to put any: in volumes that are file systems of their own (`docker volume create -o
+/// type=tmpfs`), as in all others, and in the root filesystem at `root` that a build mounted for this step, and tidies up by names after
+/// it. Of an ordinary container's the engine copies by links of its own. To be called where the engine has mounted them.
 ///
 /// # Errors
 /// The mount table cannot be read, or a mount not be changed.
-pub fn follow_no_links(binds: &[Bind]) -> Result<(), Error> {
-    let opened = binds.iter().filter_map(|bind| Source::open(Path::new(&bind.source)).ok());
-    let in_volumes = opened.filter(|source| below(&source.opened.path, ENGINE_VOLUMES).is_some());
-    let mut in_volumes = in_volumes.peekable();
-    if in_volumes.peek().is_none() {
-        return Ok(());
-    }
+pub fn follow_no_links(root: &Path, binds: &[Bind]) -> Result<(), Error> {
     let view = View::take()?;
     let table = view.table();
-    for source in in_volumes {
+    let sources = binds.iter().map(|bind| Path::new(&bind.source)).chain([root]);
+    for source in sources.filter_map(|path| Source::open(path).ok()) {
         let Some(mount) = table.mount_of(&source.opened) else { continue };
-        let is_own = below(&mount.mount_point, ENGINE_VOLUMES).is_some_and(|name| !name.is_empty());
+        let is_own = [ENGINE_VOLUMES, BUILD_ROOTS]
+            .iter()
+            .any(|folder| below(&mount.mount_point, folder).is_some_and(|name| !name.is_empty()));
         if is_own {
             let path = Path::new(&mount.mount_point);
             let root = Source::open(path)?.file;
@@ -149,7 +152,9 @@ pub fn judge<'a>(
         let content = content_of(bind, &source, &place, view)?;
         // The VM runs nothing that is on the data disk with another user's rights. A container may: in its own ids.
         let on_data_disk = source.opened.mount == view.engine.opened.mount
-            || table.mount_of(&source.opened).is_some_and(|mount| mount.mount_point == ENGINE_VOLUMES);
+            || table
+                .mount_of(&source.opened)
+                .is_some_and(|mount| [ENGINE_VOLUMES, ENGINE_LAYERS].contains(&mount.mount_point.as_str()));
         let no_suid = if on_data_disk { mounts::NO_SUID } else { 0 };
         let lifted = match place {
             // The VM follows no link in volumes and shares. A container may: in its own tree.

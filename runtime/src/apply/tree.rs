@@ -50,9 +50,10 @@ impl Layers {
         let mapped = scratch::clone(&unmapped, Path::new(""))?;
         let attributes = MountAttributes {
             set: mounts::NO_DEVICES,
+            // The VM follows none there.
+            clear: mounts::NO_LINKS,
             propagation: mounts::PRIVATE,
             id_map: Some(user_namespace),
-            ..MountAttributes::default()
         };
         mounts::set_attributes(mapped.as_fd(), &attributes).map_err(call("id-map", named))?;
         let path = scratch.attach(mapped.as_fd(), true)?;

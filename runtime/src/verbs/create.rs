@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use eci_contract::choice::Switch;
 use eci_contract::paths::{ENGINE, ENGINE_DATA, NODES_SOCKET};
 use eci_policy::Verdict;
-use eci_policy::rules::host_namespace;
 use eci_policy::rules::mount_source::Origin;
+use eci_policy::rules::{build_root, host_namespace};
 use eci_sys::userns;
 
 use super::program::{self, state_folder};
@@ -199,7 +199,7 @@ fn establish(globals: &Flags, create: Create, judged: &Judged) -> Result<Never, 
     let container = Container::named(&create.id);
     let wanted = judged.joined.as_ref().map_or(Wanted::New, |joined| Wanted::Shared(joined.range));
     // The mounts are opened and judged before a range is booked: what is refused leaves no trace.
-    binds::follow_no_links(&judged.mounts.binds)?;
+    binds::follow_no_links(&judged.root, &judged.mounts.binds)?;
     scratch::enter_private_namespace()?;
     let view = View::take()?;
     let root = Source::open(&judged.root)?;
@@ -207,6 +207,9 @@ fn establish(globals: &Flags, create: Create, judged: &Judged) -> Result<Never, 
     let place = table.locate(&root.opened);
     let tree = root::read(&place, table.mount_of(&root.opened), ENGINE_DATA).map_err(apply::Error::from)?;
     let binds = binds::judge(&judged.mounts.binds, &view, &create.id, judged.origin)?.map_err(denied)?;
+    let written = judged.mounts.binds.iter().find(|bind| !bind.is_read_only());
+    let is_on_scratch = judged.origin == Origin::Build && matches!(tree, Tree::Layer(_));
+    allow(build_root::judge(is_on_scratch, written.map(|bind| bind.destination.as_str())))?;
     let birth = Birth::of(&create.id, &judged.spec, state_folder(globals, &create.id))
         .map_err(|source| Error::NoBirth { source })?;
     let range = container.establish(wanted, &birth)?;

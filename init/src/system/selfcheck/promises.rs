@@ -2,7 +2,7 @@
 //! found and is not.
 
 use eci_contract::manifest::Manifest;
-use eci_contract::paths::{ENGINE_DATA, ENGINE_VOLUMES};
+use eci_contract::paths::{ENGINE_DATA, ENGINE_LAYERS, ENGINE_VOLUMES};
 use eci_contract::registries::PROXY;
 
 use super::evidence::{Evidence, FORBIDDEN_PATHS};
@@ -192,14 +192,17 @@ fn mount_flags(evidence: &Evidence, _: &Manifest) -> Result<String, String> {
         })
         .map(|mount| format!("{} {}", mount.target, mount.options))
         .collect();
-    // What is mounted last is what counts.
-    let volumes = mounts.iter().rfind(|mount| mount.target == ENGINE_VOLUMES);
-    match (mounts.is_empty(), bad.is_empty()) {
-        (true, _) => Err("no mounts could be read".to_owned()),
-        _ if !volumes.is_none_or(|mount| mount.has("nosymfollow")) => {
-            Err(format!("links are followed in {ENGINE_VOLUMES}"))
-        }
-        (_, false) => Err(bad.join("; ")),
+    // What is mounted last is what counts. Without a data disk there are none.
+    let has_data = mounts.iter().any(|mount| mount.target == ENGINE_DATA);
+    let follows = |target: &&str| {
+        let last = mounts.iter().rfind(|mount| mount.target == *target);
+        has_data && !last.is_some_and(|mount| mount.has("nosymfollow"))
+    };
+    let with_links = [ENGINE_VOLUMES, ENGINE_LAYERS].into_iter().find(follows);
+    match (mounts.is_empty(), bad.is_empty(), with_links) {
+        (true, ..) => Err("no mounts could be read".to_owned()),
+        (_, false, _) => Err(bad.join("; ")),
+        (.., Some(target)) => Err(format!("links are followed in {target}")),
         _ => Ok(writable.map(|mount| mount.target).collect::<Vec<_>>().join(" ")),
     }
 }

@@ -16,6 +16,7 @@ mod cgroups;
 mod clocks;
 mod devices;
 mod files;
+mod handed;
 mod handles;
 mod held;
 mod ids;
@@ -40,6 +41,7 @@ const VERBS: &[&[Verb]] = &[
     mounts::VERBS,
     namespaces::VERBS,
     ids::VERBS,
+    handed::VERBS,
     handles::VERBS,
     keys::VERBS,
     kernel::VERBS,

@@ -15,7 +15,8 @@ const MOUNTINFO: &str = "\
 23 24 0:23 / /run rw,nosuid,nodev,noexec,relatime shared:5 - tmpfs tmpfs rw,mode=755
 30 24 254:16 / /var/lib/docker rw,nosuid,nodev,noatime shared:9 - ext4 /dev/vdb rw,discard
 31 30 254:16 /volumes /var/lib/docker/volumes rw,nosuid,nodev,noatime,nosymfollow shared:10 - ext4 /dev/vdb rw,discard
-41 30 0:40 / /var/lib/docker/overlay2/x/merged rw,relatime shared:12 - overlay overlay rw
+32 30 254:16 /overlay2 /var/lib/docker/overlay2 rw,nosuid,nodev,noatime,nosymfollow shared:11 - ext4 /dev/vdb rw,discard
+41 32 0:40 / /var/lib/docker/overlay2/x/merged rw,relatime shared:12 - overlay overlay rw
 ";
 
 const LISTENER: &str = "\
@@ -146,7 +147,19 @@ fn a_writable_mount_that_lacks_a_flag_is_found() {
     for flag in [",nosuid", ",nodev", ",noexec"] {
         assert_eq!(without(" /run ", flag), ["mount-flags"], "{flag}");
     }
-    assert_eq!(without(" /var/lib/docker/volumes ", ",nosymfollow"), ["mount-flags"]);
+    let (volumes, layers) = (" /var/lib/docker/volumes ", " /var/lib/docker/overlay2 ");
+    let gone = |targets: &[&str]| {
+        broken_by(|e| {
+            let lines =
+                e.mountinfo.lines().filter(|line| !targets.iter().any(|target| line.contains(target)));
+            e.mountinfo = lines.map(|line| format!("{line}\n")).collect();
+        })
+    };
+    for target in [volumes, layers] {
+        assert_eq!(without(target, ",nosymfollow"), ["mount-flags"], "{target}");
+        assert_eq!(gone(&[target]), ["mount-flags"], "{target}");
+    }
+    assert_eq!(gone(&[volumes, layers, " /var/lib/docker "]), [""; 0], "there is no data disk");
     assert_eq!(without(" /var/lib/docker ", ",nosuid"), ["mount-flags"]);
     assert_eq!(broken_by(|e| e.mountinfo = e.mountinfo.replace("/dev ro,", "/dev rw,")), ["mount-flags"]);
 }
