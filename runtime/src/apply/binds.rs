@@ -64,15 +64,24 @@ fn name_of(image: Option<Image>) -> String {
 /// # Errors
 /// The mount table cannot be read, or a mount not be changed.
 pub fn follow_no_links(root: &Path, binds: &[Bind]) -> Result<(), Error> {
+    let is_inside = |path: &str| {
+        [ENGINE_VOLUMES, BUILD_ROOTS]
+            .iter()
+            .any(|folder| below(path, folder).is_some_and(|name| !name.is_empty()))
+    };
+    let sources = binds.iter().map(|bind| Path::new(&bind.source)).chain([root]);
+    let sources: Vec<_> = sources
+        .filter_map(|path| Source::open(path).ok())
+        .filter(|source| is_inside(&source.opened.path))
+        .collect();
+    if sources.is_empty() {
+        return Ok(());
+    }
     let view = View::take()?;
     let table = view.table();
-    let sources = binds.iter().map(|bind| Path::new(&bind.source)).chain([root]);
-    for source in sources.filter_map(|path| Source::open(path).ok()) {
-        let Some(mount) = table.mount_of(&source.opened) else { continue };
-        let is_own = [ENGINE_VOLUMES, BUILD_ROOTS]
-            .iter()
-            .any(|folder| below(&mount.mount_point, folder).is_some_and(|name| !name.is_empty()));
-        if is_own {
+    for mount in sources.iter().filter_map(|source| table.mount_of(&source.opened)) {
+        // What is in no mount of its own is on the one of all volumes, which follows none already.
+        if is_inside(&mount.mount_point) {
             let path = Path::new(&mount.mount_point);
             let root = Source::open(path)?.file;
             let attributes = MountAttributes { set: mounts::NO_LINKS, ..MountAttributes::default() };
