@@ -31,6 +31,12 @@ pub fn out() -> Result<PathBuf> {
     variable("ECI_OUT")
 }
 
+/// Virtual processors of the suites' machines: `ECI_CPUS`, where two suites share the host's.
+#[must_use]
+pub fn cpus() -> String {
+    env::var("ECI_CPUS").unwrap_or_else(|_| "2".to_owned())
+}
+
 /// The `eci-builder` under test.
 ///
 /// # Errors

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::firmware::Firmware;
+use crate::image;
 use crate::platform::Platform;
 use crate::vm::{keep_console, tail};
 
@@ -75,7 +76,7 @@ impl Qemu {
         let mut command = Command::new(platform.qemu);
         command
             .args(platform.board)
-            .args(["-accel", "tcg,thread=multi", "-m", "1G", "-smp", "2"])
+            .args(["-accel", "tcg,thread=multi", "-m", "1G", "-smp", &image::cpus()])
             .args(["-nodefaults", "-display", "none", "-no-reboot"])
             .args(["-netdev", netdev, "-device", "virtio-net-pci,netdev=net,romfile="])
             .arg("-serial")

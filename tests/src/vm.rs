@@ -112,6 +112,8 @@ impl Vm {
             "--memory",
             self.memory,
         ];
+        let cpus = image::cpus();
+        arguments.extend(["--cpus", &cpus]);
         arguments.extend(more);
         self.builder(&arguments)
     }
