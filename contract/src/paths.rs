@@ -46,6 +46,8 @@ pub const ENGINE_VOLUMES: &str = "/var/lib/docker/volumes";
 pub const ENGINE_LAYERS: &str = "/var/lib/docker/overlay2";
 /// The engine's own links in there, by which its overlays name layers: a mount of its own, on which they are followed.
 pub const ENGINE_LAYER_NAMES: &str = "/var/lib/docker/overlay2/l";
+/// What the engine knows of containers' layers, in [`ENGINE_DATA`]: by a container's id, their names in [`ENGINE_LAYERS`].
+pub const ENGINE_CONTAINER_LAYERS: &str = "/var/lib/docker/image/overlay2/layerdb/mounts";
 /// The engine's folder for a container, in [`ENGINE_DATA`], by its id; it goes with the container.
 pub const ENGINE_CONTAINERS: &str = "/var/lib/docker/containers";
 /// File in that folder that says how the container first ran: [`crate::choice::Switch`] in a word.

@@ -21,6 +21,7 @@ fn main() -> ExitCode {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let rows = vec![
         row("a_full_disk_says_so_and_loses_nothing", full),
+        row("what_the_engine_has_no_names_for_is_gone_with_the_next_boot", deep),
         row("a_larger_disk_is_grown_into", larger),
         row("a_disk_cut_short_is_refused_and_whole_again_when_its_size_is_back", shorter),
         row("garbage_is_refused_by_name_and_left_alone", garbage),
@@ -99,6 +100,23 @@ fn full(_: &Used) -> Result<()> {
     vm.docker(&["volume", "rm", "full"])?.ok()?;
     ensure!(vm.sh(&["-v", "kept:/v"], "cat /v/f")? == "here", "the volume is lost");
     Ok(())
+}
+
+/// A container that the engine cannot remove by itself, for folders that are too deep.
+fn deep(used: &Used) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let data = used.copy(folder.path())?;
+    let vm = Vm::start_on("data", &image::out()?, &data)?;
+    let leave = ["run", "--name", "deep", "--privileged", "busybox", "/probe", "leave-deep:/"];
+    ensure!(vm.docker(&leave)?.ok()? == "leave-deep:/: allowed", "there is nothing deep");
+    let removed = vm.docker(&["rm", "deep"])?;
+    removed.refused(&["file name too long"])?;
+    vm.stop()?;
+    vm.run(&["--data", &data.to_string_lossy()])?.ok()?;
+    vm.docker(&["rm", "deep"])?.ok()?;
+    ensure!(vm.docker(&["ps", "-aq"])?.ok()?.is_empty(), "it is still there");
+    ensure!(vm.sh(&["-v", "kept:/v"], "cat /v/f")? == "here", "the volume is lost");
+    vm.stop()
 }
 
 fn larger(used: &Used) -> Result<()> {

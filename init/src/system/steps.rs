@@ -12,8 +12,8 @@ use eci_tpm::pcr::{KERNEL_IMAGE, SYSTEM};
 
 use super::machine::Machine;
 use super::{
-    apparmor, cgroups, choice, data, firewall, hidden, links, mounts, network, read_ahead, rosetta,
-    selfcheck, services, settings, shares, sysctls,
+    apparmor, cgroups, choice, data, firewall, hidden, leftovers, links, mounts, network, read_ahead,
+    rosetta, selfcheck, services, settings, shares, sysctls,
 };
 use crate::wsl::choices::{Part, left_out};
 use crate::{clock, kmsg, power};
@@ -191,6 +191,12 @@ const STEPS: &[BootStep] = &[
         run: |_| Ok(links::follow_none()?),
     },
     BootStep {
+        name: "leftovers",
+        on_failure: OnFailure::Degrade,
+        why: "what the engine could not remove, deeper than its profile has names for, keeps no space for good",
+        run: |_| Ok(leftovers::empty()?),
+    },
+    BootStep {
         name: "settings taken",
         on_failure: OnFailure::RefuseEngine,
         why: "an older edition of a config disk does not follow a newer one",
@@ -335,6 +341,8 @@ enum Error {
     Data(#[from] data::Error),
     #[error(transparent)]
     Links(#[from] links::Error),
+    #[error(transparent)]
+    Leftovers(#[from] leftovers::Error),
 }
 
 /// What the kernel has, for [`settings::Administered::judge`].

@@ -1,4 +1,5 @@
-//! What programs ask of a file system that several containers have: locks that exclude each other, and word of what others do.
+//! What programs ask of a file system that several containers have: locks that exclude each other, and word of what others do. And what nobody
+//! needs: folders deeper than names go.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -7,12 +8,15 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{FlockOperation, flock, inotify};
+use rustix::fs::{CWD, FlockOperation, Mode, OFlags, flock, inotify, mkdirat, openat};
 
 use crate::attempt::{At, Attempt, Failure, Verb};
 
 /// How long a lock is held, and how long a change is waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Folders in each other whose names have 255 bytes: 25,500 in all, where AppArmor ends at 8,192.
+const DEEP: usize = 100;
 
 /// The verbs.
 pub const VERBS: &[Verb] = &[
@@ -57,6 +61,19 @@ pub const VERBS: &[Verb] = &[
                 }
             }
             Err(Failure::NoEffect)
+        },
+    },
+    Verb {
+        name: "leave-deep",
+        why: "leaves folders in each other that no name leads to the end of",
+        run: |folder| {
+            let mut folder = openat(CWD, folder, OFlags::DIRECTORY, Mode::empty()).at("open")?;
+            let name = "d".repeat(255);
+            for _ in 0..DEEP {
+                mkdirat(&folder, &name, Mode::RWXU).at("mkdir")?;
+                folder = openat(&folder, &name, OFlags::DIRECTORY, Mode::empty()).at("open")?;
+            }
+            Ok(())
         },
     },
 ];
