@@ -1,4 +1,4 @@
-//! What is done with a stream: the engine's API goes to the engine, a published port to its container, audit log and id ranges
+//! What is done with a stream: the engine's API goes to the engine by way of [`api`], a published port to its container, audit log and id ranges
 //! are read here, everything else goes to PID 1.
 
 use std::io;
@@ -17,11 +17,12 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 use tokio::try_join;
 
+use crate::api::{self, Rules};
 use crate::ports::Ports;
 use crate::ports::address::judge;
 use crate::ports::connect::published;
 use crate::registries::Refused;
-use crate::{audit, copies, ranges, registries};
+use crate::{audit, ranges, registries};
 
 /// How long a stream may take to say what it wants. The host writes the request together with opening the stream.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(30);
@@ -139,7 +140,7 @@ where
     }
 }
 
-/// Joins a client's stream to the engine.
+/// Joins a client's stream to what reads its requests and asks the engine.
 ///
 /// # Errors
 /// [`Error::Connect`]; the client has been told in the engine's own protocol.
@@ -147,10 +148,17 @@ async fn engine_on<T>(mut stream: T, sockets: Sockets<'_>) -> Result<(), Error>
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
-    match connect(sockets.engine).await {
-        Ok(engine) => {
+    // Whether it is there.
+    let found = connect(sockets.engine).await;
+    let pair = found.and_then(|_| {
+        UnixStream::pair().map_err(|source| Error::Connect { socket: sockets.engine.to_owned(), source })
+    });
+    match pair {
+        Ok((asked, reader)) => {
+            let engine = sockets.engine.to_owned();
+            let read = async move { api::serve(reader, &engine, Rules::Host).await };
             let listed = registries::read(sockets.registries);
-            drop(join(stream, engine, listed.as_ref(), sockets.audit).await);
+            let _ends = tokio::join!(read, join(stream, asked, listed.as_ref(), sockets.audit));
             Ok(())
         }
         Err(error) => {
@@ -163,8 +171,7 @@ where
     }
 }
 
-/// Joins a client and the engine as [`pipe()`] does; requests that look into a container wait until there is one view of its
-/// files, and one for a registry that is not on a list ends the connection with a refusal. A request's first line is in one piece with what a client
+/// Joins a client and what reads its requests as [`pipe()`] does, and one for a registry that is not on a list ends the connection with a refusal. A request's first line is in one piece with what a client
 /// writes at once, and comes when the answer to the one before has gone.
 async fn join<T: AsyncRead + AsyncWrite>(
     client: T,
@@ -227,9 +234,6 @@ where
             return Ok(Some(refused));
         }
         is_raw = is_raw || (listed.is_some() && registries::upgrades(part));
-        if let Some(name) = copies::looked_into(part) {
-            copies::refresh(&name).await;
-        }
         to.write_all(part).await?;
         to.flush().await?;
     }

@@ -17,6 +17,15 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// This one, or what `next` says where nothing speaks against it.
+    #[must_use]
+    pub fn and_then(self, next: impl FnOnce() -> Self) -> Self {
+        match self {
+            Self::Allow => next(),
+            denied => denied,
+        }
+    }
+
     /// The identifier of the rule that denied.
     #[must_use]
     pub fn denied_by(&self) -> Option<&'static str> {

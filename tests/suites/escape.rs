@@ -45,6 +45,33 @@ fn rows() -> Vec<Row<Vm>> {
 /// What is mounted is judged by what it opens.
 fn sources() -> Vec<Row<Vm>> {
     vec![
+        row("a_bind_makes_no_folder_where_the_engine_looks_for_a_file", |vm| {
+            for (file, words) in [
+                ("swarm/docker-state.json", "permission denied"),
+                ("image/overlay2/imagedb/content/sha256/0a", "permission denied"),
+                ("image/overlay2/layerdb/sha256/0a/0a", "permission denied"),
+                // It makes the folder, and our runtime refuses the mount.
+                ("swarm/other", "restricted host mount"),
+            ] {
+                run(vm, &[&format!("-v=/var/lib/docker/{file}:/x")], "true")?.refused(&[words])?;
+            }
+            Ok(())
+        }),
+        row("no_container_is_a_plugin_of_the_engine_by_a_driver_s_name", |vm| {
+            let name = "../../../var/lib/docker/volumes/evil/_data/evil";
+            let refused = ["leads out of the folder of plugins"];
+            vm.docker(&["network", "create", "-d", name, "evil-net"])?.refused(&refused)?;
+            vm.docker(&["network", "create", "--ipam-driver", name, "evil-net"])?.refused(&refused)?;
+            vm.docker(&["volume", "create", "-d", name, "evil-volume"])?.refused(&refused)?;
+            let mount = format!("type=volume,volume-driver={name},src=evil-volume,dst=/x");
+            run(vm, &["--mount", &mount], "true")?.refused(&refused)?;
+            run(vm, &["--volume-driver", name, "-v", "evil-volume:/x"], "true")?.refused(&refused)?;
+            run(vm, &["--log-driver", name], "true")?.refused(&refused)?;
+            // The engine looks for it, and there is none.
+            vm.docker(&["volume", "create", "-d", "evil/evil", "evil-volume"])?
+                .refused(&["not found"])
+                .map(drop)
+        }),
         row("cve_2023_0629_no_spelling_of_an_engine_s_socket_is_mounted", |vm| {
             for socket in [
                 "/var/run/docker.sock",

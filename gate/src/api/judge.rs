@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use eci_policy::Verdict;
+use eci_policy::rules::driver_name;
 use eci_policy::rules::engine_command::{Asked, Commands};
 use eci_policy::rules::engine_mount::{self, Request};
 use eci_policy::rules::live_commit;
@@ -47,11 +48,15 @@ pub async fn request(path: &str, query: &str, socket: &Path) -> Result<Judged, R
     told(committed(&decoded, query))?;
     match engine_mount::classify(&decoded) {
         Request::Plain if live_commit::is_commit(&decoded) => Ok(Judged::AsJson),
-        Request::Plain => Ok(Judged::Plain),
-        Request::MakesVolume => Ok(Judged::ByBody(engine_mount::judge_volume)),
+        Request::Plain => Ok(by_drivers(&decoded)),
+        Request::MakesVolume => {
+            Ok(Judged::ByBody(|body| engine_mount::judge_volume(body).and_then(|| driver_name::judge(body))))
+        }
         Request::MakesContainer => {
             names(query)?;
-            Ok(Judged::ByBody(engine_mount::judge_container))
+            Ok(Judged::ByBody(|body| {
+                engine_mount::judge_container(body).and_then(|| driver_name::judge(body))
+            }))
         }
         Request::Renames => {
             names(query)?;
@@ -63,6 +68,17 @@ pub async fn request(path: &str, query: &str, socket: &Path) -> Result<Judged, R
         }
         Request::LooksInto(name) => looks_into(&decoded, &name, socket).await,
     }
+}
+
+/// Judges a request of the host's by its path: its clients may ask for anything but drivers that are none.
+#[must_use]
+pub fn of_host(path: &str) -> Judged {
+    // What is no text is the path of nothing.
+    percent_decode_str(path).decode_utf8().map_or(Judged::Plain, |decoded| by_drivers(&decoded))
+}
+
+fn by_drivers(decoded: &str) -> Judged {
+    if driver_name::is_judged(decoded) { Judged::ByBody(driver_name::judge) } else { Judged::Plain }
 }
 
 /// Letters of a method and of a path that are told of what was refused: both are the container's to choose.
@@ -102,7 +118,7 @@ pub fn command(method: &str, uri: &Uri, commands: &Commands) -> Result<Judged, R
         Verdict::Allow if live_commit::is_commit(&decoded) => Ok(Judged::AsJson),
         // The engine would take a form in the body for its query.
         Verdict::Allow if decoded.ends_with("/images/create") => Ok(Judged::ByQuery),
-        Verdict::Allow => Ok(Judged::Plain),
+        Verdict::Allow => Ok(by_drivers(&decoded)),
         // Docker's words, as they are.
         Verdict::Deny { rule, message, remedy } => {
             let cut = |text: &str, most| text.chars().take(most).collect::<String>();

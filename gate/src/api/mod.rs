@@ -1,6 +1,5 @@
-//! The engine's API as requests, for where the gate has to know what a client asks: in a distro of WSL 2, whose kernel keeps the engine
-//! from nothing, and on the socket for containers. Elsewhere the gate moves bytes, and the engine's AppArmor profile refuses
-//! ([`crate::serve`]).
+//! The engine's API as requests: those of the host's clients, of distros of WSL 2, whose kernel keeps the engine from nothing, and on the
+//! socket for containers.
 //!
 //! A request is read, judged by the [`Rules`] of where it came in, and written anew by hyper: what two readers could read
 //! differently does not get through. Answers, and connections that stop being HTTP (`docker run -it`, builds), are passed on as they come.
@@ -78,6 +77,8 @@ pub enum Error {
 /// What requests are judged by.
 #[derive(Clone, Debug)]
 pub enum Rules {
+    /// Of the host: [`eci_policy::rules::driver_name`]. Where the engine may mount what, its AppArmor profile says.
+    Host,
     /// Of a distro of WSL 2: [`eci_policy::rules::engine_mount`].
     Distro,
     /// Of a container: [`eci_policy::rules::engine_command`].
@@ -142,6 +143,7 @@ impl Engine {
         let question = |body| Watched::question(body, Arc::clone(&self.ends));
         let (path, query) = (head.uri.path(), head.uri.query().unwrap_or_default());
         let judged = match &self.rules {
+            Rules::Host => Ok(judge::of_host(path)),
             Rules::Distro => judge::request(path, query, &self.socket).await,
             Rules::Container { commands, .. } => judge::command(head.method.as_str(), &head.uri, commands),
         };
@@ -159,7 +161,7 @@ impl Engine {
         let body = match judged {
             Judged::Plain => {
                 let target = head.uri.path_and_query().map(PathAndQuery::as_str).unwrap_or_default();
-                if let Some(name) = copies::looked_into_by(target) {
+                if let Some(name) = copies::looked_into(target) {
                     copies::refresh(&name).await;
                 }
                 Either::Left(body)

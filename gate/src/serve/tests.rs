@@ -1,7 +1,7 @@
 //! Streams against sockets in a temporary folder.
 
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, BufReader, DuplexStream, duplex};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, DuplexStream, duplex};
 use tokio::net::UnixListener;
 
 use super::*;
@@ -49,21 +49,57 @@ async fn the_id_ranges_are_read_here() {
     assert_eq!(answer, "\"ok\"\n{\"first\":100000,\"count\":65536,\"containers\":[\"one\"]}\n");
 }
 
-#[tokio::test]
-async fn an_engine_stream_is_raw_after_its_request_line() {
-    let home = tempfile::tempdir().expect("temporary folder");
+/// An engine that answers so many requests, and gives what it was asked.
+fn engine(home: &TempDir, count: usize) -> tokio::task::JoinHandle<Vec<String>> {
     let engine = UnixListener::bind(home.path().join("engine")).expect("bound");
+    tokio::spawn(async move {
+        // Whether it is there.
+        drop(engine.accept().await.expect("connected"));
+        let mut asked = Vec::new();
+        if count > 0 {
+            let (connection, _) = engine.accept().await.expect("connected");
+            let mut connection = BufReader::new(connection);
+            for _ in 0..count {
+                let mut head = String::new();
+                while !head.ends_with("\r\n\r\n") {
+                    let line = connection.read_line(&mut head).await.expect("a line");
+                    assert!(line > 0, "{head}");
+                }
+                asked.push(head.lines().next().unwrap_or_default().to_owned());
+                let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nOK";
+                connection.write_all(answer).await.expect("answered");
+            }
+        }
+        asked
+    })
+}
+
+const PING: &[u8] = b"GET /_ping HTTP/1.1\r\nHost: x\r\n\r\n";
+
+#[tokio::test]
+async fn an_engine_stream_has_the_engine_s_answers() {
+    let home = tempfile::tempdir().expect("temporary folder");
+    let engine = engine(&home, 2);
     let served = serve(&home);
-    let engine = tokio::spawn(async move {
-        let (mut connection, _) = engine.accept().await.expect("connected");
-        let mut head = String::new();
-        connection.read_to_string(&mut head).await.expect("the half-close arrives");
-        connection.write_all(b"200").await.expect("answered");
-        head
-    });
-    assert_eq!(answer_to(served.peer, b"{\"stream\":\"engine\"}\nGET /_ping").await, "200");
-    assert_eq!(engine.await.expect("no panic"), "GET /_ping");
+    let asked = [b"{\"stream\":\"engine\"}\n", PING, PING].concat();
+    let answer = answer_to(served.peer, &asked).await;
+    assert_eq!(answer.matches("HTTP/1.1 200 OK\r\n").count(), 2, "{answer}");
+    assert_eq!(engine.await.expect("no panic"), ["GET /_ping HTTP/1.1"; 2]);
     served.result.await.expect("no panic").expect("served");
+}
+
+#[tokio::test]
+async fn a_driver_that_is_named_by_a_way_out_is_refused_in_the_engine_s_form() {
+    let home = tempfile::tempdir().expect("temporary folder");
+    let engine = engine(&home, 0);
+    let body = "{\"Name\":\"v\",\"Driver\":\"../v/_data/x\"}";
+    let head =
+        format!("POST /v1.45/volumes/create HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len());
+    let asked = [b"{\"stream\":\"engine\"}\n", head.as_bytes(), body.as_bytes()].concat();
+    let answer = answer_to(serve(&home).peer, &asked).await;
+    assert!(answer.starts_with("HTTP/1.1 403 Forbidden\r\n"), "{answer}");
+    assert!(answer.contains("can't have the driver `../v/_data/x`"), "{answer}");
+    assert!(engine.await.expect("no panic").is_empty());
 }
 
 #[tokio::test]
@@ -71,28 +107,17 @@ async fn a_registry_that_is_not_on_the_list_is_refused_in_the_engine_s_form() {
     let home = tempfile::tempdir().expect("temporary folder");
     let list = r#"{"version":1,"allowed":["registry.example.com"],"proxies":{}}"#;
     std::fs::write(home.path().join("registries"), list).expect("written");
-    let engine = UnixListener::bind(home.path().join("engine")).expect("bound");
+    let engine = engine(&home, 1);
     let mut served = serve(&home);
-    let engine = tokio::spawn(async move {
-        let (mut connection, _) = engine.accept().await.expect("connected");
-        let mut head = [0; 20];
-        connection.read_exact(&mut head).await.expect("the first request");
-        connection.write_all(b"first").await.expect("answered");
-        let mut rest = String::new();
-        connection.read_to_string(&mut rest).await.expect("the end");
-        rest
-    });
-    served.peer.write_all(b"{\"stream\":\"engine\"}\nGET /_ping HTTP/1.1\n").await.expect("written");
-    let mut first = [0; 5];
+    served.peer.write_all(&[b"{\"stream\":\"engine\"}\n", PING].concat()).await.expect("written");
+    let mut first = [0; 17];
     served.peer.read_exact(&mut first).await.expect("an answer");
+    assert_eq!(&first, b"HTTP/1.1 200 OK\r\n");
     let pull = b"POST /images/create?fromImage=registry.example.org%2Fx HTTP/1.1\r\nHost: x\r\n\r\n";
     let answer = answer_to(served.peer, pull).await;
-    assert!(answer.starts_with("HTTP/1.1 403 Forbidden\r\n"), "{answer}");
-    assert!(
-        answer.contains("\"message\":\"registry access to registry.example.org is not allowed ("),
-        "{answer}"
-    );
-    assert_eq!(engine.await.expect("no panic"), "", "the engine heard of it");
+    let refused = "\"message\":\"registry access to registry.example.org is not allowed (";
+    assert!(answer.contains("HTTP/1.1 403 Forbidden\r\n") && answer.contains(refused), "{answer}");
+    assert_eq!(engine.await.expect("no panic"), ["GET /_ping HTTP/1.1"], "the engine heard of it");
 }
 
 #[tokio::test]

@@ -263,7 +263,7 @@ fn find<'a>(json: &'a Json, keys: &[&str]) -> Result<Option<&'a Json>, String> {
 }
 
 /// As `encoding/json` folds: lower case, and the two letters outside of ASCII that fold into it, the long s and the sign of kelvins.
-fn fold(name: &str) -> String {
+pub(super) fn fold(name: &str) -> String {
     name.chars()
         .flat_map(char::to_lowercase)
         .map(|letter| if letter == '\u{17f}' { 's' } else { letter })

@@ -2,6 +2,7 @@
 
 pub mod build_root;
 pub mod device;
+pub mod driver_name;
 pub mod engine_command;
 pub mod engine_mount;
 pub mod engine_socket;

@@ -28,7 +28,7 @@ const SOON: Duration = Duration::from_secs(60);
 pub enum Door {
     /// Its own socket.
     Engine,
-    /// The host's, by the link: bytes are moved, and of registries that are not on a list it is told early.
+    /// The host's, by the link: drivers are judged, and of registries that are not on a list it is told early.
     Host,
     /// That of containers which may have one, with a list of commands.
     Container,
@@ -40,7 +40,7 @@ pub enum Door {
 pub const OF_GATE: [Door; 3] = [Door::Host, Door::Container, Door::Distro];
 /// All.
 pub const ALL: [Door; 4] = [Door::Engine, Door::Host, Door::Container, Door::Distro];
-/// Those at which the gate reads requests and writes them anew.
+/// Those at which what hostile requests want is refused when it is asked for plainly. The host's are read by the same reader, and may have it.
 pub const READ: [Door; 2] = [Door::Container, Door::Distro];
 
 impl Door {

@@ -245,11 +245,10 @@ impl Twin {
                 doors.talk(door, &steps, *is_head)
             })?;
             let Some(engine) = talks.first() else { continue };
-            for (door, talk) in ALL.iter().zip(&talks).skip(1) {
+            for (door, talk) in ALL.iter().zip(&talks).filter(|(door, _)| READ.contains(door)) {
                 let (engine_told, told) =
                     (same::told(engine, &own(Door::Engine)), same::told(talk, &own(*door)));
-                let withstood =
-                    told == engine_told || (*door != Door::Host && hostile::is_refused(engine, talk));
+                let withstood = told == engine_told || hostile::is_refused(engine, talk);
                 if !withstood {
                     let shown = calls::shown(steps);
                     let (engine, gate) = (engine_told.join("\n    "), told.join("\n    "));
@@ -306,7 +305,7 @@ impl Twin {
         Ok(())
     }
 
-    /// Bodies of 100 MB: where one is read to be judged it is refused before it is there, elsewhere it is handed on whole.
+    /// Bodies of 100 MB: one that is read to be judged is refused before it is there, another is handed on whole.
     fn big(&self) -> Result<()> {
         // JSON up to its last byte, which tells that the engine has it all.
         let asked = |target: &str, length: usize| {
@@ -321,19 +320,25 @@ impl Twin {
             let answers = self.doors.talk(door, &asked(target, length), false)?.answers;
             Ok(answers.into_iter().map(|answer| (answer.status(), answer.body)).collect())
         };
-        let create = "/containers/create";
-        let expected = told(Door::Engine, create, 1000)?;
-        let answers = self.doors.at_once(&OF_GATE, |_, door| told(door, create, BIG))?;
-        for (door, answers) in OF_GATE.iter().zip(&answers) {
-            let statuses: Vec<_> = answers.iter().map(|(status, _)| *status).collect();
-            // Who is refused sends on for longer than it is listened to, and may hear no more than that.
-            let is_refused = *answers != expected && [&[][..], &[400]].contains(&&statuses[..]);
-            let fine = if *door == Door::Distro { is_refused } else { *answers == expected };
-            ensure!(fine, "{door:?}: {answers:?}, and the engine itself: {expected:?}");
+        let [create, connect] = ["/containers/create", "/networks/bridge/connect"];
+        let expected = [create, connect].map(|target| told(Door::Engine, target, 1000));
+        for (target, expected) in [create, connect].into_iter().zip(expected) {
+            let expected = expected?;
+            let answers = self.doors.at_once(&OF_GATE, |_, door| told(door, target, BIG))?;
+            for (door, answers) in OF_GATE.iter().zip(&answers) {
+                let statuses: Vec<_> = answers.iter().map(|(status, _)| *status).collect();
+                // Who is refused sends on for longer than it is listened to, and may hear no more than that.
+                let is_refused = *answers != expected && [&[][..], &[400]].contains(&&statuses[..]);
+                let fine = if target == create { is_refused } else { *answers == expected };
+                ensure!(fine, "{door:?}: {target}: {answers:?}, and the engine itself: {expected:?}");
+            }
         }
         // Of less than that it hears why.
-        for (door, target, status) in [(Door::Distro, create, 400), (Door::Container, "/volumes/create", 403)]
-        {
+        for (door, target, status) in [
+            (Door::Host, create, 400),
+            (Door::Distro, create, 400),
+            (Door::Container, "/volumes/create", 403),
+        ] {
             let answers = told(door, target, LONG)?;
             ensure!(answers.first().is_some_and(|(found, _)| *found == status), "{door:?}: {answers:?}");
         }

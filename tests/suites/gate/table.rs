@@ -6,6 +6,8 @@ use super::exchange::Step;
 
 /// What is refused to a container by its list.
 const BLOCKED: Expected = Expected::Refused(403, "is blocked; if you wish to allow it");
+/// What is refused at every door: a driver by a way out of the folder of plugins.
+const CLIMBS: Expected = Expected::Refused(403, "leads out of the folder of plugins");
 /// What the gate of a distro refuses: there are no swarms, services and plugins.
 const NO_SWARM: Expected = Expected::Refused(403, "there are neither swarms and services nor plugins");
 /// There what decides has to be understood.
@@ -148,7 +150,7 @@ pub fn containers() -> Vec<Call> {
         post("/containers/none-such/pause", ""),
         post("/containers/none-such/rename?name=x", ""),
         post("/containers/none-such/exec", "{\"Cmd\":[\"true\"]}"),
-        post("/containers/none-such/attach?stream=1&stdout=1", "").at(Door::Container, IN_CHUNKS).at(Door::Distro, IN_CHUNKS),
+        post("/containers/none-such/attach?stream=1&stdout=1", "").at(Door::Host, IN_CHUNKS).at(Door::Container, IN_CHUNKS).at(Door::Distro, IN_CHUNKS),
         post("/containers/none-such/update", "{}"),
         delete("/containers/none-such"),
         get("/containers/none-such/checkpoints"),
@@ -242,8 +244,8 @@ pub fn containers() -> Vec<Call> {
         post("/exec/{exec}/start", "{\"Detach\":true}"),
         post("/exec/none-such/resize?h=1&w=1", ""),
         post("/exec/{exec}/resize?h=x&w=1", ""),
-        get("/containers/twin-@/attach/ws?stream=1&stdout=1").at(Door::Container, IN_CHUNKS).at(Door::Distro, IN_CHUNKS),
-        post("/containers/twin-@/attach", "").at(Door::Container, IN_CHUNKS).at(Door::Distro, IN_CHUNKS),
+        get("/containers/twin-@/attach/ws?stream=1&stdout=1").at(Door::Host, IN_CHUNKS).at(Door::Container, IN_CHUNKS).at(Door::Distro, IN_CHUNKS),
+        post("/containers/twin-@/attach", "").at(Door::Host, IN_CHUNKS).at(Door::Container, IN_CHUNKS).at(Door::Distro, IN_CHUNKS),
         ask("POST", "/containers/twin-@/attach?stream=1&stdin=1&stdout=1&stderr=1", stream, "").then(&[
             Step::Upgraded,
             Step::Send(b"GET /_ping HTTP/1.1\r\n\r\nnot a request any more\n".to_vec()),
@@ -381,6 +383,12 @@ pub fn networks_and_volumes() -> Vec<Call> {
         post("/networks/create", "{}"),
         post("/networks/create", "{\"Name\":\"twin-@\",\"Internal\":true,\"Labels\":{\"door\":\"twin-@\"}}"),
         post("/networks/create", "{\"Name\":\"twin-@\",\"CheckDuplicate\":true}"),
+        // Looked for among plugins, and refused as none; one value off.
+        post("/networks/create", "{\"Name\":\"twin-@.2\",\"Driver\":\"x/x\",\"Options\":{\"name\":\"../x\"}}"),
+        climbs(post("/networks/create", "{\"Name\":\"twin-@.2\",\"Driver\":\"x/../../x\"}")),
+        climbs(post("/networks/create", "{\"Name\":\"twin-@.2\",\"IPAM\":{\"Driver\":\"../x\"}}")),
+        climbs(post("/v1.45/volumes/create", "{\"Name\":\"twin-@\",\"Driver\":\"../x\"}").at(Door::Container, BLOCKED)),
+        climbs(post("/containers/create", "{\"Image\":\"busybox\",\"HostConfig\":{\"VolumeDriver\":\"../x\"}}")),
         get("/networks/twin-@"),
         get(&format!("/networks?{OWN}")),
         post("/networks/twin-@/connect", "{\"Container\":\"none-such\"}"),
@@ -406,6 +414,10 @@ pub fn networks_and_volumes() -> Vec<Call> {
         post(&format!("/volumes/prune?{OWN}"), "").alone(),
         delete("/volumes/none-such"),
     ]
+}
+
+fn climbs(call: Call) -> Call {
+    [Door::Host, Door::Container, Door::Distro].into_iter().fold(call, |call, door| call.at(door, CLIMBS))
 }
 
 /// What there is with a swarm or plugins alone.
@@ -507,6 +519,7 @@ pub fn http() -> Vec<Call> {
         raw("GET /version?a=b;c=d HTTP/1.1\r\nHost: d\r\n\r\n"),
         raw("GET /version? HTTP/1.1\r\nHost: d\r\n\r\n"),
         raw("\r\nGET /version HTTP/1.1\r\nHost: d\r\n\r\n")
+            .at(Door::Host, Expected::As("GET /version HTTP/1.1\r\nHost: d\r\n\r\n"))
             .at(Door::Container, Expected::As("GET /version HTTP/1.1\r\nHost: d\r\n\r\n"))
             .at(Door::Distro, Expected::As("GET /version HTTP/1.1\r\nHost: d\r\n\r\n")),
         raw("GET /version HTTP/1.1\r\nhost: d\r\nX-Long: ") .then(&[
@@ -526,6 +539,7 @@ pub fn http() -> Vec<Call> {
         raw("POST /containers/create HTTP/1.1\r\nHost: d\r\nContent-Type: application/json\r\nExpect: 100-continue\r\nContent-Length: 21\r\n\r\n")
             .then(&[Step::Interim, Step::Send(b"{\"Image\":\"none.such\"}".to_vec()), Step::Answers(1), Step::Ping]),
         raw("POST /containers/none-such/start HTTP/1.1\r\nHost: d\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
+            .at(Door::Host, ASKED_FOR)
             .at(Door::Container, ASKED_FOR)
             .at(Door::Distro, ASKED_FOR),
         raw("GET /version HTTP/1.1\r\nHost: d\r\nExpect: 200-ok\r\n\r\n"),
@@ -545,10 +559,12 @@ pub fn http() -> Vec<Call> {
         // Within a head, within a body, and after nothing.
         raw("GET /version HTTP/1.1\r\nHos")
             .then(&[Step::HalfClose, Step::Answers(1), Step::Rest])
+            .at(Door::Host, NO_ANSWER)
             .at(Door::Container, NO_ANSWER)
             .at(Door::Distro, NO_ANSWER),
         raw("POST /containers/create HTTP/1.1\r\nHost: d\r\nContent-Type: application/json\r\nContent-Length: 21\r\n\r\n{\"Ima")
             .then(&[Step::HalfClose, Step::Answers(1), Step::Rest])
+            .at(Door::Host, BROKE_OFF)
             .at(Door::Container, BROKE_OFF)
             .at(Door::Distro, BROKE_OFF),
         raw("").then(&[Step::HalfClose, Step::Rest]),
