@@ -133,7 +133,7 @@ fn empty_folder(top: BorrowedFd<'_>, path: &Path, deadline: Instant) -> Result<(
                 return Err(Error::Late { path: path.to_owned() });
             }
             if let Some(folder) = remove(top, name).map_err(failed)? {
-                lift(folder.as_fd(), top, &mut moved).map_err(failed)?;
+                lift(folder.as_fd(), top, &mut moved, deadline).map_err(failed)?;
             }
         }
         if is_empty {
@@ -154,9 +154,14 @@ fn remove(folder: BorrowedFd<'_>, name: &CStr) -> Result<Option<OwnedFd>, Errno>
     }
 }
 
-/// Removes the files in a folder, and moves its folders to `top` by names that nothing has there.
-fn lift(folder: BorrowedFd<'_>, top: BorrowedFd<'_>, moved: &mut u64) -> Result<(), Errno> {
-    for entry in Dir::read_from(folder)? {
+/// Removes the files in a folder, and moves its folders to `top` by names that nothing has there. At the deadline the rest stays.
+fn lift(
+    folder: BorrowedFd<'_>,
+    top: BorrowedFd<'_>,
+    moved: &mut u64,
+    deadline: Instant,
+) -> Result<(), Errno> {
+    for entry in Dir::read_from(folder)?.take_while(|_| Instant::now() <= deadline) {
         let entry = entry?;
         let name = entry.file_name();
         if [c".", c".."].contains(&name) || remove(folder, name)?.is_none() {
