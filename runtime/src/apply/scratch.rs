@@ -91,7 +91,7 @@ impl Scratch {
         let path = self.next_path();
         make_file(&path)?;
         mount_bind(format!("/proc/self/fd/{}", namespace.as_raw_fd()), &path)
-            .map_err(call("bind a user namespace to", &path))?;
+            .map_err(call("bind a namespace to", &path))?;
         Ok(path)
     }
 

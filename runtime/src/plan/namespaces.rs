@@ -1,6 +1,6 @@
 //! Which namespaces a bundle shares, and with whom.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -24,6 +24,22 @@ pub fn strip(spec: &mut Spec) -> Result<(), Error> {
     for row in rows.iter_mut().filter_map(Value::as_object_mut) {
         if row.get("path").and_then(Value::as_str) == Some("") {
             row.remove("path");
+        }
+    }
+    Ok(())
+}
+
+/// Has crun join a namespace of `kind` that `spec` names by `path` by another one.
+///
+/// # Errors
+/// As [`strip`]; nothing was judged by another path.
+pub fn lead(spec: &mut Spec, kind: &str, path: &Path, by: &Path) -> Result<(), Error> {
+    let rows = linux(spec)?.get_mut("namespaces").and_then(Value::as_array_mut);
+    let rows = rows.ok_or(Error::Field { field: "namespaces" })?;
+    let by = by.to_str().ok_or(Error::Field { field: "namespaces" })?;
+    for row in rows.iter_mut().filter(|row| text(row, "type") == Some(kind)) {
+        if row.get("path").and_then(Value::as_str).is_some_and(|found| Path::new(found) == path) {
+            row["path"] = by.into();
         }
     }
     Ok(())
@@ -79,6 +95,15 @@ mod tests {
     fn paths_are_joined_and_empty_paths_are_not() {
         let rows = json!([{"type": "network", "path": "/n"}, {"type": "pid", "path": ""}]);
         assert_eq!(read_rows(&rows).joined, [("network", PathBuf::from("/n"))]);
+    }
+
+    #[test]
+    fn a_path_that_was_judged_leads_to_what_was_judged() {
+        let rows = json!([{"type": "pid", "path": "/p"}, {"type": "ipc", "path": "/p"}, {"type": "uts"}]);
+        let mut spec = json!({"linux": {"namespaces": rows}}).as_object().unwrap().clone();
+        lead(&mut spec, "pid", Path::new("/p"), Path::new("/bound")).unwrap();
+        let rows = json!([{"type": "pid", "path": "/bound"}, {"type": "ipc", "path": "/p"}, {"type": "uts"}]);
+        assert_eq!(spec["linux"]["namespaces"], rows);
     }
 
     #[test]

@@ -133,10 +133,13 @@ struct Judged {
     makes_nodes: bool,
 }
 
-/// A user namespace of another container.
+/// Namespaces of another container.
 struct Joined {
+    /// Its user namespace.
     namespace: OwnedFd,
     range: Range,
+    /// Those that the bundle names, by kind and path, as they were judged: a path may lead elsewhere a moment later.
+    opened: Vec<(&'static str, PathBuf, OwnedFd)>,
 }
 
 /// The pure steps from here to [`build`]'s last stand in the same order in `fuzz/src/bundle.rs`.
@@ -176,6 +179,7 @@ fn judge_namespaces(spec: &Spec) -> Result<Option<Joined>, Error> {
     })?;
     let mut shared = found.missing;
     let mut owners = Vec::new();
+    let mut opened = Vec::new();
     for (kind, path) in found.joined {
         let failed = |source| Error::Join { kind, path: path.clone(), source };
         let namespace = fs::File::open(&path).map_err(failed)?;
@@ -185,6 +189,7 @@ fn judge_namespaces(spec: &Spec) -> Result<Option<Joined>, Error> {
             host if host == own => shared.push(kind),
             container => owners.push((container, owner)),
         }
+        opened.push((kind, path, namespace.into()));
     }
     allow(host_namespace::judge(&shared))?;
     let Some((first, namespace)) = owners.pop() else { return Ok(None) };
@@ -192,7 +197,7 @@ fn judge_namespaces(spec: &Spec) -> Result<Option<Joined>, Error> {
         return Err(Error::NoOwner);
     }
     let range = processes::range_of(first).ok().flatten().ok_or(Error::NoOwner)?;
-    Ok(Some(Joined { namespace: namespace.into(), range }))
+    Ok(Some(Joined { namespace: namespace.into(), range, opened }))
 }
 
 fn establish(globals: &Flags, create: Create, judged: &Judged) -> Result<Never, Error> {
@@ -268,6 +273,9 @@ fn build(
     layers.detach()?;
     let mut spec = judged.spec.clone();
     ids::set(&mut spec, &wanted)?;
+    for (kind, path, namespace) in judged.joined.iter().flat_map(|joined| &joined.opened) {
+        namespaces::lead(&mut spec, kind, path, &scratch.bind_namespace(namespace)?)?;
+    }
     mounts::rewrite(&mut spec, &fates)?;
     if has_nodes {
         let own = views::nodes(kernel_setting).into_iter();
